@@ -1,0 +1,43 @@
+"""MetaQAP: no-reference image quality assessment with quality-aware pretraining and a meta-learner.
+
+Importing the package registers its classes with transformers' auto classes and pipelines.
+"""
+
+from pathlib import Path
+
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
+from transformers.pipelines import PIPELINE_REGISTRY
+
+from .configuration_metaqap import MetaQAPConfig
+from .image_processing_metaqap import MetaQAPImageProcessor
+from .losses_metaqap import quality_aware_loss
+from .modeling_metaqap import MetaQAPModel, MetaQAPOutput, MetaQAPPreTrainedModel
+from .pipeline_metaqap import ImageQualityAssessmentPipeline
+
+
+__version__ = "0.1.0"
+
+#: Folder of the ensemble that ships with the package; `from_pretrained` takes it.
+DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "metaqap-lite"
+
+AutoConfig.register("metaqap", MetaQAPConfig, exist_ok=True)
+AutoModel.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
+AutoModelForImageClassification.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
+AutoImageProcessor.register(MetaQAPConfig, MetaQAPImageProcessor, exist_ok=True)
+PIPELINE_REGISTRY.register_pipeline(
+    "image-quality-assessment",
+    pipeline_class=ImageQualityAssessmentPipeline,
+    pt_model=AutoModel,
+    type="image",
+)
+
+__all__ = [
+    "DEFAULT_CHECKPOINT",
+    "ImageQualityAssessmentPipeline",
+    "MetaQAPConfig",
+    "MetaQAPImageProcessor",
+    "MetaQAPModel",
+    "MetaQAPOutput",
+    "MetaQAPPreTrainedModel",
+    "quality_aware_loss",
+]

@@ -1,0 +1,135 @@
+"""Configuration of MetaQAP models."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+#: The 25 distortions of KADID-10k (Lin, Hosu and Saupe, QoMEX 2019) in the data set's own order. The position in
+#: this list is the class index of the distortion head.
+KADID_DISTORTIONS = [
+    "gaussian_blur",
+    "lens_blur",
+    "motion_blur",
+    "color_diffusion",
+    "color_shift",
+    "color_quantization",
+    "color_saturation_1",
+    "color_saturation_2",
+    "jpeg2000_compression",
+    "jpeg_compression",
+    "white_noise",
+    "white_noise_color_component",
+    "impulse_noise",
+    "multiplicative_noise",
+    "denoise",
+    "brighten",
+    "darken",
+    "mean_shift",
+    "jitter",
+    "non_eccentricity_patch",
+    "pixelate",
+    "quantization",
+    "color_block",
+    "high_sharpen",
+    "contrast_change",
+]
+
+IMAGENET_MEAN = [0.485, 0.456, 0.406]
+IMAGENET_STD = [0.229, 0.224, 0.225]
+
+_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages"}
+
+
+class MetaQAPConfig(PreTrainedConfig):
+    r"""
+    Configuration of a [`MetaQAPModel`]: an ensemble of CNN base learners and a linear meta-learner.
+
+    Args:
+        base_learners (`list[dict]`, *optional*):
+            One entry for each base learner, or just the name of its backbone. Keys: `backbone` (any timm CNN that
+            supports `features_only`), `name` (shown to people, defaults to the backbone's), `image_mean` and
+            `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
+            backbone's stages to pool, default all). Defaults to one `tf_efficientnet_lite0`.
+        distortion_labels (`list[str]`, *optional*):
+            Names of the distortion head's classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
+            list makes a model without a distortion head.
+        interval_radius (`float`, *optional*):
+            Half the width of the calibrated 90 % prediction interval, in units of quality. `None` while the model is
+            not calibrated; `MetaQAPOutput.interval` is `None` then.
+        loss_mse_weight (`float`, *optional*, defaults to 0.5):
+            `lambda_mse` of the quality-aware loss.
+        loss_srocc_weight (`float`, *optional*, defaults to 0.5):
+            `lambda_srocc` of the quality-aware loss.
+        loss_surrogate (`str`, *optional*, defaults to `"softmax"`):
+            The differentiable stand-in for SROCC, `"softmax"` or `"soft_rank"`.
+        training_summary (`dict`, *optional*):
+            What the weights were trained on and measured at, for people and for `metaqap info`.
+
+    Example:
+
+    ```python
+    >>> from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+
+    >>> config = MetaQAPConfig(base_learners=["tf_efficientnet_lite0", "mobilenetv2_100"])
+    >>> model = MetaQAPModel(config)
+    ```
+    """
+
+    model_type = "metaqap"
+    # `Trainer` hands everything but the loss to `compute_metrics` unless it is told not to.
+    keys_to_ignore_at_inference = ("base_scores", "interval", "distortion_logits", "quality_map", "hidden_states")
+
+    base_learners: list[Any] | None = None
+    distortion_labels: list[str] | None = None
+    interval_radius: float | None = None
+    loss_mse_weight: float = 0.5
+    loss_srocc_weight: float = 0.5
+    loss_surrogate: str = "softmax"
+    training_summary: dict[str, Any] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.base_learners is None:
+            self.base_learners = ["tf_efficientnet_lite0"]
+        if not self.base_learners:
+            raise ValueError("`base_learners` is empty; a MetaQAP model needs at least one base learner.")
+        self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
+        if self.distortion_labels is None:
+            self.distortion_labels = list(KADID_DISTORTIONS)
+        if self.loss_surrogate not in ("softmax", "soft_rank"):
+            raise ValueError(f"`loss_surrogate` must be 'softmax' or 'soft_rank', not {self.loss_surrogate!r}.")
+        if self.interval_radius is not None and self.interval_radius < 0:
+            raise ValueError(f"`interval_radius` must not be negative, got {self.interval_radius}.")
+        # One output, "quality": what the stock image-classification pipeline and `Trainer` look at.
+        self.id2label = {0: "quality"}
+        self.label2id = {"quality": 0}
+        self.problem_type = "regression"
+        kwargs.pop("num_labels", None)
+        # A class can register itself under one auto class only; the other entries survive saving from here.
+        kwargs["auto_map"] = {
+            "AutoConfig": "configuration_metaqap.MetaQAPConfig",
+            "AutoModel": "modeling_metaqap.MetaQAPModel",
+            "AutoModelForImageClassification": "modeling_metaqap.MetaQAPModel",
+            "AutoImageProcessor": "image_processing_metaqap.MetaQAPImageProcessor",
+        } | (kwargs.get("auto_map") or {})
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_base_learners(self) -> int:
+        """K, the number of base learners."""
+        return len(self.base_learners)  # type: ignore[arg-type]
+
+
+def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(learner, str):
+        learner = {"backbone": learner}
+    if "backbone" not in learner:
+        raise ValueError(f"A base learner needs a `backbone`, the name of a timm model; got {learner}.")
+    if unknown := set(learner) - _BASE_LEARNER_KEYS:
+        raise ValueError(
+            f"Unknown base learner option {sorted(unknown)}; the options are {sorted(_BASE_LEARNER_KEYS)}."
+        )
+    defaults = {"name": learner["backbone"], "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "stages": None}
+    return defaults | learner
+
+
+__all__ = ["MetaQAPConfig"]

@@ -1,0 +1,202 @@
+"""Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch.nn import functional as F
+from transformers.image_processing_backends import PilBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_utils import PILImageResampling, SizeDict
+
+
+@dataclass(frozen=True)
+class CropLayout:
+    """Where the crops of one image lie, in pixels of the resized (and, if small, padded) image."""
+
+    resized: tuple[int, int]
+    pad_before: tuple[int, int]
+    padded: tuple[int, int]
+    corners: tuple[tuple[int, int], ...]
+
+
+def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size: int = 512) -> CropLayout:
+    """Resized size, padding and crop corners for an image of `height` x `width` pixels.
+
+    The shortest edge is shrunk to `shortest_edge` if it is longer and never enlarged; sides below `crop_size` are
+    padded equally on both ends; crops are the fewest that cover the image, evenly spaced.
+    """
+    shrink = min(1.0, shortest_edge / min(height, width))
+    resized = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    padded = (max(resized[0], crop_size), max(resized[1], crop_size))
+    pad_before = ((padded[0] - resized[0]) // 2, (padded[1] - resized[1]) // 2)
+    starts = []
+    for side in padded:
+        count = -(-side // crop_size)
+        starts.append([round(step * (side - crop_size) / max(1, count - 1)) for step in range(count)])
+    corners = tuple((top, left) for top in starts[0] for left in starts[1])
+    return CropLayout(resized=resized, pad_before=pad_before, padded=padded, corners=corners)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any PIL image -> 8-bit RGB: EXIF orientation applied, alpha laid over white, 16-bit scaled, CMYK converted."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips at 255
+        values = np.asarray(image).astype(np.float32)
+        # Mode "I" holds 32-bit integers, but files that decode to it (16-bit PNG and TIFF) use 16 of them.
+        image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("An image of floating-point pixels has no defined white; convert it to 8 or 16 bit first.")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+def _array_to_uint8(array: np.ndarray) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return np.rint(array / 257.0).astype(np.uint8)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"Pixels must be uint8, uint16 or floating point in [0, 1], got {array.dtype}.")
+    if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
+        raise ValueError("Floating-point pixels must lie in [0, 1].")
+    return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+
+
+class MetaQAPImageProcessor(PilBackend):
+    r"""
+    Prepares images of any size for [`MetaQAPModel`], deterministically and independently of the batch.
+
+    The EXIF orientation is applied, everything is brought to RGB, the shortest edge is shrunk to
+    `size["shortest_edge"]` if it is longer (antialiased bicubic, never enlarged), and the image is cut into the fewest
+    evenly spaced crops of `crop_size` that cover it. Sides shorter than a crop are padded by reflection.
+
+    Images may be PIL images, paths, URLs, or arrays and tensors of shape `(H, W)`, `(H, W, 3)`, `(3, H, W)` with
+    uint8, uint16 or floating-point pixels in [0, 1].
+
+    Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1] (each base learner normalises by
+    itself), and `crop_weights` `(B, N)`, zero for the crops that only pad the batch.
+    """
+
+    model_input_names = ["pixel_values", "crop_weights"]
+    size = {"shortest_edge": 512}
+    crop_size = {"height": 512, "width": 512}
+    default_to_square = False
+    resample = PILImageResampling.BICUBIC
+    do_convert_rgb = True
+    do_resize = True
+    do_center_crop = False
+    do_rescale = True
+    do_normalize = False
+
+    def fetch_images(self, image_url_or_urls: Any) -> Any:
+        # The inherited loader converts to RGB by itself and would lay transparency over black.
+        if isinstance(image_url_or_urls, (list, tuple)):
+            return [self.fetch_images(item) for item in image_url_or_urls]
+        if isinstance(image_url_or_urls, os.PathLike) or (
+            isinstance(image_url_or_urls, str) and os.path.isfile(image_url_or_urls)
+        ):
+            with Image.open(image_url_or_urls) as image:
+                return to_rgb(image)
+        return super().fetch_images(image_url_or_urls)
+
+    def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
+        """One image -> `(3, H, W)` uint8 RGB."""
+        if isinstance(image, torch.Tensor):
+            image = image.detach().cpu().numpy()
+        if isinstance(image, np.ndarray):
+            array = super().process_image(_array_to_uint8(image), **(kwargs | {"do_convert_rgb": False}))
+            if array.shape[0] == 4:
+                return self.process_image(Image.fromarray(np.moveaxis(array, 0, -1)))
+            return np.repeat(array, 3, axis=0) if array.shape[0] == 1 else array
+        return np.moveaxis(np.asarray(to_rgb(image)), -1, 0)
+
+    def _preprocess(
+        self,
+        images: list[np.ndarray],
+        size: SizeDict,
+        crop_size: SizeDict,
+        resample: PILImageResampling,
+        rescale_factor: float,
+        do_rescale: bool,
+        do_resize: bool,
+        return_tensors: str | None,
+        **kwargs: Any,
+    ) -> BatchFeature:
+        crops = []
+        for image in images:
+            layout = self._layout(image.shape[-2:], size=size, crop_size=crop_size, do_resize=do_resize)
+            if layout.resized != image.shape[-2:]:
+                new_size = SizeDict(height=layout.resized[0], width=layout.resized[1])
+                image = self.resize(image, size=new_size, resample=resample)
+            pads = [
+                (before, padded - before - side)
+                for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
+            ]
+            if any(before or after for before, after in pads):
+                image = np.pad(image, ((0, 0), *pads), mode="reflect")
+            side = crop_size.height
+            crops.append(np.stack([image[:, y : y + side, x : x + side] for y, x in layout.corners]))
+
+        most = max(len(item) for item in crops)
+        dtype = np.float32 if do_rescale else np.uint8
+        pixel_values = np.zeros((len(crops), most, *crops[0].shape[1:]), dtype=dtype)
+        crop_weights = np.zeros((len(crops), most), dtype=np.float32)
+        for index, item in enumerate(crops):
+            pixel_values[index, : len(item)] = item
+            crop_weights[index, : len(item)] = 1 / len(item)
+        if do_rescale:
+            pixel_values *= np.float32(rescale_factor)
+        return BatchFeature(
+            data={"pixel_values": pixel_values, "crop_weights": crop_weights}, tensor_type=return_tensors
+        )
+
+    @staticmethod
+    def _layout(shape: tuple[int, ...], *, size: SizeDict, crop_size: SizeDict, do_resize: bool = True) -> CropLayout:
+        if crop_size.height != crop_size.width:
+            raise ValueError(f"Crops are square; got crop_size {dict(crop_size)}.")
+        height, width = shape
+        shortest_edge = size.shortest_edge if do_resize else min(height, width)
+        return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
+
+    def post_process_quality_map(
+        self, outputs: Any, target_sizes: list[tuple[int, int]]
+    ) -> list[torch.Tensor]:
+        """Put the quality maps of an image's crops together to one map of the whole image.
+
+        Args:
+            outputs: of the model, called with `output_quality_map=True` on what this processor made.
+            target_sizes: `(height, width)` of each original image, after its EXIF orientation was applied.
+
+        Returns:
+            For each image a map `(height, width)` of local quality; where crops overlap, their mean.
+        """
+        maps = outputs.quality_map
+        maps = maps.unsqueeze(1) if maps.ndim == 3 else maps
+        if len(target_sizes) != len(maps):
+            raise ValueError(f"Got quality maps of {len(maps)} images but {len(target_sizes)} target sizes.")
+        results = []
+        for image_maps, (height, width) in zip(maps.float(), target_sizes, strict=True):
+            layout = self._layout((height, width), size=self.size, crop_size=self.crop_size)
+            side = self.crop_size.height
+            total, count = torch.zeros(2, *layout.padded, device=image_maps.device)
+            full = F.interpolate(image_maps.unsqueeze(1), size=(side, side), mode="bilinear").squeeze(1)
+            for (y, x), crop_map in zip(layout.corners, full, strict=False):
+                total[y : y + side, x : x + side] += crop_map
+                count[y : y + side, x : x + side] += 1
+            (top, left), (rows, columns) = layout.pad_before, layout.resized
+            whole = (total / count)[None, None, top : top + rows, left : left + columns]
+            results.append(F.interpolate(whole, size=(height, width), mode="bilinear")[0, 0])
+        return results
+
+
+MetaQAPImageProcessor.register_for_auto_class()
+
+
+__all__ = ["CropLayout", "MetaQAPImageProcessor", "crop_layout", "to_rgb"]

@@ -1,0 +1,381 @@
+"""MetaQAP: no-reference image quality from an ensemble of CNN base learners and a linear meta-learner."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from .configuration_metaqap import MetaQAPConfig
+from .losses_metaqap import quality_aware_loss
+
+# Pixels of the input for each cell of the quality map, along each side.
+_QUALITY_MAP_STRIDE = 8
+
+
+@dataclass
+class MetaQAPOutput(ModelOutput):
+    """
+    Output of [`MetaQAPModel`] for B images, K base learners and D distortions.
+
+    Args:
+        loss (`torch.FloatTensor` of shape `()`, returned when `labels` are given):
+            Quality-aware loss.
+        logits (`torch.FloatTensor` of shape `(B, 1)`):
+            Quality, higher is better. [0, 1] is the training range; values are not clipped to it.
+        base_scores (`torch.FloatTensor` of shape `(B, K)`):
+            Each base learner's own score, on the same scale.
+        interval (`torch.FloatTensor` of shape `(B, 2)`, `None` while the model is not calibrated):
+            Lower and upper end of the calibrated 90 % prediction interval.
+        distortion_logits (`torch.FloatTensor` of shape `(B, D)`, `None` without a distortion head):
+            Which synthetic distortion the image resembles, in the order of `config.distortion_labels`.
+        quality_map (`torch.FloatTensor` of shape `(B, h, w)`, or `(B, N, h, w)` for N crops, on request):
+            Local quality. Its mean over the map, weighted with `crop_weights` over the crops, is `logits`.
+        hidden_states (`tuple[torch.FloatTensor]`, on request):
+            Activations `(B * N, C, h, w)` of each pooled stage, one base learner after the other.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    base_scores: Tensor | None = None
+    interval: Tensor | None = None
+    distortion_logits: Tensor | None = None
+    quality_map: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
+def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
+    try:
+        return timm.create_model(backbone, pretrained=False, features_only=True, out_indices=stages)
+    except RuntimeError as error:
+        if "Unknown model" in str(error):
+            raise ValueError(
+                f"timm {timm.__version__} has no model {backbone!r}. Choose one of `timm.list_models()` or upgrade timm "
+                "with `pip install -U timm`."
+            ) from error
+        raise
+
+
+class MetaQAPBaseLearner(GradientCheckpointingLayer):
+    """One base learner: timm CNN -> averages of every stage's activations and of their squares -> linear heads.
+
+    The features of an image are averages over space (and over crops) only and the quality head is linear in them, so
+    the score of an image is exactly the mean of a local quality map, see `local_quality`.
+    """
+
+    def __init__(self, config: MetaQAPConfig, index: int):
+        super().__init__()
+        learner: dict[str, Any] = config.base_learners[index]  # type: ignore[index]
+        self.backbone = _create_backbone(learner["backbone"], learner["stages"])
+        self.stage_channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
+        num_features = 2 * sum(self.stage_channels)
+        self._normalization = (learner["image_mean"], learner["image_std"])
+        self.register_buffer("image_mean", torch.tensor(learner["image_mean"]).view(3, 1, 1))
+        self.register_buffer("image_std", torch.tensor(learner["image_std"]).view(3, 1, 1))
+        self.register_buffer("feature_mean", torch.zeros(num_features))
+        self.register_buffer("feature_std", torch.ones(num_features))
+        self.quality_head = nn.Linear(num_features, 1)
+        self.distortion_head = (
+            nn.Linear(num_features, len(config.distortion_labels)) if config.distortion_labels else None
+        )
+
+    def stage_activations(self, pixel_values: Tensor) -> list[Tensor]:
+        """`(M, 3, H, W)` RGB in [0, 1] -> one `(M, C, h, w)` for each pooled stage of the backbone."""
+        normalized = (pixel_values - self.image_mean) / self.image_std
+        return list(self.backbone(normalized))
+
+    @staticmethod
+    def pool(activations: Sequence[Tensor]) -> Tensor:
+        """Activations of all stages -> `(M, F)` means, then mean squares, stage by stage, in float32."""
+        features = []
+        for activation in activations:
+            # In half precision the squares overflow and the sums over 256 x 256 places lose most of their digits.
+            activation = activation.float()
+            features += [activation.mean(dim=(2, 3)), activation.square().mean(dim=(2, 3))]
+        return torch.cat(features, dim=1)
+
+    def standardize(self, features: Tensor) -> Tensor:
+        """Pooled features `(B, F)` -> zero mean and unit variance over the training images."""
+        return (features - self.feature_mean.float()) / self.feature_std.float()
+
+    def forward(self, pixel_values: Tensor, crop_weights: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        """
+        Args:
+            pixel_values: `(B * N, 3, H, W)`, RGB in [0, 1].
+            crop_weights: `(B, N)`, each row sums to 1.
+
+        Returns:
+            Scores `(B,)`, distortion logits `(B, D)` or None, and the activations of the pooled stages.
+        """
+        activations = self.stage_activations(pixel_values)
+        features = self.pool(activations).unflatten(0, crop_weights.shape)
+        features = self.standardize((features * crop_weights.unsqueeze(-1)).sum(dim=1))
+        scores = F.linear(features, self.quality_head.weight.float(), self.quality_head.bias.float()).squeeze(1)
+        distortion_logits = None
+        if self.distortion_head is not None:
+            distortion_logits = F.linear(
+                features, self.distortion_head.weight.float(), self.distortion_head.bias.float()
+            )
+        return scores, distortion_logits, activations
+
+    def local_quality(self, activations: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
+        """The score before averaging over space.
+
+        Args:
+            activations: of the pooled stages, `(M, C, h, w)` each.
+            grid: height and width of the map; the stages have different sizes and are brought to this one.
+
+        Returns:
+            `(M, *grid)`; the mean of each map is the score of that crop.
+        """
+        weight = self.quality_head.weight[0].float() / self.feature_std.float()
+        bias = self.quality_head.bias.float() - (weight * self.feature_mean.float()).sum()
+        total = bias.view(1, 1, 1).expand(activations[0].shape[0], *grid)
+        offset = 0
+        for activation in activations:
+            channels = activation.shape[1]
+            linear, square = weight[offset : offset + 2 * channels].view(2, 1, channels, 1, 1)
+            offset += 2 * channels
+            activation = activation.float()
+            stage_map = (linear * activation + square * activation.square()).sum(dim=1)
+            resized = F.interpolate(
+                stage_map.unsqueeze(1), size=grid, mode="bilinear", align_corners=False, antialias=True
+            ).squeeze(1)
+            # Resampling moves the mean a little at the borders; the mean is the score and has to stay.
+            drift = stage_map.mean(dim=(1, 2), keepdim=True) - resized.mean(dim=(1, 2), keepdim=True)
+            total = total + resized + drift
+        return total
+
+
+class MetaQAPMetaLearner(nn.Module):
+    """Linear fusion of K base scores, `weight @ scores + intercept`.
+
+    Weight and intercept are buffers: they are fitted by (stepwise) least squares, never by gradient descent. With one
+    base learner they stay at the identity.
+    """
+
+    def __init__(self, num_base_learners: int):
+        super().__init__()
+        self.register_buffer("weight", torch.full((num_base_learners,), 1 / num_base_learners))
+        self.register_buffer("intercept", torch.zeros(()))
+
+    def forward(self, base_scores: Tensor) -> Tensor:
+        """`(B, K)` -> `(B, 1)`."""
+        return (base_scores * self.weight.float()).sum(dim=1, keepdim=True) + self.intercept.float()
+
+
+class MetaQAPPreTrainedModel(PreTrainedModel):
+    """Initialisation, saving and loading of MetaQAP models."""
+
+    config: MetaQAPConfig
+    base_model_prefix = "metaqap"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False
+    _no_split_modules = ["MetaQAPBaseLearner"]
+    # Small tensors that a score depends on directly; rounding them to half precision would shift every score.
+    _keep_in_fp32_modules_strict = [
+        "feature_mean",
+        "feature_std",
+        "image_mean",
+        "image_std",
+        "quality_head",
+        "distortion_head",
+        "meta_learner",
+    ]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # timm has initialised the backbones already, and pretrained weights may be in them: only our own parts here.
+        if isinstance(module, MetaQAPBaseLearner):
+            mean, std = module._normalization
+            init.copy_(module.image_mean, torch.tensor(mean).view(3, 1, 1))
+            init.copy_(module.image_std, torch.tensor(std).view(3, 1, 1))
+            init.zeros_(module.feature_mean)
+            init.ones_(module.feature_std)
+            init.normal_(module.quality_head.weight, std=0.01)
+            init.constant_(module.quality_head.bias, 0.5)  # the middle of the quality range
+            if module.distortion_head is not None:
+                init.normal_(module.distortion_head.weight, std=0.01)
+                init.zeros_(module.distortion_head.bias)
+        elif isinstance(module, MetaQAPMetaLearner):
+            init.constant_(module.weight, 1 / module.weight.numel())
+            init.zeros_(module.intercept)
+
+
+class MetaQAPModel(MetaQAPPreTrainedModel):
+    """K >= 1 base learners fused by a linear meta-learner; K = 1 is a base learner by itself.
+
+    Example:
+
+    ```python
+    >>> from PIL import Image
+    >>> from transformers import AutoImageProcessor, AutoModel
+
+    >>> model = AutoModel.from_pretrained(checkpoint, trust_remote_code=True).eval()
+    >>> image_processor = AutoImageProcessor.from_pretrained(checkpoint, trust_remote_code=True)
+    >>> inputs = image_processor(Image.open("photo.jpg"), return_tensors="pt")
+    >>> quality = model(**inputs).logits.item()
+    ```
+    """
+
+    def __init__(self, config: MetaQAPConfig):
+        super().__init__(config)
+        self.base_learners = nn.ModuleList(
+            MetaQAPBaseLearner(config, index) for index in range(config.num_base_learners)
+        )
+        self.meta_learner = MetaQAPMetaLearner(config.num_base_learners)
+        self.post_init()
+
+    @classmethod
+    def from_base_models(
+        cls,
+        models: Sequence["MetaQAPModel"],
+        *,
+        weights: Sequence[float] | None = None,
+        intercept: float = 0.0,
+    ) -> "MetaQAPModel":
+        """Merge trained base learners into one ensemble.
+
+        Args:
+            models: K models with one base learner each and the same distortion labels.
+            weights: K weights of the meta-learner, default the plain mean. A learner with weight 0 is left out.
+            intercept: of the meta-learner, in units of quality.
+
+        Returns:
+            A new model on the CPU in float32, in evaluation mode, not calibrated.
+
+        Raises:
+            ValueError: for no models, ensembles among them, different distortion labels or a wrong number of weights.
+        """
+        if not models:
+            raise ValueError("`from_base_models` needs at least one model.")
+        if weights is None:
+            weights = [1 / len(models)] * len(models)
+        if len(weights) != len(models):
+            raise ValueError(f"Got {len(models)} models but {len(weights)} weights.")
+        for model in models:
+            if model.config.num_base_learners != 1:
+                raise ValueError(
+                    f"`from_base_models` merges single base learners; one model has {model.config.num_base_learners}."
+                )
+            if model.config.distortion_labels != models[0].config.distortion_labels:
+                raise ValueError("The models have different `distortion_labels` and cannot share one output.")
+        kept = [(model, weight) for model, weight in zip(models, weights, strict=True) if weight != 0]
+        if not kept:
+            raise ValueError("All weights are 0; no base learner is left.")
+        config = MetaQAPConfig.from_dict(models[0].config.to_dict())
+        config.base_learners = [model.config.base_learners[0] for model, _ in kept]  # type: ignore[index]
+        config.interval_radius = None
+        config.training_summary = None
+        ensemble = cls(config)
+        for base_learner, (model, _) in zip(ensemble.base_learners, kept, strict=True):
+            base_learner.load_state_dict(model.base_learners[0].state_dict())
+        ensemble.meta_learner.weight.copy_(torch.tensor([weight for _, weight in kept]))
+        ensemble.meta_learner.intercept.fill_(intercept)
+        return ensemble.eval()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        crop_weights: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_quality_map: bool = False,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> MetaQAPOutput | tuple[Tensor, ...]:
+        """
+        Args:
+            pixel_values: RGB in [0, 1], `(B, 3, H, W)` or crops `(B, N, 3, H, W)`. Each base learner normalises them
+                with its own mean and standard deviation.
+            crop_weights: `(B, N)`, >= 0, zero for crops that only pad the batch; default equal weights.
+            labels: `(B,)` or `(B, 1)`, quality in [0, 1], for the loss.
+            output_quality_map: also return the local quality.
+            output_hidden_states: also return the activations of the pooled stages.
+            return_dict: return a [`MetaQAPOutput`] (default) or a plain tuple.
+
+        Raises:
+            ValueError: for `pixel_values` or `crop_weights` of another shape.
+        """
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        if pixel_values.ndim not in (4, 5) or pixel_values.shape[-3] != 3:
+            raise ValueError(
+                "`pixel_values` must have shape (batch, 3, height, width) or (batch, crops, 3, height, width), got "
+                f"{tuple(pixel_values.shape)}."
+            )
+        has_crops = pixel_values.ndim == 5
+        crops = pixel_values if has_crops else pixel_values.unsqueeze(1)
+        if crop_weights is None:
+            crop_weights = crops.new_ones(crops.shape[:2])
+        elif crop_weights.shape != crops.shape[:2]:
+            raise ValueError(
+                f"`crop_weights` must have shape {tuple(crops.shape[:2])}, one weight for each crop, got "
+                f"{tuple(crop_weights.shape)}."
+            )
+        crop_weights = crop_weights.float()
+        crop_weights = crop_weights / crop_weights.sum(dim=1, keepdim=True)
+        flat_crops = crops.flatten(0, 1).to(self.dtype)
+
+        scores, distortion_logits, hidden_states = [], [], ()
+        quality_map = None
+        for index, base_learner in enumerate(self.base_learners):
+            score, learner_distortion_logits, activations = base_learner(flat_crops, crop_weights)
+            scores.append(score)
+            distortion_logits.append(learner_distortion_logits)
+            if output_hidden_states:
+                hidden_states += tuple(activations)
+            if output_quality_map:
+                grid = tuple(-(-side // _QUALITY_MAP_STRIDE) for side in flat_crops.shape[2:])
+                weighted = self.meta_learner.weight[index].float() * base_learner.local_quality(activations, grid)
+                quality_map = weighted if quality_map is None else quality_map + weighted
+
+        base_scores = torch.stack(scores, dim=1)
+        quality = self.meta_learner(base_scores)
+        if quality_map is not None:
+            quality_map = quality_map + self.meta_learner.intercept.float()
+            if has_crops:
+                quality_map = quality_map.unflatten(0, crops.shape[:2])
+
+        interval = None
+        if self.config.interval_radius is not None:
+            radius = self.config.interval_radius
+            interval = torch.cat([quality - radius, quality + radius], dim=1)
+
+        loss = None
+        if labels is not None:
+            loss = quality_aware_loss(
+                quality,
+                labels,
+                lambda_mse=self.config.loss_mse_weight,
+                lambda_srocc=self.config.loss_srocc_weight,
+                surrogate=self.config.loss_surrogate,
+            )
+
+        output = MetaQAPOutput(
+            loss=loss,
+            logits=quality,
+            base_scores=base_scores,
+            interval=interval,
+            distortion_logits=torch.stack(distortion_logits).mean(dim=0) if self.config.distortion_labels else None,
+            quality_map=quality_map,
+            hidden_states=hidden_states if output_hidden_states else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+
+# `save_pretrained` then copies this file and the ones it imports next to the weights.
+MetaQAPConfig.register_for_auto_class()
+MetaQAPModel.register_for_auto_class("AutoModel")
+
+
+__all__ = ["MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]

@@ -1,0 +1,80 @@
+"""The `image-quality-assessment` pipeline."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_utils import load_image
+from transformers.pipelines.base import ChunkPipeline
+
+
+class ImageQualityAssessmentPipeline(ChunkPipeline):
+    """Scores images: paths, URLs, PIL images or arrays, one or many.
+
+    Each image is cut into crops and the crops of all images are batched together (`batch_size`), so images of any
+    size mix in a batch and none is padded with empty crops.
+
+    Returns for each image a `dict` with `quality` (higher is better, training range [0, 1]), `quality_low` and
+    `quality_high` (the calibrated 90 % prediction interval), `distortion` and `distortion_probability` (the most
+    likely one) and `base_scores` (one for each base learner). What the model does not give is `None`.
+
+    Example:
+
+    ```python
+    >>> from transformers import pipeline
+
+    >>> assess = pipeline("image-quality-assessment", model=checkpoint, trust_remote_code=True)
+    >>> assess(["sharp.jpg", "blurred.jpg"], batch_size=8)
+    ```
+    """
+
+    _load_processor = False
+    _load_image_processor = True
+    _load_feature_extractor = False
+    _load_tokenizer = False
+
+    def _sanitize_parameters(self, timeout: float | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+        return ({} if timeout is None else {"timeout": timeout}), {}, {}
+
+    def preprocess(self, image: Any, timeout: float | None = None) -> Any:
+        is_local = isinstance(image, os.PathLike) or (isinstance(image, str) and os.path.isfile(image))
+        if not is_local and not isinstance(image, (np.ndarray, torch.Tensor, Image.Image)):
+            image = load_image(image, timeout=timeout)
+        inputs = self.image_processor(image, return_tensors="pt")
+        crops = inputs["pixel_values"][0].to(self.dtype)
+        for index, crop in enumerate(crops):
+            yield {"is_last": index == len(crops) - 1, "pixel_values": crop.unsqueeze(0)}
+
+    def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
+        outputs = self.model(pixel_values=model_inputs["pixel_values"], return_dict=True)
+        fields = ("logits", "base_scores", "interval", "distortion_logits")
+        tensors = {name: outputs[name] for name in fields if outputs.get(name) is not None}
+        return {"is_last": model_inputs["is_last"], **tensors}
+
+    def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
+        # Everything the model returns is linear in the features' averages, so the mean over an image's crops is
+        # what the model gives for all crops together.
+        means = {
+            name: torch.cat([crop[name] for crop in model_outputs]).float().mean(dim=0)
+            for name in model_outputs[0]
+            if name != "is_last"
+        }
+        low, high = means["interval"].tolist() if "interval" in means else (None, None)
+        distortion, probability = None, None
+        if "distortion_logits" in means:
+            probabilities = means["distortion_logits"].softmax(dim=0)
+            distortion = self.model.config.distortion_labels[int(probabilities.argmax())]
+            probability = probabilities.max().item()
+        return {
+            "quality": means["logits"].item(),
+            "quality_low": low,
+            "quality_high": high,
+            "distortion": distortion,
+            "distortion_probability": probability,
+            "base_scores": means["base_scores"].tolist(),
+        }
+
+
+__all__ = ["ImageQualityAssessmentPipeline"]
