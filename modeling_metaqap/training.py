@@ -1,0 +1,399 @@
+"""What the training scripts share: recipes, training crops, the head's starting point, checkpoints of a run."""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from .backbones import load_imagenet_weights
+from .configuration_metaqap import MetaQAPConfig
+from .image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
+from .modeling_metaqap import MetaQAPModel
+
+
+class RecipeError(ValueError):
+    """A recipe or run folder that cannot be used; the message says what to change."""
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Every setting of one training run. Read from YAML by `Recipe.load`; unknown keys are refused.
+
+    Attributes:
+        backbone: name of a timm CNN.
+        dataset: name of a data set of `iqa_datasets`.
+        train_split, validation_split: names of its splits; the test split is refused.
+        epochs: passes over the training split.
+        batch_size: images in one optimiser step, over all processes.
+        crop_size: side of the native-resolution training crops in pixels.
+        learning_rate: peak rate of the backbone's weights (AdamW).
+        head_learning_rate: peak rate of the quality head's weights.
+        weight_decay: of AdamW, on matrices and convolutions only.
+        warmup_fraction: part of all steps in which the rates rise linearly; then they fall as a cosine to 0.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
+        freeze_stages: number of first backbone stages whose weights stay as they are.
+        loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
+        stages: indices of the backbone's stages to pool, null for all.
+        seed: of everything random.
+    """
+
+    backbone: str
+    dataset: str = "biq2021"
+    train_split: str = "train"
+    validation_split: str = "validation"
+    epochs: int = 4
+    batch_size: int = 16
+    crop_size: int = 256
+    learning_rate: float = 1.5e-4
+    head_learning_rate: float = 1.5e-4
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.995
+    freeze_stages: int = 0
+    loss_mse_weight: float = 0.5
+    loss_srocc_weight: float = 0.5
+    loss_surrogate: str = "softmax"
+    stages: list[int] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "crop_size"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+        if not 0 <= self.ema_decay < 1:
+            raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise RecipeError(f"`warmup_fraction` must lie in [0, 1], got {self.warmup_fraction}.")
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> "Recipe":
+        """Read a YAML file; `overrides` that are not None replace its values.
+
+        Raises:
+            RecipeError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"The recipe {path} must be a mapping of settings to values.")
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        known = {field.name: field.type for field in fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise RecipeError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
+        if "backbone" not in values:
+            raise RecipeError(f"The recipe {path} names no `backbone`.")
+        for name, value in values.items():
+            # YAML reads 1e-4 (without a dot) as text.
+            if known[name] is float:
+                try:
+                    values[name] = float(value)
+                except (TypeError, ValueError) as error:
+                    raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.") from error
+            elif known[name] is int and not isinstance(value, int):
+                raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+    def model_config(self) -> MetaQAPConfig:
+        """Configuration of the base learner that this recipe trains (fine-tuning alone trains no distortion head)."""
+        return MetaQAPConfig(
+            base_learners=[{"backbone": self.backbone, "stages": self.stages}],
+            distortion_labels=[],
+            loss_mse_weight=self.loss_mse_weight,
+            loss_srocc_weight=self.loss_srocc_weight,
+            loss_surrogate=self.loss_surrogate,
+        )
+
+
+class TrainingCrops(Dataset):
+    """Native-resolution random crops and flips of the images of an IQA data set.
+
+    Item `(epoch, index)` depends on the seed, the epoch and the index alone: not on workers, processes or resumption.
+    The image is shrunk first where the image processor would shrink it, so training sees the scoring resolution.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, *, crop_size: int, seed: int):
+        self.dataset = dataset
+        self.crop_size = crop_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = item
+        rng = np.random.default_rng([self.seed, epoch, index])
+        row = self.dataset[index]
+        crop = random_crop(to_rgb(row["image"]), self.crop_size, rng)
+        return {"pixel_values": crop, "labels": torch.tensor(row["quality"], dtype=torch.float32)}
+
+
+def random_crop(image: Image.Image, crop_size: int, rng: np.random.Generator) -> Tensor:
+    """A random crop of the resized image, flipped half of the time: `(3, crop_size, crop_size)` uint8."""
+    layout = crop_layout(image.height, image.width, crop_size=crop_size)
+    height, width = layout.resized
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    array = np.asarray(image)
+    if layout.padded != layout.resized:
+        pads = [
+            (before, padded - before - side)
+            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
+        ]
+        array = np.pad(array, (*pads, (0, 0)), mode="reflect")
+    top = rng.integers(array.shape[0] - crop_size + 1)
+    left = rng.integers(array.shape[1] - crop_size + 1)
+    array = array[top : top + crop_size, left : left + crop_size]
+    if rng.random() < 0.5:
+        array = array[:, ::-1]
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """`(epoch, index)` pairs of one epoch in an order that only the seed and the epoch decide."""
+
+    def __init__(self, length: int, *, seed: int):
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
+        """Choose the epoch; `skip` leaves out its first items, to go on in the middle of it."""
+        self.epoch = epoch
+        self.skip = skip
+
+    def __len__(self) -> int:
+        return self.length - self.skip
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order[self.skip :]])
+
+
+class ValidationImages(Dataset):
+    """Whole images through the image processor, exactly as they are scored in use."""
+
+    def __init__(self, dataset: datasets.Dataset, image_processor: MetaQAPImageProcessor):
+        self.dataset = dataset
+        self.image_processor = image_processor
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = self.dataset[index]
+        inputs = self.image_processor(row["image"], return_tensors="pt")
+        return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | {
+            "labels": torch.tensor(row["quality"], dtype=torch.float32)
+        }
+
+
+def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack images with different numbers of crops, the missing ones as zeros with weight zero."""
+    most = max(len(item["crop_weights"]) for item in items)
+    batch = {}
+    for name in items[0]:
+        tensors = [item[name] for item in items]
+        if name in ("pixel_values", "crop_weights"):
+            tensors = [torch.cat([t, t.new_zeros(most - len(t), *t.shape[1:])]) for t in tensors]
+        batch[name] = torch.stack(tensors)
+    return batch
+
+
+def new_base_learner(recipe: Recipe) -> MetaQAPModel:
+    """A base learner with ImageNet weights in its backbone and untrained heads."""
+    torch.manual_seed(recipe.seed)
+    model = MetaQAPModel(recipe.model_config())
+    load_imagenet_weights(model.base_learners[0].backbone, recipe.backbone)
+    freeze_stages(model, recipe.freeze_stages)
+    return model.to(memory_format=torch.channels_last)
+
+
+def freeze_stages(model: MetaQAPModel, count: int) -> None:
+    """Stop gradients in the weights of the first `count` pooled stages of each base learner."""
+    for learner in model.base_learners:
+        names = learner.backbone.feature_info.module_name()
+        if not 0 <= count <= len(names):
+            raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
+        if count == 0:
+            continue
+        parameters = list(learner.backbone.named_parameters())
+        last = names[count - 1].replace(".", "_"), names[count - 1]
+        # Parameters are listed in the order of the data's way, so everything up to the stage's last one lies before.
+        inside = [i for i, (name, _) in enumerate(parameters) if name.startswith(tuple(f"{key}." for key in last))]
+        for _, parameter in parameters[: max(inside) + 1]:
+            parameter.requires_grad_(False)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Keep BatchNorm at its ImageNet statistics; call after each `model.train()`.
+
+    Small batches of crops estimate them worse, and with them a score would depend on the other images in its batch
+    and on the number of processes.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+@torch.no_grad()
+def start_head_from_ridge(model: MetaQAPModel, loader: DataLoader, *, device: torch.device) -> dict[str, float]:
+    """Set the feature standardisation and start the quality head from ridge regression on the untrained features.
+
+    Fine-tuning then begins with a head that makes sense, so the first gradients do not destroy the backbone.
+
+    Args:
+        model: one base learner.
+        loader: gives `pixel_values` `(B, 3, H, W)` uint8 and `labels` `(B,)` over the training images.
+        device: where to compute.
+
+    Returns:
+        The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
+    """
+    learner = model.base_learners[0].eval().to(device)
+    features, targets = [], []
+    for batch in loader:
+        pixels = batch["pixel_values"].to(device, memory_format=torch.channels_last).float() / 255
+        features.append(learner.pool(learner.stage_activations(pixels)).cpu())
+        targets.append(batch["labels"])
+    x, y = torch.cat(features).double(), torch.cat(targets).double()
+    mean, std = x.mean(dim=0), x.std(dim=0)
+    # A dead channel has no spread; standardising it by 1 leaves it at zero.
+    std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+    u, singular_values, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
+    projected = u.T @ (y - y.mean())
+    best = (math.inf, 0.0)
+    for penalty in (10.0 ** torch.arange(-1, 5.01, 0.5)).tolist():
+        shrink = singular_values.square() / (singular_values.square() + penalty)
+        residual = y - y.mean() - u @ (shrink * projected)
+        gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2
+        best = min(best, (gcv, penalty))
+    penalty = best[1]
+    weight = vt.T @ (singular_values / (singular_values.square() + penalty) * projected)
+    learner.feature_mean.copy_(mean)
+    learner.feature_std.copy_(std)
+    learner.quality_head.weight.copy_(weight.unsqueeze(0))
+    learner.quality_head.bias.fill_(y.mean().item())
+    fitted = (x - mean) / std @ weight + y.mean()
+    return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
+
+
+def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """AdamW groups: heads and backbone have their own rates; biases and norms are not decayed."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = recipe.learning_rate if ".backbone." in name else recipe.head_learning_rate
+        decay = recipe.weight_decay if parameter.ndim > 1 and ".backbone." in name else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+class RunFolder:
+    """The files of one training run: recipe, metrics, resumable states and the best and last model."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.states = self.path / "states"
+
+    def start(self, recipe: Recipe, *, resume: bool) -> None:
+        """Create the folder, or check that a resumed run continues the same recipe.
+
+        Raises:
+            RecipeError: if the folder holds another run or, on resumption, another recipe.
+        """
+        recipe_file = self.path / "recipe.yaml"
+        if resume and recipe_file.exists():
+            if Recipe.load(recipe_file) != recipe:
+                raise RecipeError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
+            return
+        if recipe_file.exists():
+            raise RecipeError(
+                f"{self.path} already holds a run; continue it with --resume_from_checkpoint latest or choose another "
+                "--output_dir."
+            )
+        self.states.mkdir(parents=True, exist_ok=True)
+        recipe.save(recipe_file)
+
+    def log(self, **values: Any) -> None:
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop logged rows of steps that a resumed run will do again."""
+        if not self.metrics_file.exists():
+            return
+        rows = []
+        for line in self.metrics_file.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # cut off by a kill
+                continue
+            if row.get("step", 0) <= step:
+                rows.append(line)
+        self.metrics_file.write_text("".join(f"{row}\n" for row in rows))
+
+    def latest_state(self) -> Path | None:
+        # A state under construction ends in .tmp, see `commit_state`.
+        states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
+        return max(states, key=lambda path: int(path.name.removeprefix("step_")), default=None)
+
+    def pending_state(self, step: int) -> Path:
+        """Where to write the state of `step` before `commit_state` makes it valid."""
+        path = self.states / f"step_{step}.tmp"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def commit_state(self, pending: Path, *, keep: int = 2) -> None:
+        """Make a completely written state valid in one atomic step and remove all but the newest `keep`."""
+        final = pending.with_suffix("")
+        shutil.rmtree(final, ignore_errors=True)
+        pending.rename(final)
+        states = sorted(
+            (path for path in self.states.glob("step_*") if path.suffix != ".tmp"),
+            key=lambda path: int(path.name.removeprefix("step_")),
+        )
+        for old in states[:-keep]:
+            shutil.rmtree(old)
+
+
+__all__ = [
+    "EpochSampler",
+    "Recipe",
+    "RecipeError",
+    "RunFolder",
+    "TrainingCrops",
+    "ValidationImages",
+    "collate_crops",
+    "freeze_batch_norm",
+    "freeze_stages",
+    "new_base_learner",
+    "parameter_groups",
+    "random_crop",
+    "start_head_from_ridge",
+]
