@@ -89,7 +89,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     def stage_activations(self, pixel_values: Tensor) -> list[Tensor]:
         """`(M, 3, H, W)` RGB in [0, 1] -> one `(M, C, h, w)` for each pooled stage of the backbone."""
         normalized = (pixel_values - self.image_mean) / self.image_std
-        return list(self.backbone(normalized))
+        # Mean and standard deviation stay in float32 when the backbone is cast to half precision.
+        return list(self.backbone(normalized.to(next(self.backbone.parameters()).dtype)))
 
     @staticmethod
     def pool(activations: Sequence[Tensor]) -> Tensor:
@@ -324,7 +325,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             )
         crop_weights = crop_weights.float()
         crop_weights = crop_weights / crop_weights.sum(dim=1, keepdim=True)
-        flat_crops = crops.flatten(0, 1).to(self.dtype)
+        flat_crops = crops.flatten(0, 1)
 
         scores, distortion_logits, hidden_states = [], [], ()
         quality_map = None
