@@ -13,9 +13,7 @@ from .image_processing_metaqap import MetaQAPImageProcessor
 from .losses_metaqap import quality_aware_loss
 from .modeling_metaqap import MetaQAPModel, MetaQAPOutput, MetaQAPPreTrainedModel
 from .pipeline_metaqap import ImageQualityAssessmentPipeline
-
-
-__version__ = "0.1.0"
+from .version import __version__
 
 #: Folder of the ensemble that ships with the package; `from_pretrained` takes it.
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "metaqap-lite"
@@ -39,5 +37,6 @@ __all__ = [
     "MetaQAPModel",
     "MetaQAPOutput",
     "MetaQAPPreTrainedModel",
+    "__version__",
     "quality_aware_loss",
 ]

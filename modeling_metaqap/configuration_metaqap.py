@@ -87,7 +87,7 @@ class MetaQAPConfig(PreTrainedConfig):
     loss_surrogate: str = "softmax"
     training_summary: dict[str, Any] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.base_learners is None:
             self.base_learners = ["tf_efficientnet_lite0"]
         if not self.base_learners:

@@ -165,9 +165,7 @@ class MetaQAPImageProcessor(PilBackend):
         shortest_edge = size.shortest_edge if do_resize else min(height, width)
         return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
 
-    def post_process_quality_map(
-        self, outputs: Any, target_sizes: list[tuple[int, int]]
-    ) -> list[torch.Tensor]:
+    def post_process_quality_map(self, outputs: Any, target_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
         """Put the quality maps of an image's crops together to one map of the whole image.
 
         Args:

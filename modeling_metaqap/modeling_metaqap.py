@@ -57,8 +57,8 @@ def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
     except RuntimeError as error:
         if "Unknown model" in str(error):
             raise ValueError(
-                f"timm {timm.__version__} has no model {backbone!r}. Choose one of `timm.list_models()` or upgrade timm "
-                "with `pip install -U timm`."
+                f"timm {timm.__version__} has no model {backbone!r}. Choose one of `timm.list_models()` or upgrade "
+                "timm with `pip install -U timm`."
             ) from error
         raise
 
@@ -69,6 +69,14 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     The features of an image are averages over space (and over crops) only and the quality head is linear in them, so
     the score of an image is exactly the mean of a local quality map, see `local_quality`.
     """
+
+    backbone: nn.Module
+    image_mean: Tensor
+    image_std: Tensor
+    feature_mean: Tensor
+    feature_std: Tensor
+    quality_head: nn.Linear
+    distortion_head: nn.Linear | None
 
     def __init__(self, config: MetaQAPConfig, index: int):
         super().__init__()
@@ -162,6 +170,9 @@ class MetaQAPMetaLearner(nn.Module):
     base learner they stay at the identity.
     """
 
+    weight: Tensor
+    intercept: Tensor
+
     def __init__(self, num_base_learners: int):
         super().__init__()
         self.register_buffer("weight", torch.full((num_base_learners,), 1 / num_base_learners))
@@ -178,7 +189,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
     config: MetaQAPConfig
     base_model_prefix = "metaqap"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False
     _no_split_modules = ["MetaQAPBaseLearner"]
@@ -337,7 +348,8 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 hidden_states += tuple(activations)
             if output_quality_map:
                 grid = tuple(-(-side // _QUALITY_MAP_STRIDE) for side in flat_crops.shape[2:])
-                weighted = self.meta_learner.weight[index].float() * base_learner.local_quality(activations, grid)
+                local_quality = base_learner.local_quality(activations, grid)  # type: ignore[operator]
+                weighted = self.meta_learner.weight[index].float() * local_quality
                 quality_map = weighted if quality_map is None else quality_map + weighted
 
         base_scores = torch.stack(scores, dim=1)
@@ -379,4 +391,4 @@ MetaQAPConfig.register_for_auto_class()
 MetaQAPModel.register_for_auto_class("AutoModel")
 
 
-__all__ = ["MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]
+__all__ = ["MetaQAPBaseLearner", "MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]

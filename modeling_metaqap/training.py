@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from .backbones import load_imagenet_weights
 from .configuration_metaqap import MetaQAPConfig
 from .image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
-from .modeling_metaqap import MetaQAPModel
+from .modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
 
 
 class RecipeError(ValueError):
@@ -227,15 +227,19 @@ def new_base_learner(recipe: Recipe) -> MetaQAPModel:
     """A base learner with ImageNet weights in its backbone and untrained heads."""
     torch.manual_seed(recipe.seed)
     model = MetaQAPModel(recipe.model_config())
-    load_imagenet_weights(model.base_learners[0].backbone, recipe.backbone)
+    load_imagenet_weights(base_learners_of(model)[0].backbone, recipe.backbone)
     freeze_stages(model, recipe.freeze_stages)
-    return model.to(memory_format=torch.channels_last)
+    return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
+
+
+def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
+    return cast(list[MetaQAPBaseLearner], list(model.base_learners))
 
 
 def freeze_stages(model: MetaQAPModel, count: int) -> None:
     """Stop gradients in the weights of the first `count` pooled stages of each base learner."""
-    for learner in model.base_learners:
-        names = learner.backbone.feature_info.module_name()
+    for learner in base_learners_of(model):
+        names = cast(Any, learner.backbone).feature_info.module_name()
         if not 0 <= count <= len(names):
             raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
         if count == 0:
@@ -273,7 +277,7 @@ def start_head_from_ridge(model: MetaQAPModel, loader: DataLoader, *, device: to
     Returns:
         The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
     """
-    learner = model.base_learners[0].eval().to(device)
+    learner = base_learners_of(model)[0].eval().to(device)
     features, targets = [], []
     for batch in loader:
         pixels = batch["pixel_values"].to(device, memory_format=torch.channels_last).float() / 255
@@ -286,7 +290,7 @@ def start_head_from_ridge(model: MetaQAPModel, loader: DataLoader, *, device: to
     u, singular_values, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
     projected = u.T @ (y - y.mean())
     best = (math.inf, 0.0)
-    for penalty in (10.0 ** torch.arange(-1, 5.01, 0.5)).tolist():
+    for penalty in np.logspace(-1, 5, 13).tolist():
         shrink = singular_values.square() / (singular_values.square() + penalty)
         residual = y - y.mean() - u @ (shrink * projected)
         gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2

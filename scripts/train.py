@@ -59,7 +59,9 @@ class Position:
         vars(self).update(state)
 
 
-def gathered_loss(accelerator: Accelerator, logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+def gathered_loss(
+    accelerator: Accelerator, logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe
+) -> torch.Tensor:
     """Quality-aware loss over the global batch.
 
     Each process computes it on everyone's predictions but has a gradient through its own only. Data parallelism then
@@ -260,7 +262,7 @@ def main() -> None:
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
     parser.add_argument("--logging_steps", type=int, default=20)
-    parser.add_argument("--checkpointing_steps", type=int, default=100, help="also at each epoch's end; 0 for only then")
+    parser.add_argument("--checkpointing_steps", type=int, default=100, help="0: only at the end of each epoch")
     parser.add_argument("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
     args = parser.parse_args()
     try:

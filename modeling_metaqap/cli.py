@@ -1,0 +1,284 @@
+"""The `metaqap` command."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from enum import StrEnum
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from transformers.utils import logging as transformers_logging
+
+from . import DEFAULT_CHECKPOINT, __version__
+from .scoring import Scorer, ScoreRecord, ScoringError, describe, find_images
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+console = Console(width=None if sys.stdout.isatty() else 160)
+errors = Console(stderr=True)
+
+COLUMNS = [column.name for column in fields(ScoreRecord)]
+
+
+class Order(StrEnum):
+    """Orders of the results."""
+
+    input = "input"
+    best = "best"
+    worst = "worst"
+    path = "path"
+
+
+class Dtype(StrEnum):
+    """Number formats of the computation."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+Checkpoint = Annotated[str, typer.Option(help="Folder or Hub id of a MetaQAP checkpoint.", show_default=False)]
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"metaqap {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """No-reference image quality: how good does a photograph look, without another one to compare it with?"""
+
+
+@app.command()
+def score(
+    paths: Annotated[
+        list[str], typer.Argument(help="Images, folders, glob patterns, or - for a list of paths on standard input.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the results here: .csv, .jsonl or .parquet.")
+    ] = None,
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.float32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
+    sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
+) -> None:
+    """Score images: quality is higher for better images, and most photographs lie between 0 and 1.
+
+    The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
+    """
+    from_stdin = [line for line in map(str.strip, sys.stdin) if line] if "-" in paths else []
+    images = find_images([path for path in paths if path != "-"], recursive=recursive) + from_stdin
+    if not images:
+        raise ScoringError("There are no images to score: standard input is empty.")
+    with _writer(output) as write:
+        scorer = Scorer(checkpoint, device=device, dtype=dtype.value, batch_size=batch_size)
+        records = []
+        for record in _with_progress(scorer.score(images), total=len(images)):
+            records.append(record)
+            if sort is Order.input:
+                # Written at once, so that an interrupted run keeps what it has done.
+                write(record)
+        if sort is not Order.input:
+            records = _sorted(records, sort)
+            for record in records:
+                write(record)
+    _print_records(records)
+    if output is not None:
+        errors.print(f"Wrote {len(records)} rows to {output}.", highlight=False)
+    failed = sum(record.error is not None for record in records)
+    if failed:
+        errors.print(f"{failed} of {len(records)} images could not be read.", highlight=False)
+        raise typer.Exit(1)
+
+
+@app.command()
+def info(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Describe a checkpoint: its learners, what it was trained on and measured at."""
+    description = describe(Scorer(checkpoint, device="cpu").model)
+    if as_json:
+        print(json.dumps({"checkpoint": checkpoint, **description}, indent=2))
+        return
+    table = Table(title=f"Checkpoint {checkpoint}", title_justify="left")
+    for heading in ("base learner", "backbone"):
+        table.add_column(heading)
+    for heading in ("weight", "parameters"):
+        table.add_column(heading, justify="right")
+    for learner in description["base_learners"]:
+        table.add_row(
+            learner["name"], learner["backbone"], f"{learner['weight']:.3f}", f"{learner['parameters'] / 1e6:.2f} M"
+        )
+    console.print(table)
+    radius = description["interval_radius"]
+    console.print(f"intercept {description['intercept']:+.3f}", highlight=False)
+    interval = "not calibrated" if radius is None else f"quality ± {radius:.3f}"
+    console.print(f"90 % prediction interval: {interval}", highlight=False)
+    labels = description["distortion_labels"]
+    console.print(f"distortions it can name: {len(labels) if labels else 'none'}", highlight=False)
+    for name, value in (description["training_summary"] or {}).items():
+        console.print(f"{name.replace('_', ' ')}: {_flat(value)}", highlight=False)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(_flat(item) for item in value)
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _with_progress(records: Iterable[ScoreRecord], *, total: int) -> Iterator[ScoreRecord]:
+    progress = Progress(
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=total < 16 or not errors.is_terminal,
+    )
+    with progress:
+        yield from progress.track(records, total=total)
+
+
+def _sorted(records: list[ScoreRecord], order: Order) -> list[ScoreRecord]:
+    if order is Order.path:
+        return sorted(records, key=lambda record: record.path)
+    sign = 1 if order is Order.worst else -1
+    # Images without a score come last.
+    return sorted(records, key=lambda record: (record.quality is None, sign * (record.quality or 0)))
+
+
+def _print_records(records: list[ScoreRecord]) -> None:
+    has_interval = any(record.quality_low is not None for record in records)
+    has_distortion = any(record.distortion is not None for record in records)
+    table = Table()
+    table.add_column("image", overflow="fold")
+    table.add_column("quality", justify="right")
+    if has_interval:
+        table.add_column("90 % interval", justify="right")
+    if has_distortion:
+        table.add_column("most like")
+    table.add_column("size", justify="right")
+    for record in records:
+        size = "" if record.width is None else f"{record.width} x {record.height}"
+        if record.error is not None:
+            cells: list[str | Text] = [Text(record.error, style="red")]
+        else:
+            cells = [f"{record.quality:.3f}"]
+        if has_interval:
+            interval = (
+                f"{record.quality_low:.2f} to {record.quality_high:.2f}" if record.quality_low is not None else ""
+            )
+            cells.append(interval)
+        if has_distortion:
+            cells.append(
+                "" if record.distortion is None else f"{record.distortion} ({record.distortion_probability:.0%})"
+            )
+        # As `Text`, so that brackets in a path are not taken for markup.
+        table.add_row(Text(record.path), *cells, size)
+    console.print(table)
+
+
+@contextmanager
+def _writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
+    """A function that writes one record to the file, in the format that its ending names."""
+    if output is None:
+        yield lambda record: None
+        return
+    suffix = output.suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet"):
+        raise ScoringError(f"The output {output} must end in .csv, .jsonl or .parquet.")
+    try:
+        if suffix == ".parquet":
+            with _parquet_writer(output) as write:
+                yield write
+        else:
+            with output.open("w", newline="", encoding="utf-8") as file:
+                yield _csv_writer(file) if suffix == ".csv" else _jsonl_writer(file)
+    except OSError as error:
+        raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
+    rows = csv.DictWriter(file, COLUMNS)
+    rows.writeheader()
+
+    def write(record: ScoreRecord) -> None:
+        rows.writerow(asdict(record))
+        file.flush()
+
+    return write
+
+
+def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
+    def write(record: ScoreRecord) -> None:
+        file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
+
+
+@contextmanager
+def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ScoringError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.") from error
+    types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
+    schema = pa.schema([(column.name, types[column.type]) for column in fields(ScoreRecord)])  # type: ignore[index]
+    records: list[dict[str, Any]] = []
+    with pq.ParquetWriter(output, schema) as file:
+
+        def flush() -> None:
+            file.write_table(pa.Table.from_pylist(records, schema=schema))
+            records.clear()
+
+        def write(record: ScoreRecord) -> None:
+            records.append(asdict(record))
+            if len(records) >= 1000:
+                flush()
+
+        try:
+            yield write
+        finally:
+            if records:
+                flush()
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one sentence on standard error and status 2, never a traceback."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        status = app(standalone_mode=False)
+    except (ScoringError, typer.TyperException) as error:
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        errors.print(f"metaqap: {message}", style="red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except (typer.Abort, KeyboardInterrupt):
+        errors.print("metaqap: interrupted.", style="red")
+        sys.exit(130)
+    sys.exit(status or 0)
+
+
+if __name__ == "__main__":
+    main()
