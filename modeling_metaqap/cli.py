@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields
+from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -24,7 +24,8 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
-COLUMNS = [column.name for column in fields(ScoreRecord)]
+#: What an output file holds: one column for each field of a record, but for the list of single learners' scores.
+COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name != "base_scores"}
 
 
 class Order(StrEnum):
@@ -217,12 +218,16 @@ def _writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
         raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
 
 
+def _row(record: ScoreRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in COLUMNS}
+
+
 def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
     rows = csv.DictWriter(file, COLUMNS)
     rows.writeheader()
 
     def write(record: ScoreRecord) -> None:
-        rows.writerow(asdict(record))
+        rows.writerow(_row(record))
         file.flush()
 
     return write
@@ -230,7 +235,7 @@ def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
 
 def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
     def write(record: ScoreRecord) -> None:
-        file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+        file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
         file.flush()
 
     return write
@@ -244,7 +249,7 @@ def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
     except ImportError as error:
         raise ScoringError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.") from error
     types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
-    schema = pa.schema([(column.name, types[column.type]) for column in fields(ScoreRecord)])  # type: ignore[index]
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])  # type: ignore[index]
     records: list[dict[str, Any]] = []
     with pq.ParquetWriter(output, schema) as file:
 
@@ -253,7 +258,7 @@ def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
             records.clear()
 
         def write(record: ScoreRecord) -> None:
-            records.append(asdict(record))
+            records.append(_row(record))
             if len(records) >= 1000:
                 flush()
 

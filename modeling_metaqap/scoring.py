@@ -39,6 +39,7 @@ class ScoreRecord:
         distortion_probability: of that distortion, in [0, 1].
         width, height: pixels, after the EXIF orientation.
         error: why the image has no score.
+        base_scores: each base learner's own score.
     """
 
     path: str
@@ -50,6 +51,7 @@ class ScoreRecord:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    base_scores: list[float] | None = None
 
 
 def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
@@ -187,7 +189,11 @@ class Scorer:
         crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
         pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
         outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255)
-        names = [name for name in ("logits", "interval", "distortion_logits") if outputs.get(name) is not None]
+        names = [
+            name
+            for name in ("logits", "base_scores", "interval", "distortion_logits")
+            if outputs.get(name) is not None
+        ]
         values = {name: outputs[name].float().cpu() for name in names}
         for row, (prepared, _) in enumerate(batch):
             prepared.outputs.append({name: value[row] for name, value in values.items()})
@@ -202,6 +208,7 @@ class Scorer:
             for name in prepared.outputs[0]
         }
         record.quality = means["logits"].item()
+        record.base_scores = means["base_scores"].tolist()
         if "interval" in means:
             record.quality_low, record.quality_high = means["interval"].tolist()
         if "distortion_logits" in means:

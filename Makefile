@@ -1,0 +1,49 @@
+# Two commands do everything on a machine with Python 3.11 or newer:
+#   make demo   install and score the sample photographs
+#   make test   install with the dev extra; lint, types and tests
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint test-fast test-slow format clean
+
+demo: $(VENV)/.installed
+	$(BIN)/metaqap score space/examples --sort best
+
+test: lint test-fast
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test-fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+# The stamps make a second run start in seconds; a change of the dependencies installs again.
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing MetaQAP into $(VENV) (a minute or two the first time) ..."
+	$(INSTALL) -e .
+	touch $@
+
+$(VENV)/.installed-dev: setup.cfg pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing MetaQAP and its dev extra into $(VENV) (a few minutes the first time) ..."
+	$(INSTALL) -e ".[dev]"
+	touch $@ $(VENV)/.installed
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "MetaQAP needs Python 3.11 or newer; name one with make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)

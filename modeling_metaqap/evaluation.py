@@ -1,0 +1,71 @@
+"""Scores of a whole data set and the record of how they were made."""
+
+import hashlib
+import platform
+from collections.abc import Iterable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from .scoring import Scorer
+
+
+class EvaluationError(ValueError):
+    """A data set that cannot be scored completely; the message names the image."""
+
+
+def predict(scorer: Scorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
+    """`(n,)` predicted quality of the images of an IQA data set, in its order.
+
+    Raises:
+        EvaluationError: for an image that cannot be read; a figure without it would be one of another data set.
+    """
+    return np.array([record.quality for record in _score_all(scorer, dataset)])
+
+
+def predict_base_scores(scorer: Scorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
+    """`(n, K)` scores of the single base learners."""
+    return np.array([record.base_scores for record in _score_all(scorer, dataset)])
+
+
+def _score_all(scorer: Scorer, dataset: datasets.Dataset) -> Iterator[Any]:
+    for row, record in enumerate(scorer.score(_images(dataset))):
+        if record.error is not None:
+            raise EvaluationError(f"The image {dataset[row]['image_id']} cannot be scored: {record.error}.")
+        yield record
+
+
+def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
+    return (row["image"] for row in dataset.select_columns("image"))
+
+
+def weights_sha256(checkpoint: str | Path) -> str | None:
+    """SHA-256 of the checkpoint's weight file; None for a checkpoint that is not a local folder."""
+    path = Path(checkpoint) / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def image_list_sha256(dataset: datasets.Dataset) -> str:
+    """SHA-256 of the image ids, one a line, in order: two results with the same hash are about the same images."""
+    return hashlib.sha256("".join(f"{name}\n" for name in dataset["image_id"]).encode()).hexdigest()
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of what a score depends on."""
+    names = ("metaqap", "torch", "torchvision", "timm", "transformers", "pillow", "numpy", "datasets")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+__all__ = [
+    "EvaluationError",
+    "image_list_sha256",
+    "predict",
+    "predict_base_scores",
+    "software_versions",
+    "weights_sha256",
+]

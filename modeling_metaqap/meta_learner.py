@@ -1,0 +1,171 @@
+"""The meta-learner: stepwise linear regression of opinion scores on the base learners' scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import statsmodels.api as sm
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the selection.
+
+    Attributes:
+        action: "enter" or "remove".
+        name: of the predictor.
+        p_value: of its coefficient in the model with it, in [0, 1].
+        beta: that coefficient in units of standard deviations (standardised coefficient).
+        r_squared: of the model after the step, in [0, 1].
+        reason: why.
+    """
+
+    action: str
+    name: str
+    p_value: float
+    beta: float
+    r_squared: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class StepwiseFit:
+    """A fitted meta-learner.
+
+    Attributes:
+        names: all candidate predictors, in the order of the columns.
+        weights: `(K,)`; 0 for a predictor that was not selected.
+        intercept: in units of the targets.
+        steps: how the selection went.
+        excluded: predictors that could not be used, with the reason.
+    """
+
+    names: list[str]
+    weights: npt.NDArray[np.float64]
+    intercept: float
+    steps: list[Step] = field(default_factory=list)
+    excluded: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def selected(self) -> list[str]:
+        return [name for name, weight in zip(self.names, self.weights, strict=True) if weight != 0]
+
+    def predict(self, base_scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """`(n, K)` base scores -> `(n,)` fused quality. Columns that were not selected may hold anything."""
+        chosen = self.weights != 0
+        return np.asarray(base_scores, dtype=np.float64)[:, chosen] @ self.weights[chosen] + self.intercept
+
+
+def fit_stepwise(
+    base_scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    names: Sequence[str] | None = None,
+    p_enter: float = 0.05,
+    p_remove: float = 0.10,
+    min_beta: float = 0.05,
+) -> StepwiseFit:
+    """Forward-backward stepwise linear regression (Efroymson, 1960).
+
+    At each step the predictor that raises R^2 most enters, if its p-value is at most `p_enter` and its standardised
+    coefficient at least `min_beta` in size; then predictors whose p-value has risen above `p_remove`, or whose
+    coefficient has fallen below `min_beta`, leave one by one. Use scores of images that the base learners were not
+    trained on (out-of-fold or validation), or the best over-fitted learner wins.
+
+    Args:
+        base_scores: `(n, K)`; constant columns and columns with missing values (NaN) are excluded and reported.
+        targets: `(n,)` opinion scores.
+        names: K names for the table of steps.
+        p_enter: highest p-value to enter, in (0, 1).
+        p_remove: p-value above which a predictor leaves, >= `p_enter` so that the selection ends.
+        min_beta: smallest standardised coefficient of a selected predictor.
+
+    Raises:
+        ValueError: for wrong shapes, thresholds or targets, or where no predictor can be selected.
+
+    Source: MetaQAP (arXiv 2506.16601), meta-learner; unlike the authors' code it tests every selected coefficient and
+    removes predictors again.
+    """
+    x = np.asarray(base_scores, dtype=np.float64)
+    y = np.asarray(targets, dtype=np.float64)
+    if x.ndim != 2 or y.shape != (len(x),):
+        raise ValueError(f"Need base scores (n, K) and targets (n,), got {x.shape} and {y.shape}.")
+    if not 0 < p_enter <= p_remove < 1:
+        raise ValueError(f"Need 0 < p_enter <= p_remove < 1, got {p_enter} and {p_remove}.")
+    if not np.isfinite(y).all() or np.ptp(y) == 0:
+        raise ValueError("The targets must be finite and not all the same.")
+    if len(x) < x.shape[1] + 3:
+        raise ValueError(f"{len(x)} images are too few for {x.shape[1]} predictors.")
+    labels = [f"learner {index}" for index in range(x.shape[1])] if names is None else list(names)
+    if len(labels) != x.shape[1]:
+        raise ValueError(f"Got {len(labels)} names for {x.shape[1]} predictors.")
+
+    excluded = {}
+    for name, column in zip(labels, x.T, strict=True):
+        if not np.isfinite(column).all():
+            excluded[name] = f"{(~np.isfinite(column)).sum()} scores are missing or not finite"
+        elif np.ptp(column) <= 1e-12 * max(1.0, np.abs(column).max()):
+            excluded[name] = "its scores are constant"
+    candidates = [index for index, name in enumerate(labels) if name not in excluded]
+
+    selected: list[int] = []
+    steps: list[Step] = []
+    while True:
+        entering = _best_candidate(x, y, selected, [c for c in candidates if c not in selected])
+        if entering is None:
+            break
+        index, fit = entering
+        beta = _standardized(fit.params[-1], x[:, index], y)
+        p_value = float(fit.pvalues[-1])
+        if p_value > p_enter or abs(beta) < min_beta:
+            break
+        selected.append(index)
+        steps.append(Step("enter", labels[index], p_value, beta, float(fit.rsquared), "raises R^2 most"))
+        while len(selected) > 1:
+            fit = _ols(x, y, selected)
+            p_values = np.asarray(fit.pvalues[1:])
+            betas = np.array([_standardized(b, x[:, i], y) for b, i in zip(fit.params[1:], selected, strict=True)])
+            weak = (p_values > p_remove) | (np.abs(betas) < min_beta)
+            if not weak.any():
+                break
+            worst = int(np.argmax(np.where(weak, p_values - np.abs(betas), -np.inf)))
+            reason = f"p > {p_remove}" if p_values[worst] > p_remove else f"|beta| < {min_beta}"
+            leaving = selected.pop(worst)
+            r_squared = float(_ols(x, y, selected).rsquared)
+            steps.append(
+                Step("remove", labels[leaving], float(p_values[worst]), float(betas[worst]), r_squared, reason)
+            )
+            # What was removed does not come back: the same evidence would let it enter for ever.
+            candidates.remove(leaving)
+    if not selected:
+        raise ValueError("No base learner is related to the targets closely enough to be selected.")
+    fit = _ols(x, y, selected)
+    weights = np.zeros(x.shape[1])
+    weights[selected] = fit.params[1:]
+    return StepwiseFit(labels, weights, float(fit.params[0]), steps, excluded)
+
+
+def _ols(x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], columns: list[int]) -> sm.regression.linear_model:
+    return sm.OLS(y, np.column_stack([np.ones(len(y)), x[:, columns]])).fit()
+
+
+def _best_candidate(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], selected: list[int], candidates: list[int]
+) -> tuple[int, sm.regression.linear_model] | None:
+    best = None
+    for index in candidates:
+        # A column that the selected ones (almost) determine has no coefficient of its own.
+        if selected and _ols(x, x[:, index], selected).rsquared > 1 - 1e-8:
+            continue
+        fit = _ols(x, y, [*selected, index])
+        if best is None or fit.rsquared > best[1].rsquared:
+            best = (index, fit)
+    return best
+
+
+def _standardized(coefficient: float, column: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:
+    return float(coefficient * column.std() / y.std())
+
+
+__all__ = ["Step", "StepwiseFit", "fit_stepwise"]

@@ -1,0 +1,42 @@
+"""Writing a checkpoint folder the way it goes to users: half the size, complete with its code."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from transformers import pipeline
+
+from .image_processing_metaqap import MetaQAPImageProcessor
+from .modeling_metaqap import MetaQAPModel
+
+
+def save_release(model: MetaQAPModel, folder: str | Path) -> None:
+    """Write weights, configuration, image processor, pipeline and their code to `folder`.
+
+    The backbones' convolution kernels are stored in float16. Everything else stays in float32: it is small, a score
+    depends on it directly, and running variances span more than float16 holds. The model loads in float32.
+
+    A folder inside this package gets links to the package's code instead of copies.
+    """
+    folder = Path(folder)
+    package = Path(__file__).parent
+    state = {
+        name: value.half() if ".backbone." in name and value.ndim >= 2 else value
+        for name, value in model.state_dict().items()
+    }
+    assess = pipeline("image-quality-assessment", model=model, image_processor=MetaQAPImageProcessor())
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        assess.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
+        for file in Path(temporary).iterdir():
+            target = folder / file.name
+            target.unlink(missing_ok=True)
+            if file.suffix == ".py" and package in folder.resolve().parents:
+                target.symlink_to(os.path.relpath(package / file.name, folder.resolve()))
+            else:
+                shutil.copyfile(file, target)
+
+
+__all__ = ["save_release"]

@@ -1,0 +1,121 @@
+"""Fuse trained base learners into one checkpoint.
+
+    python scripts/fit_meta_learner.py --models runs/lite0/best runs/mobilenetv2/best --dataset biq2021 \
+        --data_dir path/to/BIQ2021 --output modeling_metaqap/checkpoints/metaqap-lite
+
+The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
+select are left out. The 90 % prediction interval is calibrated on the same images. The checkpoint holds
+matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.calibration import conformal_radius
+from modeling_metaqap.evaluation import EvaluationError, image_list_sha256, predict, weights_sha256
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
+from modeling_metaqap.meta_learner import StepwiseFit, fit_stepwise
+from modeling_metaqap.metrics import evaluate_scores
+from modeling_metaqap.release import save_release
+from modeling_metaqap.scoring import Scorer, ScoringError
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+def print_steps(fit: StepwiseFit) -> None:
+    table = Table(title="Stepwise linear regression", title_justify="left")
+    for heading in ("step", "action", "base learner", "p", "beta", "R^2", "because"):
+        table.add_column(heading)
+    for number, step in enumerate(fit.steps, start=1):
+        table.add_row(
+            str(number),
+            step.action,
+            step.name,
+            f"{step.p_value:.2g}",
+            f"{step.beta:+.3f}",
+            f"{step.r_squared:.4f}",
+            step.reason,
+        )
+    console.print(table)
+    for name, reason in fit.excluded.items():
+        console.print(f"excluded: {name}, {reason}", highlight=False)
+
+
+def fuse(args: argparse.Namespace) -> None:
+    dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    targets = np.array(dataset["quality"])
+    models, columns = [], []
+    for path in args.models:
+        with console.status(f"Scoring {len(dataset)} images with {path} ..."):
+            scorer = Scorer(path, device=args.device)
+            columns.append(predict(scorer, dataset))
+        models.append(MetaQAPModel.from_pretrained(path))
+    base_scores = np.column_stack(columns)
+    names = args.names or [model.config.base_learners[0]["name"] for model in models]
+    fit = fit_stepwise(base_scores, targets, names=names)
+    print_steps(fit)
+
+    ensemble = MetaQAPModel.from_base_models(models, weights=fit.weights.tolist(), intercept=fit.intercept)
+    fused = fit.predict(base_scores)
+    ensemble.config.interval_radius = conformal_radius(fused, targets, coverage=0.9)
+    figures = {name: evaluate_scores(column, targets) for name, column in zip(names, columns, strict=True)}
+    figures["plain mean"] = evaluate_scores(base_scores.mean(axis=1), targets)
+    figures["meta-learner"] = evaluate_scores(fused, targets)
+    summary = figures["meta-learner"]
+    ensemble.config.training_summary = {
+        "trained_on": f"{args.dataset} train",
+        "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
+        "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
+    }
+    save_release(ensemble, args.output)
+    record = {
+        "dataset": args.dataset,
+        "split": args.split,
+        "images_sha256": image_list_sha256(dataset),
+        "base_models": [
+            {"name": name, "weights_sha256": weights_sha256(path)}
+            for name, path in zip(names, args.models, strict=True)
+        ],
+        "weights": fit.weights.tolist(),
+        "intercept": fit.intercept,
+        "interval_radius": ensemble.config.interval_radius,
+        "steps": [asdict(step) for step in fit.steps],
+        "excluded": fit.excluded,
+        "figures": figures,
+    }
+    (args.output / "fit.json").write_text(json.dumps(record, indent=2) + "\n")
+    for name, figure in figures.items():
+        console.print(f"{name}: PLCC {figure['plcc']['value']:.4f}, SROCC {figure['srocc']['value']:.4f}")
+    console.print(f"Wrote {args.output}.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", required=True, help="folders of trained base learners")
+    parser.add_argument("--names", nargs="+", help="names for people to tell the base learners apart")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--split", default="validation", help="images that no learner was trained on")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--cache_dir")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
+    parser.add_argument("--device")
+    args = parser.parse_args()
+    if args.names and len(args.names) != len(args.models):
+        parser.error(f"got {len(args.models)} models but {len(args.names)} names")
+    try:
+        fuse(args)
+    except (EvaluationError, IQADatasetError, ScoringError, TestSplitError, ValueError, OSError) as error:
+        Console(stderr=True).print(f"fit_meta_learner: {error}", style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
