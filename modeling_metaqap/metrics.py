@@ -40,7 +40,10 @@ def srocc(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
 
 
 def krocc(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
-    """Kendall rank-order correlation coefficient (tau-b), in [-1, 1], higher is better; NaN where a side is constant."""
+    """Kendall rank-order correlation coefficient, in [-1, 1], higher is better; NaN where either side is constant.
+
+    This is tau-b, which allows for ties.
+    """
     return _correlation(stats.kendalltau, predictions, targets)
 
 

@@ -8,16 +8,28 @@ The builders are `datasets.GeneratorBasedBuilder`s that live in a package. They 
 loading *scripts*, which `datasets` refuses since version 4.
 """
 
+import functools
 import hashlib
-import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
-import PIL.Image
-from PIL import UnidentifiedImageError
+from filelock import FileLock
+
+from .files import (
+    ARCHIVE_SUFFIXES,
+    LABEL_SUFFIXES,
+    IQADatasetError,
+    check_image,
+    download_file,
+    fingerprint,
+    folder_sha256,
+    new_folder,
+    unpack,
+)
 
 # Splits drawn by us follow Ghadiyaram & Bovik (LIVE-C, 2016) and nearly everyone after them: 80 % training, 20 % test.
 TEST_FRACTION = 0.2
@@ -26,6 +38,8 @@ VALIDATION_FRACTION = 0.1
 NUM_RANDOM_SPLITS = 10
 
 PARTS = ("train", "validation", "test")
+# Splits that are sums of others.
+COMPOSED_SPLITS = {"train_full": ("train", "validation"), "all": ("train", "validation", "test")}
 
 FEATURES = datasets.Features(
     {
@@ -39,10 +53,6 @@ FEATURES = datasets.Features(
 )
 
 
-class IQADatasetError(ValueError):
-    """A data set's files are missing, damaged or not what the publisher distributes. The message says which file."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class IQARecord:
     """One rated image, as its publisher describes it.
@@ -52,7 +62,7 @@ class IQARecord:
         image_path: Where the image lies on this machine.
         mos: The opinion score as published (a DMOS stays a DMOS here).
         mos_std: Standard deviation of the individual opinions on the same scale, where published.
-        reference_id: The pristine image that this one was made from; images that share it share their content.
+        reference_id: The image's content: the pristine image it was made from, or the scene it shows.
         part: `"train"`, `"validation"` or `"test"` in the official split, where there is one.
     """
 
@@ -62,6 +72,19 @@ class IQARecord:
     mos_std: float | None = None
     reference_id: str | None = None
     part: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """An archive that the publisher lets anybody download.
+
+    Args:
+        url: Where it is. It should name one version for good.
+        content_sha256: [`folder_sha256`] of what is in the archive's single top folder.
+    """
+
+    url: str
+    content_sha256: str
 
 
 @dataclass
@@ -84,8 +107,14 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     higher is better) and `reference_id` (str or null). Images are never re-encoded: the Arrow files point to the
     publisher's files, and Parquet files hold those files' bytes.
 
-    Splits: `train`, `validation` and `test` are disjoint, and `train_full` is `train+validation`. A data set without an
-    official split has ten of each, `train_0` to `test_9`, where the name without a number means number 0.
+    Splits: `train`, `validation` and `test` are disjoint. A data set without an official split has ten of each,
+    `train_0` to `test_9`. [`load_iqa_dataset`] adds composed ones and lets the number 0 be left out.
+
+    Args:
+        data_dir: Folder with what the publisher distributes, unpacked or as archives (.zip, .tar.gz, ...), or one such
+            archive; `None` downloads it where the publisher allows that.
+        cache_dir: Where the Arrow files, downloads and unpacked archives are kept; by default the cache of `datasets`.
+        options: The configuration's fields, such as `allow_partial`.
 
     Raises:
         IQADatasetError: A file is missing, damaged or not as published; nothing is left in the cache.
@@ -94,31 +123,33 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = IQADatasetConfig
 
-    title: ClassVar[str]
-    summary: ClassVar[str]
-    homepage: ClassVar[str]
-    license: ClassVar[str]
-    citation: ClassVar[str]
-    mos_range: ClassVar[tuple[float, float]]
-    higher_is_better: ClassVar[bool] = True
-    num_images: ClassVar[int | None]
-    has_official_split: ClassVar[bool] = False
-    # Relative paths that show that a folder is this data set's; the first one is named when it is not.
-    layout: ClassVar[tuple[str, ...]]
+    title: str
+    summary: str
+    homepage: str
+    license: str
+    citation: str
+    mos_range: tuple[float, float]
+    higher_is_better: bool = True
+    num_images: int | None
+    has_official_split: bool = False
+    # Relative paths that show that a folder is this data set's, and that are named where they are missing.
+    layout: tuple[str, ...]
+    download: Download | None = None
 
     def __init__(
-        self, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **kwargs: Any
+        self, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
     ) -> None:
-        self._cache_root = Path(cache_dir).expanduser() if cache_dir is not None else None
-        root = Path(data_dir).expanduser().absolute() if data_dir is not None else self._download()
-        self.root = self._find_root(root)
+        self._data_dir = None if data_dir is None else Path(data_dir).expanduser().absolute()
+        cache = Path(datasets.config.HF_DATASETS_CACHE if cache_dir is None else cache_dir).expanduser()
+        # Beside the Arrow files, which `datasets` keeps in folders with the builders' names.
+        self._files_dir = cache / "metaqap" / type(self).__module__.rsplit(".", 1)[-1]
         super().__init__(
-            data_dir=str(root),
-            cache_dir=None if self._cache_root is None else str(self._cache_root),
+            data_dir=None if self._data_dir is None else str(self._data_dir),
+            cache_dir=None if cache_dir is None else str(cache),
             # `datasets` caches by the folder's path alone. The fingerprint keeps a folder that has changed since from
             # being served from the cache as it was.
-            hash=_fingerprint(self.root),
-            **kwargs,
+            hash=self._fingerprint()[:32],
+            **options,
         )
 
     # What a subclass provides.
@@ -127,22 +158,90 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         """Reads the publisher's label files under `self.root`."""
         raise NotImplementedError
 
-    def _download(self) -> Path:
-        """Downloads the data set and returns its folder; for sets whose publisher allows it."""
-        raise IQADatasetError(
-            f"{self.title} cannot be downloaded automatically. Get it from {self.homepage}, unpack it, and pass the "
-            "folder as data_dir."
-        )
-
     # What all share.
 
-    @classmethod
-    def split_names(cls) -> list[str]:
-        """Names of all the splits, the composed `train_full` included."""
-        if cls.has_official_split:
-            return ["train_full", *PARTS]
-        numbered = [f"{part}_{seed}" for seed in range(NUM_RANDOM_SPLITS) for part in ("train_full", *PARTS)]
-        return ["train_full", *PARTS, *numbered]
+    @functools.cached_property
+    def root(self) -> Path:
+        """The folder that holds the layout; downloaded or unpacked on first use, if need be."""
+        if self._data_dir is None:
+            if self.download is None:
+                raise IQADatasetError(
+                    f"{self.title} cannot be downloaded automatically. Get it from {self.homepage} and pass the "
+                    "folder as data_dir."
+                )
+            return self._find_root(self._downloaded(self.download))
+        archives = self._archives
+        if not archives:
+            return self._find_root(self._data_dir)
+        folder = self._files_dir / self._fingerprint()[:32]
+        with self._lock():
+            if not folder.is_dir():
+                unpack(archives, folder)
+                # Label files often lie beside the archives with the images.
+                for path in archives[0].parent.iterdir():
+                    if path.suffix.lower() in LABEL_SUFFIXES:
+                        shutil.copy(path, folder)
+        return self._find_root(folder, described=f"the archives in {archives[0].parent}")
+
+    @functools.cached_property
+    def _archives(self) -> list[Path]:
+        """Archives to unpack: `data_dir` itself or, where the layout is not found in it, those in it."""
+        if self._data_dir is None:
+            return []
+        if self._data_dir.is_file() and self._data_dir.name.lower().endswith(ARCHIVE_SUFFIXES):
+            return [self._data_dir]
+        if not self._data_dir.is_dir():
+            raise IQADatasetError(f"{self.title}: the folder {self._data_dir} does not exist.")
+        if self._holding_layout(self._data_dir) is not None:
+            return []
+        return sorted(path for path in self._data_dir.iterdir() if path.name.lower().endswith(ARCHIVE_SUFFIXES))
+
+    def _holding_layout(self, folder: Path) -> Path | None:
+        """`folder` or, as archives often bring a folder of their own, the first one inside it with the layout."""
+        candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+        return next((path for path in candidates if all((path / name).exists() for name in self.layout)), None)
+
+    def _find_root(self, folder: Path, *, described: str | None = None) -> Path:
+        root = self._holding_layout(folder)
+        if root is None:
+            missing = ", ".join(repr(name) for name in self.layout if not (folder / name).exists())
+            raise IQADatasetError(
+                f"{self.title}: {missing} not found in {described or folder}; data_dir must be what {self.homepage} "
+                "distributes."
+            )
+        return root
+
+    def _fingerprint(self) -> str:
+        if self._data_dir is None:
+            return hashlib.sha256(repr(self.download).encode()).hexdigest()
+        if not self._archives:
+            return fingerprint(self.root)
+        # Reading gigabytes only to see that nothing has changed would take longer than everything else.
+        facts = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in self._archives]
+        return hashlib.sha256(repr(facts).encode()).hexdigest()
+
+    def _downloaded(self, download: Download) -> Path:
+        folder = self._files_dir / download.content_sha256[:32]
+        with self._lock():
+            if not folder.is_dir():
+                archive = download_file(download.url, folder.with_name(f"{folder.name}.zip"), sha256=None)
+                try:
+                    with new_folder(folder) as content:
+                        unpack([archive], content / "archive")
+                        tops = list((content / "archive").iterdir())
+                        found = folder_sha256(tops[0]) if len(tops) == 1 else "no single folder"
+                        if found != download.content_sha256:
+                            raise IQADatasetError(
+                                f"{self.title}: the files from {download.url} have the checksum {found} instead of "
+                                f"{download.content_sha256}: they are damaged or were changed. They were deleted."
+                            )
+                finally:
+                    archive.unlink()
+        return folder / "archive"
+
+    def _lock(self) -> FileLock:
+        self._files_dir.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._files_dir / "files.lock")
 
     def _info(self) -> datasets.DatasetInfo:
         low, high = self.mos_range
@@ -154,6 +253,13 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
             license=self.license,
             features=FEATURES,
         )
+
+    @property
+    def split_names(self) -> list[str]:
+        """Names of the splits that the builder cuts."""
+        if self.has_official_split:
+            return list(PARTS)
+        return [f"{part}_{number}" for number in range(NUM_RANDOM_SPLITS) for part in PARTS]
 
     def quality(self, mos: float) -> float:
         """Maps a published score from `mos_range` to [0, 1] with higher better."""
@@ -169,28 +275,31 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
                 image is listed twice; or the number of images is not the published one.
         """
         records = self._read_records()
+        if not records:
+            raise IQADatasetError(f"{self.title}: the label files in {self.root} list no images.")
         seen: set[str] = set()
-        low, high = self.mos_range
         for record in records:
             if record.image_id in seen:
                 raise IQADatasetError(f"{self.title}: {record.image_id!r} is listed twice in the label files.")
             seen.add(record.image_id)
-            # Written this way round so that NaN is refused as well.
-            if not low <= record.mos <= high:
-                raise IQADatasetError(
-                    f"{self.title}: the score of {record.image_id!r} is {record.mos}, outside the published range "
-                    f"[{low:g}, {high:g}]; the label file is damaged or belongs to another data set."
-                )
+            self._check_score(record)
         if self.num_images is not None and len(records) != self.num_images and not self.config.allow_partial:
             raise IQADatasetError(
                 f"{self.title} has {self.num_images} images, but the label files in {self.root} list {len(records)}; "
                 "get the missing ones, or pass allow_partial=True to use the files as they are."
             )
-        if not records:
-            raise IQADatasetError(f"{self.title}: the label files in {self.root} list no images.")
         for record in records:
             check_image(record.image_path, title=self.title)
         return records
+
+    def _check_score(self, record: IQARecord) -> None:
+        low, high = self.mos_range
+        # Written this way round so that NaN is refused as well.
+        if not low <= record.mos <= high:
+            raise IQADatasetError(
+                f"{self.title}: the score of {record.image_id!r} is {record.mos}, outside the range [{low:g}, "
+                f"{high:g}]; the label file is damaged or belongs to another data set."
+            )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         # All the checking is done before the first row is written, and outside of the generator, whose errors
@@ -215,140 +324,50 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
                 },
             )
 
-    @classmethod
-    def split_indices(cls, records: Sequence[IQARecord]) -> dict[str, list[int]]:
-        """Positions in `records` that belong to each split (`train_full` not included, as it is a sum).
+    def split_indices(self, records: Sequence[IQARecord]) -> dict[str, list[int]]:
+        """Positions in `records` that belong to each split in `split_names`.
 
         Which split an image is in follows from the names of the images alone (see [`hashed_cut`]), so it is the same
         on every machine. Images with a common `reference_id` are never torn apart, unless the publisher does so.
         """
-        name = cls.__module__.rsplit(".", 1)[-1]
         groups = [record.reference_id or record.image_id for record in records]
-        if cls.has_official_split:
+        if self.has_official_split:
             parts = [record.part for record in records]
             if "validation" not in parts:
-                training = [group for group, part in zip(groups, parts, strict=True) if part == "train"]
-                held_back = hashed_cut(training, VALIDATION_FRACTION, key=f"{name}/validation/0")
-                parts = [
-                    "validation" if part == "train" and group in held_back else part
-                    for group, part in zip(groups, parts, strict=True)
-                ]
-            return {part: [i for i, own in enumerate(parts) if own == part] for part in PARTS}
-        indices: dict[str, list[int]] = {}
-        for seed in range(NUM_RANDOM_SPLITS):
-            test = hashed_cut(groups, TEST_FRACTION, key=f"{name}/test/{seed}")
-            training = [group for group in groups if group not in test]
-            validation = hashed_cut(training, VALIDATION_FRACTION, key=f"{name}/validation/{seed}")
-            for part in PARTS:
-                indices[f"{part}_{seed}"] = [
-                    i
-                    for i, group in enumerate(groups)
-                    if part == ("test" if group in test else "validation" if group in validation else "train")
-                ]
+                parts = self._hold_back_validation(groups, parts, number=0)
+            return {name: [i for i, part in enumerate(parts) if part == name] for name in PARTS}
+        indices = {}
+        for number in range(NUM_RANDOM_SPLITS):
+            test = hashed_cut(groups, TEST_FRACTION, key=f"{self.name}/test/{number}")
+            parts = ["test" if group in test else "train" for group in groups]
+            parts = self._hold_back_validation(groups, parts, number=number)
+            for name in PARTS:
+                indices[f"{name}_{number}"] = [i for i, part in enumerate(parts) if part == name]
         return indices
 
-    def _find_root(self, data_dir: Path) -> Path:
-        """The folder that holds the layout: `data_dir` or, as archives bring a folder of their own, one inside it."""
-        if not data_dir.is_dir():
-            raise IQADatasetError(f"{self.title}: the folder {data_dir} does not exist.")
-        candidates = [data_dir, *sorted(path for path in data_dir.iterdir() if path.is_dir())]
-        for candidate in candidates:
-            if all((candidate / name).exists() for name in self.layout):
-                return candidate
-        missing = [name for name in self.layout if not (data_dir / name).exists()]
-        raise IQADatasetError(
-            f"{self.title}: {', '.join(repr(name) for name in missing)} not found in {data_dir}; data_dir must be the "
-            f"unpacked data set from {self.homepage}."
-        )
+    def _hold_back_validation(
+        self, groups: Sequence[str], parts: Sequence[str | None], *, number: int
+    ) -> list[str | None]:
+        training = [group for group, part in zip(groups, parts, strict=True) if part == "train"]
+        held_back = hashed_cut(training, VALIDATION_FRACTION, key=f"{self.name}/validation/{number}")
+        return [
+            "validation" if part == "train" and group in held_back else part
+            for group, part in zip(groups, parts, strict=True)
+        ]
 
 
 def hashed_cut(names: Iterable[str], fraction: float, *, key: str) -> set[str]:
     """Picks a fixed, random-looking share of names.
 
     The distinct names are ordered by the SHA-256 of `"{key}\\n{name}"`, and the first ones are taken: as many as
-    `fraction` of them, rounded. Neither the order of the names nor the machine, Python or NumPy version matters.
+    `fraction` of them, rounded, but at least one of several. Neither the order of the names nor the machine, Python or
+    NumPy version matters.
 
     Args:
         names: Names to pick from; duplicates count once.
-        fraction: Share to pick, in [0, 1].
+        fraction: Share to pick, in (0, 1).
         key: Names the draw; another key gives an independent draw.
     """
     ordered = sorted(set(names), key=lambda name: hashlib.sha256(f"{key}\n{name}".encode()).digest())
-    return set(ordered[: round(fraction * len(ordered))])
-
-
-def check_image(path: Path, *, title: str) -> None:
-    """Makes sure that a file is a complete image.
-
-    Fast enough for tens of thousands of files: a JPEG that ends in its end-of-image marker and a PNG that ends in its
-    last chunk are taken as complete; only others are decoded.
-
-    Raises:
-        IQADatasetError: The file is missing, empty, truncated, or no image.
-    """
-    try:
-        with path.open("rb") as file, PIL.Image.open(file) as image:
-            file.seek(-min(12, os.fstat(file.fileno()).st_size), os.SEEK_END)
-            tail = file.read()
-            complete = {"JPEG": tail.endswith(b"\xff\xd9"), "PNG": tail[-8:-4] == b"IEND"}.get(
-                image.format or "", False
-            )
-            if not complete:
-                file.seek(0)
-                image.load()
-    except FileNotFoundError:
-        raise IQADatasetError(f"{title}: the image {path} is listed in the label files but does not exist.") from None
-    except UnidentifiedImageError:
-        raise IQADatasetError(f"{title}: {path} is not an image file; replace it with the published one.") from None
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise IQADatasetError(f"{title}: the image {path} is damaged ({error}); get it again.") from None
-
-
-class FileIndex:
-    """Finds files of a folder by name, forgiving a difference in case as between a label file and the disk.
-
-    Args:
-        folder: Folder whose direct children are looked up.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        names = sorted(os.listdir(folder)) if folder.is_dir() else []
-        self._exact = set(names)
-        self._folded: dict[str, list[str]] = {}
-        for name in names:
-            self._folded.setdefault(name.casefold(), []).append(name)
-
-    def __getitem__(self, name: str) -> Path:
-        """Path of the file called `name`; a path that does not exist where there is none."""
-        if name not in self._exact:
-            alike = self._folded.get(name.casefold(), [])
-            if len(alike) == 1:
-                return self.folder / alike[0]
-        return self.folder / name
-
-
-def parse_score(text: str | None, *, what: str, path: Path, title: str) -> float:
-    """Reads a number from a label file.
-
-    Raises:
-        IQADatasetError: `text` is no number; the message says whose (`what`) and in which file.
-    """
-    try:
-        return float(text)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise IQADatasetError(f"{title}: the score of {what!r} in {path} is {text!r}, not a number.") from None
-
-
-def _fingerprint(root: Path) -> str:
-    """Hash of the names and sizes of all the files under `root`, and of what the small ones that are no images hold."""
-    digest = hashlib.sha256()
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        for name in sorted(names):
-            path = Path(folder, name)
-            size = path.stat().st_size
-            digest.update(f"{path.relative_to(root).as_posix()}\n{size}\n".encode())
-            if path.suffix.lower() in {".csv", ".txt", ".mat", ".xlsx"}:
-                digest.update(path.read_bytes())
-    return digest.hexdigest()[:32]
+    size = max(round(fraction * len(ordered)), 1 if len(ordered) > 1 else 0)
+    return set(ordered[:size])

@@ -3,18 +3,14 @@
 import shutil
 from pathlib import Path
 
-import PIL.Image
 import pytest
-from iqa_fixtures import write_image
+from iqa_fixtures import replace, truncate, write_biq2021
 
 from modeling_metaqap.iqa_datasets import (
     IQADatasetError,
-    TestSplitError,
     load_iqa_dataset,
-    load_training_split,
 )
 
-TRAIN_CSV = "Train (Images and MOS).csv"
 TEST_CSV = "Test (Images and MOS).csv"
 ROTATED = "ss01 (3).jpg"
 MISSPELT = "ss02 (1014).jpg"
@@ -22,22 +18,8 @@ MISSPELT = "ss02 (1014).jpg"
 
 @pytest.fixture
 def biq2021(tmp_path: Path) -> Path:
-    """Twenty training and four test images."""
     root = tmp_path / "BIQ2021"
-    training = [f"ss01 ({i}).jpg" for i in range(1, 20)] + [MISSPELT]
-    test = [f"ss03 ({i}).jpg" for i in range(1, 5)]
-    for name in training + test:
-        write_image(root / "Images" / name)
-    (root / "Images" / MISSPELT).rename(root / "Images" / "ss02 (1014).JPG")
-    exif = PIL.Image.Exif()
-    exif[PIL.Image.ExifTags.Base.Orientation] = 6
-    write_image(root / "Images" / ROTATED, exif=exif)
-    frames = [PIL.Image.new("RGB", (24, 16), colour) for colour in ("red", "blue")]
-    frames[0].save(root / "Images" / "ss01 (2).jpg", format="MPO", save_all=True, append_images=frames[1:])
-    rows = [f"{name},{0.04 * i:.4f},," for i, name in enumerate(training)]
-    (root / TRAIN_CSV).write_text("\n".join(["Image Name,MOS,,", *rows]) + "\n")
-    rows = [f"{name},{0.3 * i:.4f}" for i, name in enumerate(test)]
-    (root / TEST_CSV).write_text("\n".join(["Image Name,MOS", *rows]) + "\n")
+    write_biq2021(root)
     return root
 
 
@@ -122,7 +104,10 @@ def test_an_incomplete_data_set_is_refused(load):
         (lambda root: (root / "Images" / ROTATED).write_bytes(b"<html>"), r"\(3\)\.jpg is not an image file"),
         (lambda root: (root / "Images" / ROTATED).write_bytes(b""), r"\(3\)\.jpg is not an image file"),
         (lambda root: (root / TEST_CSV).unlink(), r"'Test \(Images and MOS\)\.csv' not found in"),
-        (lambda root: (root / TEST_CSV).write_text("name;score\n"), "does not begin with the columns"),
+        (
+            lambda root: (root / TEST_CSV).write_text("name;score\n"),
+            r"has no column 'Image Name' or 'MOS'; its columns are 'name', 's",
+        ),
         (lambda root: replace(root / TEST_CSV, "0.3000", "good"), r"ss03 \(2\)\.jpg' in .* is 'good', not a number"),
         (lambda root: replace(root / TEST_CSV, "0.3000", "73.2"), r"ss03 \(2\)\.jpg' is 73\.2, outside"),
         (lambda root: replace(root / TEST_CSV, "0.3000", "nan"), r"ss03 \(2\)\.jpg' is nan, outside"),
@@ -151,24 +136,3 @@ def test_damage_is_noticed_although_the_data_set_was_cached_before(load, biq2021
 def test_a_folder_that_does_not_exist_is_named(load, tmp_path):
     with pytest.raises(IQADatasetError, match="nowhere does not exist"):
         load("test", data_dir=tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize("split", ["test", "all", "train+test", "test[:1]", "validation + test", "test_0"])
-def test_training_code_cannot_get_test_images(biq2021, tmp_path, split):
-    with pytest.raises(TestSplitError, match="holds test images"):
-        load_training_split("biq2021", split=split, data_dir=biq2021, cache_dir=tmp_path, allow_partial=True)
-
-
-@pytest.mark.parametrize(("split", "size"), [("train", 18), ("validation", 2), ("train_full", 20), ("train[:5]", 5)])
-def test_training_code_gets_the_other_splits(biq2021, tmp_path, split, size):
-    options = {"data_dir": biq2021, "cache_dir": tmp_path / "cache", "allow_partial": True}
-
-    assert len(load_training_split("biq2021", split=split, **options)) == size
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-40])
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    path.write_text(path.read_text().replace(old, new))

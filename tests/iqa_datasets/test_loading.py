@@ -13,7 +13,9 @@ def test_an_unknown_data_set_is_refused_with_the_known_names():
 
 @pytest.mark.parametrize("split", ["training", "train_3", "test_10", "tset[:3]"])
 def test_an_unknown_split_is_refused_with_the_known_names(split):
-    with pytest.raises(ValueError, match="no split .* of BIQ2021; choose from train_full, train, validation, test"):
+    with pytest.raises(
+        ValueError, match="no split .* of BIQ2021; choose from train, validation, test, train_full, all"
+    ):
         load_iqa_dataset("biq2021", split=split)
 
 
