@@ -1,0 +1,153 @@
+"""The `metaqap` command: what it prints, writes and answers to mistakes."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__
+from modeling_metaqap.cli import main
+from modeling_metaqap.release import save_release
+
+COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error".split()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    config = MetaQAPConfig(
+        base_learners=["test_resnet"], distortion_labels=[], training_summary={"trained_on": "nothing"}
+    )
+    save_release(MetaQAPModel(config), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256 >> index, (64, 80, 3), dtype=np.uint8)).save(folder / f"[{index}].png")
+    return folder
+
+
+@pytest.fixture
+def metaqap(monkeypatch, capsys):
+    """Runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr("sys.argv", ["metaqap", *map(str, arguments)])
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_a_folder_is_scored_to_a_table(metaqap, photos, checkpoint):
+    status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 0
+    assert all(f"[{index}].png" in out for index in range(3))
+    assert out.count("80 x 64") == 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, checkpoint, tmp_path, suffix):
+    broken = photos / "broken.jpg"
+    broken.write_bytes(b"broken")
+    output = tmp_path / f"scores.{suffix}"
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--sort", "path")
+    assert status == 1
+    assert "1 of 4 images could not be read" in err
+    if suffix == "csv":
+        with output.open(newline="") as file:
+            rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
+    elif suffix == "jsonl":
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet output needs pyarrow")
+        rows = parquet.read_table(output).to_pylist()
+    assert all(list(row) == COLUMNS for row in rows)
+    assert [row["path"].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png", "[2].png", "broken.jpg"]
+    assert all(float(row["quality"]) for row in rows[:3])
+    assert rows[3]["quality"] is None
+    assert rows[3]["error"] == "not an image that Pillow can read"
+    # Not calibrated and without a distortion head: nothing is invented.
+    assert all(row["quality_low"] is None and row["distortion"] is None for row in rows)
+
+
+def test_results_are_sorted_by_quality_on_request(metaqap, photos, checkpoint, tmp_path):
+    orders = {}
+    for order in ("best", "worst"):
+        output = tmp_path / f"{order}.jsonl"
+        metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--sort", order)
+        orders[order] = [json.loads(line)["quality"] for line in output.read_text().splitlines()]
+    assert orders["worst"] == sorted(orders["worst"])
+    assert orders["best"] == orders["worst"][::-1]
+
+
+def test_a_list_on_standard_input_is_scored(metaqap, photos, checkpoint, tmp_path):
+    listed = [str(photos / "[1].png"), str(photos / "gone.png"), str(photos / "[0].png")]
+    output = tmp_path / "out.jsonl"
+    status, _, _ = metaqap("score", "-", "-o", output, "--checkpoint", checkpoint, stdin="\n".join(listed) + "\n\n")
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert status == 1
+    assert [row["path"] for row in rows] == listed
+    assert [row["error"] for row in rows] == [None, "no such file or directory", None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "no-such-photo.jpg"], "There is no file or folder no-such-photo.jpg"),
+        (["score", "."], "holds no images"),
+        (["score", "-"], "standard input is empty"),
+        (["score", "photos", "--wrong-option"], "No such option: --wrong-option"),
+        (["score", "photos", "--batch-size", "0"], "--batch-size"),
+        (["score", "photos", "--device", "abacus"], "abacus"),
+        (["score", "photos", "--dtype", "int3"], "int3"),
+        (["score", "photos", "-o", "scores.txt"], "must end in .csv, .jsonl or .parquet"),
+        (["score", "photos", "-o", "absent/scores.csv"], "Cannot write absent/scores.csv: no such file"),
+        (["score", "photos", "--checkpoint", "photos"], "not a MetaQAP checkpoint"),
+        (["flatter"], "flatter"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(metaqap, photos, monkeypatch, arguments, message):
+    monkeypatch.chdir(photos.parent)
+    status, out, err = metaqap(*arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_version_and_help(metaqap):
+    assert metaqap("--version")[:2] == (0, f"metaqap {__version__}\n")
+    status, out, _ = metaqap("score", "--help")
+    assert status == 0
+    assert all(f"--{name}" in out for name in "checkpoint device dtype batch-size recursive sort output".split())
+
+
+def test_info_describes_the_checkpoint(metaqap, checkpoint):
+    status, out, _ = metaqap("info", "--checkpoint", checkpoint)
+    assert status == 0
+    assert "test_resnet" in out
+    assert "not calibrated" in out
+    assert "trained on: nothing" in out
+    status, out, _ = metaqap("info", "--checkpoint", checkpoint, "--json")
+    assert status == 0
+    assert json.loads(out)["base_learners"][0]["weight"] == 1.0
+
+
+def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):
+    _, out, err = metaqap("score", *[photos] * 2, "--checkpoint", checkpoint)
+    assert not re.search(r"\x1b", out + err)

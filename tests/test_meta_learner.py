@@ -1,0 +1,93 @@
+"""Stepwise linear regression of opinion scores on base scores."""
+
+import numpy as np
+import pytest
+
+from modeling_metaqap.meta_learner import fit_stepwise
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    quality = rng.uniform(size=400)
+    good = quality + 0.10 * rng.normal(size=400)
+    other = quality + 0.12 * rng.normal(size=400)
+    noise = rng.normal(size=400)
+    return np.column_stack([good, other, noise]), quality
+
+
+def test_related_learners_enter_best_first_and_noise_stays_out(data):
+    scores, quality = data
+    fit = fit_stepwise(scores, quality, names=["good", "other", "noise"])
+    assert fit.selected == ["good", "other"]
+    assert [(step.action, step.name) for step in fit.steps] == [("enter", "good"), ("enter", "other")]
+    assert fit.weights[2] == 0
+
+
+def test_the_weights_are_those_of_least_squares_on_the_selected_columns(data):
+    scores, quality = data
+    fit = fit_stepwise(scores, quality)
+    design = np.column_stack([np.ones(len(quality)), scores[:, :2]])
+    expected = np.linalg.lstsq(design, quality, rcond=None)[0]
+    assert np.allclose([fit.intercept, *fit.weights[:2]], expected)
+    assert np.allclose(fit.predict(scores), design @ expected)
+
+
+def test_fusing_beats_the_best_single_learner(data):
+    scores, quality = data
+    fused = fit_stepwise(scores, quality).predict(scores)
+    errors = [np.sqrt(np.mean((column - quality) ** 2)) for column in (fused, *scores.T)]
+    assert errors[0] < min(errors[1:])
+
+
+def test_a_predictor_that_later_ones_make_superfluous_is_removed():
+    # The sum enters first, being closest to the target; with both of its parts in, nothing is left for it.
+    rng = np.random.default_rng(1)
+    parts = rng.normal(size=(500, 2))
+    target = parts @ [1.0, 0.8] + 0.05 * rng.normal(size=500)
+    rough_sum = parts.sum(axis=1) + 0.3 * rng.normal(size=500)
+    fit = fit_stepwise(np.column_stack([rough_sum, parts]), target, names=["sum", "first", "second"])
+    assert [step.name for step in fit.steps if step.action == "remove"] == ["sum"]
+    assert sorted(fit.selected) == ["first", "second"]
+
+
+def test_a_significant_but_tiny_coefficient_does_not_enter():
+    rng = np.random.default_rng(2)
+    main, tiny = rng.normal(size=(2, 20_000))
+    target = main + 0.03 * tiny + 0.1 * rng.normal(size=20_000)
+    scores = np.column_stack([main, tiny])
+    assert fit_stepwise(scores, target).weights[1] == 0
+    assert fit_stepwise(scores, target, min_beta=0.01).weights[1] != 0
+
+
+def test_a_copy_of_a_learner_does_not_enter_twice(data):
+    scores, quality = data
+    fit = fit_stepwise(np.column_stack([scores[:, 0], scores[:, 0] * 2 + 1]), quality)
+    assert len(fit.selected) == 1
+
+
+def test_constant_and_missing_columns_are_left_out_and_named(data):
+    scores, quality = data
+    missing = scores[:, 1].copy()
+    missing[3] = np.nan
+    columns = np.column_stack([scores[:, 0], np.full(400, 0.5), missing])
+    fit = fit_stepwise(columns, quality, names=["good", "constant", "missing"])
+    assert fit.selected == ["good"]
+    assert set(fit.excluded) == {"constant", "missing"}
+    assert np.isfinite(fit.predict(columns)).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "options", "message"),
+    [
+        (np.zeros((10, 2)), np.arange(9.0), {}, "targets"),
+        (np.ones((10, 1)), np.ones(10), {}, "not all the same"),
+        (np.ones((10, 1)), np.arange(10.0), {}, "No base learner"),
+        (np.eye(4), np.arange(4.0), {}, "too few"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"p_enter": 0.2}, "p_enter"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"names": ["one"]}, "names"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_stepwise(scores, targets, **options)
