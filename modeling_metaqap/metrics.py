@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
@@ -208,30 +206,6 @@ def evaluate_scores(
     return figures
 
 
-class IQAMetric(evaluate.Metric):
-    """The figures of [`METRICS`] as an `evaluate.Metric`, for use without the Hub.
-
-    ```python
-    >>> metric = IQAMetric()
-    >>> metric.add_batch(predictions=[0.1, 0.5, 0.8], references=[0.2, 0.4, 0.9])
-    >>> metric.compute()["srocc"]
-    1.0
-    ```
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        value = datasets.Value("float64")
-        return evaluate.MetricInfo(
-            description="Agreement of predicted image quality with opinion scores.",
-            citation="",
-            inputs_description="predictions and references: quality scores, one per image",
-            features=datasets.Features({"predictions": value, "references": value}),
-        )
-
-    def _compute(self, *, predictions: npt.ArrayLike, references: npt.ArrayLike) -> dict[str, float]:
-        return {name: statistic(predictions, references) for name, statistic in METRICS.items()}
-
-
 def _correlation(
     statistic: Callable[[FloatArray, FloatArray], Any], predictions: npt.ArrayLike, targets: npt.ArrayLike
 ) -> float:
@@ -264,7 +238,6 @@ def _validated(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floa
 
 __all__ = [
     "METRICS",
-    "IQAMetric",
     "LogisticFit",
     "bootstrap_interval",
     "evaluate_scores",

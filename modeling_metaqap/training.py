@@ -34,7 +34,7 @@ class Recipe:
         backbone: name of a timm CNN.
         dataset: name of a data set of `iqa_datasets`.
         train_split, validation_split: names of its splits; the test split is refused.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 only fits the head.
         batch_size: images in one optimiser step, over all processes.
         crop_size: side of the native-resolution training crops in pixels.
         learning_rate: peak rate of the backbone's weights (AdamW).
@@ -44,6 +44,7 @@ class Recipe:
         max_grad_norm: gradients are clipped to this norm.
         ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
         freeze_stages: number of first backbone stages whose weights stay as they are.
+        refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
         seed: of everything random.
@@ -63,6 +64,7 @@ class Recipe:
     max_grad_norm: float = 1.0
     ema_decay: float = 0.995
     freeze_stages: int = 0
+    refit_head: bool = False
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
@@ -70,7 +72,9 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "crop_size"):
+        if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
+            raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
+        for name in ("batch_size", "crop_size"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
@@ -193,7 +197,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[self.skip :]])
 
 
-class ValidationImages(Dataset):
+class WholeImages(Dataset):
     """Whole images through the image processor, exactly as they are scored in use."""
 
     def __init__(self, dataset: datasets.Dataset, image_processor: MetaQAPImageProcessor):
@@ -223,11 +227,18 @@ def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return batch
 
 
-def new_base_learner(recipe: Recipe) -> MetaQAPModel:
-    """A base learner with ImageNet weights in its backbone and untrained heads."""
+def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
+    """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`."""
     torch.manual_seed(recipe.seed)
     model = MetaQAPModel(recipe.model_config())
-    load_imagenet_weights(base_learners_of(model)[0].backbone, recipe.backbone)
+    learner = base_learners_of(model)[0]
+    if init is None:
+        load_imagenet_weights(learner.backbone, recipe.backbone)
+    else:
+        trained = MetaQAPModel.from_pretrained(init)
+        if trained.config.base_learners != model.config.base_learners:
+            raise RecipeError(f"{init} does not hold the base learner that the recipe describes, {recipe.backbone}.")
+        learner.load_state_dict(base_learners_of(trained)[0].state_dict())
     freeze_stages(model, recipe.freeze_stages)
     return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
 
@@ -264,14 +275,16 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def start_head_from_ridge(model: MetaQAPModel, loader: DataLoader, *, device: torch.device) -> dict[str, float]:
-    """Set the feature standardisation and start the quality head from ridge regression on the untrained features.
+def fit_ridge_head(model: MetaQAPModel, loader: DataLoader, *, device: torch.device) -> dict[str, float]:
+    """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
 
-    Fine-tuning then begins with a head that makes sense, so the first gradients do not destroy the backbone.
+    Before fine-tuning it gives a head that makes sense, so that the first gradients do not destroy the backbone. After
+    it, on whole images, it replaces a head that has seen crops only and that gradient steps have made noisy.
 
     Args:
         model: one base learner.
-        loader: gives `pixel_values` `(B, 3, H, W)` uint8 and `labels` `(B,)` over the training images.
+        loader: over the training images; gives `labels` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
+            `(B, N, 3, H, W)` in [0, 1] with `crop_weights` `(B, N)`.
         device: where to compute.
 
     Returns:
@@ -280,8 +293,12 @@ def start_head_from_ridge(model: MetaQAPModel, loader: DataLoader, *, device: to
     learner = base_learners_of(model)[0].eval().to(device)
     features, targets = [], []
     for batch in loader:
-        pixels = batch["pixel_values"].to(device, memory_format=torch.channels_last).float() / 255
-        features.append(learner.pool(learner.stage_activations(pixels)).cpu())
+        pixels = batch["pixel_values"].to(device)
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+        weights = batch.get("crop_weights", torch.ones(len(pixels), 1)).to(device)
+        crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
+        features.append((pooled * weights.unsqueeze(-1)).sum(dim=1).cpu())
         targets.append(batch["labels"])
     x, y = torch.cat(features).double(), torch.cat(targets).double()
     mean, std = x.mean(dim=0), x.std(dim=0)
@@ -392,12 +409,12 @@ __all__ = [
     "RecipeError",
     "RunFolder",
     "TrainingCrops",
-    "ValidationImages",
+    "WholeImages",
     "collate_crops",
+    "fit_ridge_head",
     "freeze_batch_norm",
     "freeze_stages",
     "new_base_learner",
     "parameter_groups",
     "random_crop",
-    "start_head_from_ridge",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.evaluation import (
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the bootstrap; 0 for no intervals")
     args = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     try:
         results = [
             evaluate_one(args, checkpoint, dataset) for checkpoint in args.checkpoint for dataset in args.dataset

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument("--device")
     args = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     if args.names and len(args.names) != len(args.models):
         parser.error(f"got {len(args.models)} models but {len(args.names)} names")
     try:

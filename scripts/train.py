@@ -8,7 +8,8 @@ in full or mixed precision: `accelerate launch` (or `accelerate config`) decides
 global one, and the loss is a statistic of the global batch in each of these settings.
 
 The run folder holds recipe.yaml, metrics.jsonl, states/ to resume from, and the models best/ (by SROCC on the
-validation split) and last/. A run that was stopped goes on with `--resume_from_checkpoint latest`.
+validation split) and last/, with `refit_head` also refitted/.
+A run that was stopped goes on with `--resume_from_checkpoint latest`.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Subset
 from transformers import get_cosine_schedule_with_warmup
+from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
@@ -35,12 +37,12 @@ from modeling_metaqap.training import (
     RecipeError,
     RunFolder,
     TrainingCrops,
-    ValidationImages,
+    WholeImages,
     collate_crops,
+    fit_ridge_head,
     freeze_batch_norm,
     new_base_learner,
     parameter_groups,
-    start_head_from_ridge,
 )
 
 console = Console(stderr=True)
@@ -90,11 +92,18 @@ def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) 
     for batch in loader:
         labels = batch.pop("labels")
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
-        gathered = accelerator.gather_for_metrics((model(**batch).logits.squeeze(1), labels.to(accelerator.device)))
+        with accelerator.autocast():
+            scores = model(**batch).logits.squeeze(1)
+        gathered = accelerator.gather_for_metrics((scores, labels.to(accelerator.device)))
         predictions.append(gathered[0].cpu())
         targets.append(gathered[1].cpu())
-    scores, quality = torch.cat(predictions).numpy(), torch.cat(targets).numpy()
-    return {"validation_plcc": plcc(scores, quality), "validation_srocc": srocc(scores, quality)}
+    predicted, quality = torch.cat(predictions).numpy(), torch.cat(targets).numpy()
+    return {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
+
+
+def save_model(model: MetaQAPModel, folder: Path) -> None:
+    model.save_pretrained(folder)
+    MetaQAPImageProcessor().save_pretrained(folder)
 
 
 def save_state(accelerator: Accelerator, run: RunFolder, position: Position) -> None:
@@ -142,19 +151,18 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     )
     image_processor = MetaQAPImageProcessor()
     validation_loader = accelerator.prepare(
-        DataLoader(
-            ValidationImages(validation_split, image_processor), batch_size=8, collate_fn=collate_crops, **workers
-        )
+        DataLoader(WholeImages(validation_split, image_processor), batch_size=8, collate_fn=collate_crops, **workers)
     )
 
-    # Model: ImageNet backbone, head started from ridge regression on its features.
-    model = new_base_learner(recipe)
-    if not resume:
+    # Model: a trained one, or an ImageNet backbone with its head started from ridge regression on its features.
+    model = new_base_learner(recipe, init=args.init)
+    if not resume and args.init is None and recipe.epochs > 0:
         head = Subset(crops, [(0, index) for index in range(len(crops))])  # type: ignore[arg-type]
         with console.status("Starting the head from ridge regression ..."):
-            fitted = start_head_from_ridge(
-                model, DataLoader(head, batch_size=recipe.batch_size, **workers), device=accelerator.device
-            )
+            with accelerator.autocast():
+                fitted = fit_ridge_head(
+                    model, DataLoader(head, batch_size=recipe.batch_size, **workers), device=accelerator.device
+                )
         if accelerator.is_main_process:
             run.log(step=0, **fitted)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
@@ -239,10 +247,22 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
                 console.print(f"epoch {position.epoch}: {shown}")
                 for name in ["last", "best"] if improved else ["last"]:
-                    ema.save_pretrained(run.path / name)
-                    image_processor.save_pretrained(run.path / name)
+                    save_model(ema, run.path / name)
             save_state(accelerator, run, position)
             losses, started = [], time.perf_counter()
+
+    if recipe.refit_head and accelerator.is_main_process:
+        # One process is enough: the features are computed once and the regression is solved in closed form.
+        final = MetaQAPModel.from_pretrained(run.path / "best") if recipe.epochs else accelerator.unwrap_model(model)
+        whole = DataLoader(
+            WholeImages(training_split, image_processor), batch_size=8, collate_fn=collate_crops, **workers
+        )
+        with console.status("Fitting the head on whole images ..."), accelerator.autocast():
+            fitted = fit_ridge_head(final, whole, device=accelerator.device)
+        figures = validate(accelerator, final, validation_loader)
+        run.log(step=position.step, refit_head=True, **fitted, **figures)
+        console.print("refitted head: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+        save_model(final, run.path / "refitted")
 
     if accelerator.is_main_process:
         print(json.dumps({"output_dir": str(run.path), "best_validation_srocc": position.best_srocc}))
@@ -254,6 +274,7 @@ def main() -> None:
     parser.add_argument("--stage", choices=["finetune"], required=True, help="what to train on")
     parser.add_argument("--recipe", required=True, help="YAML file with every setting of the run")
     parser.add_argument("--output_dir", required=True, help="the run folder")
+    parser.add_argument("--init", help="start from this trained base learner instead of ImageNet weights")
     parser.add_argument("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
     parser.add_argument("--cache_dir", help="where the prepared data set is kept")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
@@ -265,6 +286,7 @@ def main() -> None:
     parser.add_argument("--checkpointing_steps", type=int, default=100, help="0: only at the end of each epoch")
     parser.add_argument("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
     args = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     try:
         training_function(args, Recipe.load(args.recipe, seed=args.seed, epochs=args.epochs))
     except (RecipeError, TestSplitError, IQADatasetError) as error:
