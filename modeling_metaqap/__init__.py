@@ -6,7 +6,6 @@ Importing the package registers its classes with transformers' auto classes and 
 from pathlib import Path
 
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
-from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_metaqap import MetaQAPConfig
 from .image_processing_metaqap import MetaQAPImageProcessor
@@ -22,12 +21,6 @@ AutoConfig.register("metaqap", MetaQAPConfig, exist_ok=True)
 AutoModel.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
 AutoModelForImageClassification.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
 AutoImageProcessor.register(MetaQAPConfig, MetaQAPImageProcessor, exist_ok=True)
-PIPELINE_REGISTRY.register_pipeline(
-    "image-quality-assessment",
-    pipeline_class=ImageQualityAssessmentPipeline,
-    pt_model=AutoModel,
-    type="image",
-)
 
 __all__ = [
     "DEFAULT_CHECKPOINT",

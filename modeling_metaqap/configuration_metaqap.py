@@ -1,5 +1,6 @@
 """Configuration of MetaQAP models."""
 
+from copy import deepcopy
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -77,7 +78,7 @@ class MetaQAPConfig(PreTrainedConfig):
 
     model_type = "metaqap"
     # `Trainer` hands everything but the loss to `compute_metrics` unless it is told not to.
-    keys_to_ignore_at_inference = ("base_scores", "interval", "distortion_logits", "quality_map", "hidden_states")
+    keys_to_ignore_at_inference = ["base_scores", "interval", "distortion_logits", "quality_map", "hidden_states"]
 
     base_learners: list[Any] | None = None
     distortion_labels: list[str] | None = None
@@ -90,8 +91,10 @@ class MetaQAPConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.base_learners is None:
             self.base_learners = ["tf_efficientnet_lite0"]
-        if not self.base_learners:
-            raise ValueError("`base_learners` is empty; a MetaQAP model needs at least one base learner.")
+        if not isinstance(self.base_learners, (list, tuple)) or not self.base_learners:
+            raise ValueError(
+                f"`base_learners` must be a list of at least one base learner, got {self.base_learners!r}."
+            )
         self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
         if self.distortion_labels is None:
             self.distortion_labels = list(KADID_DISTORTIONS)
@@ -111,6 +114,10 @@ class MetaQAPConfig(PreTrainedConfig):
             "AutoModelForImageClassification": "modeling_metaqap.MetaQAPModel",
             "AutoImageProcessor": "image_processing_metaqap.MetaQAPImageProcessor",
         } | (kwargs.get("auto_map") or {})
+        # Saved for processes without this package. With it, the pipeline is registered like transformers' own, and this
+        # entry would only make `pipeline` insist on the saved code.
+        if not type(self).__module__.startswith("transformers_modules."):
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
 
     @property
@@ -122,14 +129,26 @@ class MetaQAPConfig(PreTrainedConfig):
 def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(learner, str):
         learner = {"backbone": learner}
-    if "backbone" not in learner:
-        raise ValueError(f"A base learner needs a `backbone`, the name of a timm model; got {learner}.")
+    if not isinstance(learner, dict) or "backbone" not in learner:
+        raise ValueError(f"A base learner needs a `backbone`, the name of a timm model; got {learner!r}.")
     if unknown := set(learner) - _BASE_LEARNER_KEYS:
         raise ValueError(
             f"Unknown base learner option {sorted(unknown)}; the options are {sorted(_BASE_LEARNER_KEYS)}."
         )
     defaults = {"name": learner["backbone"], "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "stages": None}
-    return defaults | learner
+    # A copy: neither the caller's lists nor the constants above are shared with this configuration.
+    learner = deepcopy(defaults | learner)
+    if len(learner["image_mean"]) != 3 or len(learner["image_std"]) != 3 or min(learner["image_std"]) <= 0:
+        raise ValueError(
+            "`image_mean` and `image_std` need three numbers each, the latter above 0; got "
+            f"{learner['image_mean']} and {learner['image_std']}."
+        )
+    stages = learner["stages"]
+    if stages is not None and not 0 < len(set(stages)) == len(stages):
+        raise ValueError(
+            f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
+        )
+    return learner
 
 
 __all__ = ["MetaQAPConfig"]

@@ -1,16 +1,20 @@
 """Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it."""
 
+import base64
+import binascii
+import io
 import os
+import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
-from transformers.image_utils import PILImageResampling, SizeDict
+from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,12 @@ def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size:
 
     The shortest edge is shrunk to `shortest_edge` if it is longer and never enlarged; sides below `crop_size` are
     padded equally on both ends; crops are the fewest that cover the image, evenly spaced.
+
+    Raises:
+        ValueError: for an image without pixels.
     """
+    if min(height, width) < 1:
+        raise ValueError(f"An image needs at least one pixel, got {height} x {width}.")
     shrink = min(1.0, shortest_edge / min(height, width))
     resized = (max(1, round(height * shrink)), max(1, round(width * shrink)))
     padded = (max(resized[0], crop_size), max(resized[1], crop_size))
@@ -41,9 +50,31 @@ def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size:
     return CropLayout(resized=resized, pad_before=pad_before, padded=padded, corners=corners)
 
 
+#: What brings an image upright, for each value of the EXIF tag "Orientation" that is not upright already.
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image -> 8-bit RGB: EXIF orientation applied, alpha laid over white, 16-bit scaled, CMYK converted."""
-    image = ImageOps.exif_transpose(image)
+    """Any PIL image -> 8-bit RGB: EXIF orientation applied, alpha laid over white, 16-bit scaled, CMYK converted.
+
+    The result carries no metadata, so a second call changes nothing.
+
+    Raises:
+        ValueError: for floating-point pixels (mode "F").
+    """
+    image.load()  # TIFF files are brought upright here and lose the tag
+    # `ImageOps.exif_transpose` also writes the EXIF data anew and fails on malformed tags that have no say here.
+    transpose = _TO_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    if transpose is not None:
+        image = image.transpose(transpose)
     if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips at 255
         values = np.asarray(image).astype(np.float32)
         # Mode "I" holds 32-bit integers, but files that decode to it (16-bit PNG and TIFF) use 16 of them.
@@ -54,7 +85,51 @@ def to_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
+    image = image.convert("RGB")
+    image.info.clear()
+    return image
+
+
+def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Image.Image:
+    """A file, a web address or base64 text (also as a data URL) -> 8-bit RGB image, see `to_rgb`.
+
+    transformers' function of this name lays transparency over black and clips 16-bit pixels.
+
+    Args:
+        source: path, `http(s)://` address, or base64 text.
+        timeout: seconds to wait for a web address.
+
+    Raises:
+        ValueError: if the text is none of these.
+        OSError: if the source cannot be read or holds no image.
+    """
+    text = os.fspath(source)
+    if isinstance(source, os.PathLike) or os.path.isfile(text):
+        with Image.open(text) as image:
+            return to_rgb(image)
+    if text.startswith(("http://", "https://")):
+        # Some servers, Wikimedia's among them, refuse Python's default agent.
+        request = urllib.request.Request(text, headers={"User-Agent": "metaqap"})
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            data = response.read()
+    else:
+        try:
+            data = base64.b64decode(text.partition(",")[2] if text.startswith("data:image/") else text, validate=True)
+        except (binascii.Error, ValueError) as error:
+            shown = text if len(text) < 200 else f"{text[:200]}..."
+            raise ValueError(f"{shown!r} is neither an existing image file nor a web address.") from error
+    with Image.open(io.BytesIO(data)) as image:
+        return to_rgb(image)
+
+
+def _channel_dimension(shape: tuple[int, ...]) -> ChannelDimension:
+    # transformers' own rule reads an image of four rows as one of four channels.
+    for channels in (3, 4, 1):
+        if shape[0] == channels:
+            return ChannelDimension.FIRST
+        if shape[-1] == channels:
+            return ChannelDimension.LAST
+    raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {shape}.")
 
 
 def _array_to_uint8(array: np.ndarray) -> np.ndarray:
@@ -77,8 +152,8 @@ class MetaQAPImageProcessor(PilBackend):
     `size["shortest_edge"]` if it is longer (antialiased bicubic, never enlarged), and the image is cut into the fewest
     evenly spaced crops of `crop_size` that cover it. Sides shorter than a crop are padded by reflection.
 
-    Images may be PIL images, paths, URLs, or arrays and tensors of shape `(H, W)`, `(H, W, 3)`, `(3, H, W)` with
-    uint8, uint16 or floating-point pixels in [0, 1].
+    Images may be PIL images, paths, URLs, or arrays and tensors of shape `(H, W)`, `(H, W, C)` or `(C, H, W)` with
+    1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
 
     Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1] (each base learner normalises by
     itself), and `crop_weights` `(B, N)`, zero for the crops that only pad the batch.
@@ -96,21 +171,21 @@ class MetaQAPImageProcessor(PilBackend):
     do_normalize = False
 
     def fetch_images(self, image_url_or_urls: Any) -> Any:
-        # The inherited loader converts to RGB by itself and would lay transparency over black.
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(item) for item in image_url_or_urls]
-        if isinstance(image_url_or_urls, os.PathLike) or (
-            isinstance(image_url_or_urls, str) and os.path.isfile(image_url_or_urls)
-        ):
-            with Image.open(image_url_or_urls) as image:
-                return to_rgb(image)
+        if isinstance(image_url_or_urls, (str, os.PathLike)):
+            return load_image(image_url_or_urls)
+        if isinstance(image_url_or_urls, (np.ndarray, torch.Tensor)) and image_url_or_urls.ndim == 2:
+            return image_url_or_urls[..., None]  # the caller takes images with a channel axis only
         return super().fetch_images(image_url_or_urls)
 
     def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
         """One image -> `(3, H, W)` uint8 RGB."""
         if isinstance(image, torch.Tensor):
-            image = image.detach().cpu().numpy()
+            image = image.detach().cpu()
+            image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
         if isinstance(image, np.ndarray):
+            kwargs["input_data_format"] = kwargs.get("input_data_format") or _channel_dimension(image.shape)
             array = super().process_image(_array_to_uint8(image), **(kwargs | {"do_convert_rgb": False}))
             if array.shape[0] == 4:
                 return self.process_image(Image.fromarray(np.moveaxis(array, 0, -1)))
@@ -129,6 +204,8 @@ class MetaQAPImageProcessor(PilBackend):
         return_tensors: str | None,
         **kwargs: Any,
     ) -> BatchFeature:
+        if not images:
+            raise ValueError("No images were given.")
         crops = []
         for image in images:
             layout = self._layout(image.shape[-2:], size=size, crop_size=crop_size, do_resize=do_resize)
@@ -161,6 +238,8 @@ class MetaQAPImageProcessor(PilBackend):
     def _layout(shape: tuple[int, ...], *, size: SizeDict, crop_size: SizeDict, do_resize: bool = True) -> CropLayout:
         if crop_size.height != crop_size.width:
             raise ValueError(f"Crops are square; got crop_size {dict(crop_size)}.")
+        if do_resize and (size.shortest_edge is None or size.longest_edge is not None):
+            raise ValueError(f"`size` must be `{{'shortest_edge': pixels}}`, got {dict(size)}.")
         height, width = shape
         shortest_edge = size.shortest_edge if do_resize else min(height, width)
         return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
@@ -174,6 +253,9 @@ class MetaQAPImageProcessor(PilBackend):
 
         Returns:
             For each image a map `(height, width)` of local quality; where crops overlap, their mean.
+
+        Raises:
+            ValueError: if the sizes are not those of the images that the maps were made from.
         """
         maps = outputs.quality_map
         maps = maps.unsqueeze(1) if maps.ndim == 3 else maps
@@ -182,6 +264,11 @@ class MetaQAPImageProcessor(PilBackend):
         results = []
         for image_maps, (height, width) in zip(maps.float(), target_sizes, strict=True):
             layout = self._layout((height, width), size=self.size, crop_size=self.crop_size)
+            if len(layout.corners) > len(image_maps):
+                raise ValueError(
+                    f"An image of {height} x {width} pixels has {len(layout.corners)} crops, but its quality map has "
+                    f"{len(image_maps)}; pass (height, width) of the original images."
+                )
             side = self.crop_size.height
             total, count = torch.zeros(2, *layout.padded, device=image_maps.device)
             full = F.interpolate(image_maps.unsqueeze(1), size=(side, side), mode="bilinear").squeeze(1)
@@ -197,4 +284,4 @@ class MetaQAPImageProcessor(PilBackend):
 MetaQAPImageProcessor.register_for_auto_class()
 
 
-__all__ = ["CropLayout", "MetaQAPImageProcessor", "crop_layout", "to_rgb"]
+__all__ = ["CropLayout", "MetaQAPImageProcessor", "crop_layout", "load_image", "to_rgb"]

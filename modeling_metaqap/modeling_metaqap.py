@@ -1,6 +1,7 @@
 """MetaQAP: no-reference image quality from an ensemble of CNN base learners and a linear meta-learner."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +54,11 @@ class MetaQAPOutput(ModelOutput):
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
     try:
-        return timm.create_model(backbone, pretrained=False, features_only=True, out_indices=stages)
+        model = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=stages)
+    except IndexError as error:
+        if stages is None:
+            raise
+        raise ValueError(f"The backbone {backbone!r} has no stages {stages}.") from error
     except RuntimeError as error:
         if "Unknown model" in str(error):
             raise ValueError(
@@ -61,6 +66,9 @@ def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
                 "timm with `pip install -U timm`."
             ) from error
         raise
+    if getattr(model, "output_fmt", "NCHW") != "NCHW":
+        raise ValueError(f"The backbone {backbone!r} is not a CNN with (batch, channels, height, width) activations.")
+    return model
 
 
 class MetaQAPBaseLearner(GradientCheckpointingLayer):
@@ -82,6 +90,9 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         super().__init__()
         learner: dict[str, Any] = config.base_learners[index]  # type: ignore[index]
         self.backbone = _create_backbone(learner["backbone"], learner["stages"])
+        for tensor in (*self.backbone.parameters(), *self.backbone.buffers()):
+            if not tensor.is_meta:  # timm has given it a value, see `MetaQAPModel.initialize_weights`
+                tensor._is_hf_initialized = True  # type: ignore[attr-defined]
         self.stage_channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
         num_features = 2 * sum(self.stage_channels)
         self._normalization = (learner["image_mean"], learner["image_std"])
@@ -221,6 +232,10 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         elif isinstance(module, MetaQAPMetaLearner):
             init.constant_(module.weight, 1 / module.weight.numel())
             init.zeros_(module.intercept)
+        elif hasattr(module, "init_non_persistent_buffers"):
+            # No checkpoint holds these buffers of timm's layers (the blur filters of BlurPool2d for one), and the
+            # loader leaves them without values.
+            module.init_non_persistent_buffers()
 
 
 class MetaQAPModel(MetaQAPPreTrainedModel):
@@ -246,6 +261,18 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         )
         self.meta_learner = MetaQAPMetaLearner(config.num_base_learners)
         self.post_init()
+
+    @torch.no_grad()
+    def initialize_weights(self) -> None:
+        """Give values to all that has none yet; what a checkpoint lacks of a backbone gets timm's initial values."""
+        for index, learner in enumerate(self.config.base_learners):  # type: ignore[arg-type]
+            tensors = self.base_learners[index].backbone.state_dict(keep_vars=True)
+            missing = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
+            if missing:
+                fresh = _create_backbone(learner["backbone"], learner["stages"]).state_dict()
+                for name in missing:
+                    tensors[name].copy_(fresh[name])
+        super().initialize_weights()
 
     @classmethod
     def from_base_models(
@@ -285,7 +312,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         if not kept:
             raise ValueError("All weights are 0; no base learner is left.")
         config = MetaQAPConfig.from_dict(models[0].config.to_dict())
-        config.base_learners = [model.config.base_learners[0] for model, _ in kept]  # type: ignore[index]
+        config.base_learners = [deepcopy(model.config.base_learners[0]) for model, _ in kept]  # type: ignore[index]
         config.interval_radius = None
         config.training_summary = None
         ensemble = cls(config)

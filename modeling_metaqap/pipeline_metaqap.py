@@ -3,11 +3,12 @@
 import os
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from transformers.image_utils import load_image
+from transformers import AutoModel
+from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
+
+from .image_processing_metaqap import load_image
 
 
 class ImageQualityAssessmentPipeline(ChunkPipeline):
@@ -39,11 +40,12 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
         return ({} if timeout is None else {"timeout": timeout}), {}, {}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> Any:
-        is_local = isinstance(image, os.PathLike) or (isinstance(image, str) and os.path.isfile(image))
-        if not is_local and not isinstance(image, (np.ndarray, torch.Tensor, Image.Image)):
+        if isinstance(image, (str, os.PathLike)):
             image = load_image(image, timeout=timeout)
-        inputs = self.image_processor(image, return_tensors="pt")
-        crops = inputs["pixel_values"][0].to(self.dtype)
+        pixel_values = self.image_processor(image, return_tensors="pt")["pixel_values"]
+        if len(pixel_values) != 1:
+            raise ValueError(f"One input holds {len(pixel_values)} images; pass several images as a flat list.")
+        crops = pixel_values[0]
         for index, crop in enumerate(crops):
             yield {"is_last": index == len(crops) - 1, "pixel_values": crop.unsqueeze(0)}
 
@@ -75,6 +77,13 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
             "distortion_probability": probability,
             "base_scores": means["base_scores"].tolist(),
         }
+
+
+# Registered here, not where the package starts: `save_pretrained` copies the code of registered pipelines only, also
+# of one that was itself loaded from a saved folder.
+PIPELINE_REGISTRY.register_pipeline(
+    "image-quality-assessment", pipeline_class=ImageQualityAssessmentPipeline, pt_model=AutoModel, type="image"
+)
 
 
 __all__ = ["ImageQualityAssessmentPipeline"]

@@ -1,0 +1,58 @@
+"""Fixtures that several test modules share. Heavy imports stay inside them, so that light tests start fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from modeling_metaqap import MetaQAPModel
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., MetaQAPModel]:
+    """Makes small models with random weights, in evaluation mode.
+
+    Every parameter and buffer that a score depends on differs from its neutral value, so that a part of the model
+    that is skipped or lost changes the score.
+    """
+    import torch
+
+    from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+
+    def make(*backbones: str | dict[str, Any], seed: int = 0, **config: Any) -> MetaQAPModel:
+        torch.manual_seed(seed)
+        model = MetaQAPModel(MetaQAPConfig(base_learners=list(backbones or ["test_resnet"]), **config))
+        with torch.no_grad():
+            for learner in model.base_learners:
+                learner.quality_head.weight.normal_(std=0.02)
+                learner.feature_mean.normal_(std=0.1)
+                learner.feature_std.uniform_(0.5, 1.5)
+                for module in learner.backbone.modules():
+                    if isinstance(module, torch.nn.BatchNorm2d):
+                        module.running_mean.normal_(std=0.1)
+                        module.running_var.uniform_(0.8, 1.2)
+                        module.weight.uniform_(0.8, 1.2)
+            if len(model.base_learners) > 1:
+                model.meta_learner.weight.copy_(torch.linspace(0.2, 0.9, len(model.base_learners)))
+                model.meta_learner.intercept.fill_(0.05)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes each attempt to open a connection to another machine an error."""
+    import socket
+
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)

@@ -1,0 +1,62 @@
+"""transformers' `Trainer` trains and evaluates the model without adapters."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from transformers import Trainer, TrainingArguments
+
+pytest.importorskip("accelerate")
+
+
+@pytest.fixture(scope="module")
+def images():
+    generator = torch.Generator().manual_seed(3)
+    return [{"pixel_values": torch.rand(2, 3, 32, 32, generator=generator), "labels": index / 4} for index in range(5)]
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    return TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=1,
+        per_device_train_batch_size=4,
+        per_device_eval_batch_size=2,
+        learning_rate=1e-2,
+        use_cpu=True,
+        report_to=[],
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+
+
+def test_trainer_takes_a_step_with_the_loss_of_the_model(make_model, images, arguments):
+    model = make_model(distortion_labels=[])
+    assert model.accepts_loss_kwargs is False
+    before = copy.deepcopy(model.state_dict())
+    result = Trainer(model, arguments, train_dataset=images).train()
+    assert np.isfinite(result.training_loss) and result.training_loss > 0
+    changed = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert "base_learners.0.quality_head.weight" in changed
+    assert any(".backbone." in name and name.endswith("weight") for name in changed)
+    # The meta-learner and the normalisation are fitted, never trained by gradient.
+    assert not any("meta_learner" in name or "image_" in name or "feature_" in name for name in changed)
+
+
+def test_trainer_hands_only_the_scores_to_the_metrics(make_model, images, arguments):
+    seen = {}
+
+    def compute_metrics(prediction):
+        seen["predictions"], seen["labels"] = prediction.predictions, prediction.label_ids
+        return {}
+
+    model = make_model(interval_radius=0.1)
+    trainer = Trainer(model, arguments, eval_dataset=images, compute_metrics=compute_metrics)
+    metrics = trainer.evaluate()
+    assert isinstance(seen["predictions"], np.ndarray) and seen["predictions"].shape == (5, 1)
+    assert seen["labels"].tolist() == [0, 0.25, 0.5, 0.75, 1]
+    with torch.no_grad():
+        expected = model(pixel_values=torch.stack([image["pixel_values"] for image in images])).logits
+    np.testing.assert_allclose(seen["predictions"], expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert np.isfinite(metrics["eval_loss"])
