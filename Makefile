@@ -7,23 +7,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint test-fast test-slow format clean
+.PHONY: demo test lint test-all test-fast format clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
 
-test: lint test-fast
+test: lint test-all
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+test-all: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
 test-fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow"
-
-test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
