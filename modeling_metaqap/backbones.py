@@ -84,15 +84,26 @@ def imagenet_state_dict(name: str) -> dict[str, Tensor]:
 
 
 def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
-    """Load ImageNet weights into a `features_only` backbone in place; its layers are a part of the classifier's."""
-    weights = imagenet_state_dict(name)
+    """Load ImageNet weights into a `features_only` backbone in place; its layers are a part of the classifier's.
+
+    Raises:
+        OSError: where the weights are neither installed nor can be downloaded.
+        ValueError: if the backbone is not that of the timm model `name`.
+    """
+    weights = {_flat(key): value for key, value in imagenet_state_dict(name).items()}
     own = backbone.state_dict()
-    # Hook-based feature extractors keep the network under one more name.
-    prefix = "" if next(iter(own)) in weights else "model."
-    missing = [key for key in own if key.removeprefix(prefix) not in weights]
-    if missing:
-        raise ValueError(f"The ImageNet weights of {name!r} lack {missing[0]!r} and {len(missing) - 1} more entries.")
-    backbone.load_state_dict({key: weights[key.removeprefix(prefix)] for key in own})
+    for wrapper in ("", "body_", "model_"):  # what timm's feature extractors put in front
+        mapped = {key: weights.get(_flat(key).removeprefix(wrapper)) for key in own}
+        missing = [key for key, value in mapped.items() if value is None]
+        if not missing:
+            backbone.load_state_dict(mapped)
+            return
+    raise ValueError(f"The ImageNet weights of {name!r} lack {missing[0]!r} and {len(missing) - 1} more entries.")
+
+
+def _flat(key: str) -> str:
+    # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
+    return key.replace(".", "_")
 
 
 __all__ = ["WEIGHT_PACKAGES", "WeightPackage", "imagenet_state_dict", "load_imagenet_weights", "map_by_order"]

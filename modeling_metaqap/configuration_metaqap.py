@@ -114,7 +114,7 @@ class MetaQAPConfig(PreTrainedConfig):
             "AutoModelForImageClassification": "modeling_metaqap.MetaQAPModel",
             "AutoImageProcessor": "image_processing_metaqap.MetaQAPImageProcessor",
         } | (kwargs.get("auto_map") or {})
-        # Saved for processes without this package. With it, the pipeline is registered like transformers' own, and this
+        # Saved for processes without this package. With it, the pipeline is registered like transformers' own, and the
         # entry would only make `pipeline` insist on the saved code.
         if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
