@@ -1,0 +1,509 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("accelerate")
+pytest.importorskip("datasets")
+
+from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss  # noqa: E402
+from modeling_metaqap import training as training_module  # noqa: E402
+from modeling_metaqap.training import (  # noqa: E402
+    EpochSampler,
+    Recipe,
+    RecipeError,
+    RunFolder,
+    TrainingCrops,
+    WholeImages,
+    collate_crops,
+    fit_ridge_head,
+    freeze_batch_norm,
+    freeze_stages,
+    new_base_learner,
+    parameter_groups,
+    random_crop,
+)
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(text):
+        path = tmp_path / "recipe.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def noise(height, width, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8))
+
+
+ROWS = [{"image": noise(40 + 7 * index, 60, seed=index), "quality": index / 9} for index in range(10)]
+
+
+# Recipes
+
+
+def test_a_recipe_is_read_with_defaults_for_what_it_does_not_say(recipe_file):
+    recipe = Recipe.load(recipe_file("backbone: test_resnet\nepochs: 2\n"))
+    assert (recipe.backbone, recipe.epochs, recipe.batch_size) == ("test_resnet", 2, Recipe(backbone="x").batch_size)
+    assert (recipe.train_split, recipe.validation_split) == ("train", "validation")
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", "1E-4"])
+def test_numbers_without_a_dot_are_numbers(text, recipe_file):
+    # YAML 1.1 reads 1e-4 as a text.
+    recipe = Recipe.load(recipe_file(f"backbone: test_resnet\nlearning_rate: {text}\nmax_grad_norm: 1\n"))
+    assert recipe.learning_rate == 1e-4
+    assert type(recipe.max_grad_norm) is float
+
+
+def test_the_command_line_replaces_what_the_recipe_says(recipe_file):
+    recipe = Recipe.load(recipe_file("backbone: test_resnet\nepochs: 2\nseed: 1\n"), epochs=7, seed=None)
+    assert (recipe.epochs, recipe.seed) == (7, 1)
+
+
+def test_a_recipe_survives_saving(tmp_path):
+    recipe = Recipe(backbone="test_resnet", learning_rate=1e-4, stages=[1, 2], loss_surrogate="soft_rank")
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs: 2", "names no `backbone`"),
+        ("- a\n- b", "must be a mapping"),
+        ("", "must be a mapping"),
+        ("backbone: [unclosed", "is not YAML"),
+        ("backbone: a\nlearning_rat: 1", "unknown setting 'learning_rat'"),
+        ("backbone: a\nlearning_rate: fast", "`learning_rate` in .* must be a number, got 'fast'"),
+        ("backbone: a\nlearning_rate: null", "must be a number, got None"),
+        ("backbone: a\nepochs: 1.5", "`epochs` in .* must be a whole number, got 1.5"),
+        ("backbone: a\nepochs: 0", "`epochs` must be at least 1"),
+        ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
+        ("backbone: a\nbatch_size: 0", "`batch_size` must be at least 1"),
+        ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
+        ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` must be above 0"),
+        ("backbone: a\nema_decay: 1", r"`ema_decay` must lie in \[0, 1\)"),
+        ("backbone: a\nwarmup_fraction: 1.1", r"`warmup_fraction` must lie in \[0, 1\]"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_refused_with_the_reason(text, message, recipe_file):
+    with pytest.raises(RecipeError, match=message):
+        Recipe.load(recipe_file(text))
+
+
+def test_a_missing_recipe_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="cannot be read: No such file"):
+        Recipe.load(tmp_path / "nowhere.yaml")
+
+
+def test_all_committed_recipes_can_be_read():
+    recipes = sorted(Path(training_module.__file__).parents[1].glob("scripts/recipes/*.yaml"))
+    assert recipes
+    for path in recipes:
+        assert Recipe.load(path).model_config().base_learners[0]["backbone"]
+
+
+# Training images
+
+
+def test_the_order_of_an_epoch_depends_on_seed_and_epoch_alone():
+    sampler = EpochSampler(50, seed=3)
+    first = list(sampler)
+    assert list(sampler) == first == list(EpochSampler(50, seed=3))
+    assert [epoch for epoch, _ in first] == [0] * 50
+    assert sorted(index for _, index in first) == list(range(50))
+    orders = {tuple(index for _, index in first)}
+    for other in (EpochSampler(50, seed=4), sampler):
+        other.set_epoch(1)
+        assert {epoch for epoch, _ in other} == {1}
+        orders.add(tuple(index for _, index in other))
+    assert len(orders) == 3
+
+
+def test_an_epoch_can_be_continued_in_its_middle():
+    sampler = EpochSampler(20, seed=0)
+    sampler.set_epoch(2)
+    whole = list(sampler)
+    sampler.set_epoch(2, skip=13)
+    assert list(sampler) == whole[13:]
+    assert len(sampler) == 7
+
+
+def test_a_training_crop_depends_on_seed_epoch_and_index_alone():
+    crops = TrainingCrops(ROWS, crop_size=32, seed=5)
+    again = TrainingCrops(ROWS, crop_size=32, seed=5)
+    reference = [crops[1, index] for index in range(10)]
+    np.random.seed(0)
+    torch.manual_seed(0)
+    for index in reversed(range(10)):
+        found = again[1, index]
+        assert torch.equal(found["pixel_values"], reference[index]["pixel_values"])
+        assert found["labels"] == pytest.approx(index / 9)
+    for other in (crops[2, 3], TrainingCrops(ROWS, crop_size=32, seed=6)[1, 3]):
+        assert not torch.equal(other["pixel_values"], reference[3]["pixel_values"])
+
+
+def test_training_crops_do_not_depend_on_the_number_of_workers():
+    crops = TrainingCrops(ROWS, crop_size=32, seed=5)
+    batches = [
+        list(torch.utils.data.DataLoader(crops, batch_size=4, sampler=EpochSampler(10, seed=1), num_workers=workers))
+        for workers in (0, 2)
+    ]
+    for alone, together in zip(*batches, strict=True):
+        assert torch.equal(alone["pixel_values"], together["pixel_values"])
+        assert torch.equal(alone["labels"], together["labels"])
+
+
+def windows(array, size):
+    return np.lib.stride_tricks.sliding_window_view(array, (size, size), axis=(0, 1))
+
+
+def test_a_random_crop_is_a_window_of_the_image_or_of_its_mirror_image():
+    image = noise(40, 60)
+    pixels = np.asarray(image)
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(60):
+        crop = random_crop(image, 32, rng)
+        assert crop.shape == (3, 32, 32) and crop.dtype == torch.uint8
+        matches = {
+            (mirrored, int(top), int(left))
+            for mirrored, source in ((False, crop.numpy()), (True, crop.numpy()[..., ::-1]))
+            for top, left in np.argwhere((windows(pixels, 32) == source).all(axis=(2, 3, 4)))
+        }
+        assert len(matches) == 1
+        seen |= matches
+    assert {mirrored for mirrored, _, _ in seen} == {False, True}
+    assert {top for _, top, _ in seen} >= {0, 8} and len({left for _, _, left in seen}) > 15
+
+
+def test_training_sees_an_image_at_the_resolution_of_scoring():
+    image = noise(700, 600)
+    scored = (MetaQAPImageProcessor()(image, return_tensors="pt")["pixel_values"][0, 0] * 255).round().byte()
+    # The shrunk image is 597 x 512 and its first crop the upper 512 rows.
+    pixels = scored.permute(1, 2, 0).numpy()
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(4):
+        crop = random_crop(image, 64, rng).numpy()
+        for source in (crop, crop[..., ::-1]):
+            corner = (windows(pixels, 64)[:, :, :, 0, 0] == source[:, 0, 0]).all(axis=2)
+            found += any(
+                (pixels[y : y + 64, x : x + 64] == source.transpose(1, 2, 0)).all() for y, x in np.argwhere(corner)
+            )
+    assert found >= 2
+
+
+def test_an_image_smaller_than_the_training_crop_is_padded_like_for_scoring():
+    image = noise(20, 25)
+    crop = random_crop(image, 32, np.random.default_rng(0)).numpy()
+    padded = np.pad(np.asarray(image), ((6, 6), (3, 4), (0, 0)), mode="reflect").transpose(2, 0, 1)
+    assert any(np.array_equal(crop, expected) for expected in (padded, padded[..., ::-1]))
+
+
+def test_whole_images_come_as_the_image_processor_makes_them():
+    processor = MetaQAPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    images = WholeImages(ROWS, processor)
+    batch = collate_crops([images[index] for index in range(len(images))])
+    expected = processor([row["image"] for row in ROWS], return_tensors="pt")
+    assert torch.equal(batch["pixel_values"], expected["pixel_values"])
+    assert torch.equal(batch["crop_weights"], expected["crop_weights"])
+    assert batch["crop_weights"].shape[1] > 1
+    torch.testing.assert_close(batch["labels"], torch.arange(10) / 9)
+
+
+# The base learner in training
+
+
+@pytest.fixture
+def no_imagenet(monkeypatch):
+    monkeypatch.setattr(training_module, "load_imagenet_weights", lambda backbone, name: None)
+
+
+def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
+    models = [new_base_learner(Recipe(backbone="test_resnet", seed=seed)) for seed in (1, 1, 2)]
+    first, same, other = (model.base_learners[0].backbone.conv1[0].weight for model in models)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert models[0].config.distortion_labels == []
+
+
+def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
+    def fill(backbone, name):
+        assert name == "test_resnet"
+        torch.nn.init.constant_(backbone.conv1[0].weight, 7)
+
+    monkeypatch.setattr(training_module, "load_imagenet_weights", fill)
+    model = new_base_learner(Recipe(backbone="test_resnet"))
+    assert (model.base_learners[0].backbone.conv1[0].weight == 7).all()
+
+
+def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
+    trained = make_model("test_resnet", distortion_labels=[])
+    trained.save_pretrained(tmp_path)
+    model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    for name, tensor in model.base_learners[0].state_dict().items():
+        assert torch.equal(tensor, trained.base_learners[0].state_dict()[name]), name
+    with pytest.raises(RecipeError, match="does not hold the base learner"):
+        new_base_learner(Recipe(backbone="test_efficientnet"), init=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count", "frozen"),
+    [
+        ("test_efficientnet", 0, ()),
+        ("test_efficientnet", 1, ("conv_stem", "bn1", "blocks.0")),
+        ("test_efficientnet", 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ("test_resnet", 2, ("conv1", "bn1", "layer1")),
+        ("test_convnext", 1, ("stem_0", "stem_1", "stages_0")),
+    ],
+)
+def test_the_first_stages_and_all_before_them_are_frozen(backbone, count, frozen, make_model):
+    model = make_model(backbone)
+    freeze_stages(model, count)
+    for name, parameter in model.base_learners[0].named_parameters():
+        expected = name.startswith(tuple(f"backbone.{part}." for part in frozen))
+        assert parameter.requires_grad is not expected, name
+
+
+@pytest.mark.parametrize("count", [-1, 6])
+def test_stages_that_do_not_exist_cannot_be_frozen(count, make_model):
+    with pytest.raises(RecipeError, match="`freeze_stages` must lie between 0 and 5"):
+        freeze_stages(make_model("test_efficientnet"), count)
+
+
+def test_batch_norm_keeps_its_statistics_in_training(make_model):
+    model = make_model("test_resnet")
+    model.train()
+    freeze_batch_norm(model)
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        in_training = model(x).logits
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers())
+    with torch.no_grad():
+        torch.testing.assert_close(in_training, model.eval()(x).logits)
+
+
+def test_heads_and_backbone_learn_at_their_own_rates_and_only_matrices_decay(make_model):
+    model = make_model("test_efficientnet")
+    freeze_stages(model, 1)
+    recipe = Recipe(backbone="x", learning_rate=1e-4, head_learning_rate=1e-3, weight_decay=0.02)
+    settings_of = {
+        id(parameter): (group["lr"], group["weight_decay"])
+        for group in parameter_groups(model, recipe)
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert id(parameter) not in settings_of
+        elif ".backbone." in name:
+            assert settings_of[id(parameter)] == (1e-4, 0.02 if parameter.ndim > 1 else 0), name
+        else:
+            assert settings_of[id(parameter)] == (1e-3, 0), name
+
+
+def ridge_reference(features, targets, penalties):
+    """Ridge regression by the normal equations, the penalty by generalised cross-validation; NumPy only."""
+    mean, std = features.mean(axis=0), features.std(axis=0, ddof=1)
+    std = np.where(std > 1e-6 * std.max(), std, 1)
+    z, centred = (features - mean) / std, targets - targets.mean()
+    best = None
+    for penalty in penalties:
+        inverse = np.linalg.inv(z.T @ z + penalty * np.eye(z.shape[1]))
+        weight = inverse @ z.T @ centred
+        residual = centred - z @ weight
+        gcv = (residual**2).mean() / (1 - np.trace(z @ inverse @ z.T) / len(targets)) ** 2
+        if best is None or gcv < best[0]:
+            best = (gcv, penalty, weight)
+    return mean, std, best[1], best[2]
+
+
+@pytest.mark.parametrize("whole_images", [False, True])
+def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, make_model):
+    model = make_model({"backbone": "test_efficientnet", "stages": [0, 2]}, distortion_labels=[])
+    generator = torch.Generator().manual_seed(8)
+    shape = (60, 2, 3, 32, 32) if whole_images else (60, 3, 32, 32)
+    brightness = torch.rand(60, *[1] * (len(shape) - 1), generator=generator)
+    pixels = (255 * brightness * torch.rand(shape, generator=generator)).to(torch.uint8)
+    labels = brightness.flatten() + 0.1 * torch.randn(60, generator=generator)
+    weights = torch.tensor([0.25, 0.75]).repeat(60, 1)
+    batch = {"pixel_values": pixels, "labels": labels}
+    if whole_images:
+        batch |= {"pixel_values": pixels.float() / 255, "crop_weights": weights}
+    batches = [{name: tensor[start : start + 16] for name, tensor in batch.items()} for start in range(0, 60, 16)]
+    with torch.no_grad():
+        # A dead channel of the first stage.
+        model.base_learners[0].backbone.blocks[0][-1].bn1.weight[3] = 0
+        model.base_learners[0].backbone.blocks[0][-1].bn1.bias[3] = 0
+        stages = model.base_learners[0].stage_activations(pixels.flatten(0, -4).float() / 255)
+    features = model.base_learners[0].pool(stages).double().numpy()
+    if whole_images:
+        features = 0.25 * features[::2] + 0.75 * features[1::2]
+
+    found = fit_ridge_head(model, batches, device=torch.device("cpu"))
+
+    mean, std, penalty, weight = ridge_reference(features, labels.double().numpy(), 10 ** np.arange(-1, 5.01, 0.5))
+    learner = model.base_learners[0]
+    assert found["ridge_penalty"] == pytest.approx(penalty)
+    np.testing.assert_allclose(learner.feature_mean.numpy(), mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learner.feature_std.numpy(), std, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(learner.quality_head.weight[0].detach().numpy(), weight, rtol=1e-3, atol=1e-4)
+    fitted = (features - mean) / std @ weight + labels.mean().item()
+    with torch.no_grad():
+        arguments = {"crop_weights": weights} if whole_images else {}
+        scores = model(pixels.float() / 255, **arguments).logits[:, 0].numpy()
+    np.testing.assert_allclose(scores, fitted, atol=1e-3)
+    assert found["train_rmse"] == pytest.approx(np.sqrt(((fitted - labels.numpy()) ** 2).mean()), rel=1e-3)
+    assert np.corrcoef(scores, labels.numpy())[0, 1] > 0.9
+
+
+# The run folder
+
+
+def write_state(run, step):
+    pending = run.pending_state(step)
+    pending.mkdir(parents=True)
+    (pending / "state").write_text(str(step))
+    return pending
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.start(Recipe(backbone="test_resnet"), resume=False)
+    return folder
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run):
+    with pytest.raises(RecipeError, match="already holds a run.*--resume_from_checkpoint latest"):
+        run.start(Recipe(backbone="test_resnet"), resume=False)
+
+
+def test_a_run_is_resumed_with_its_own_recipe_only(run):
+    run.start(Recipe(backbone="test_resnet"), resume=True)
+    with pytest.raises(RecipeError, match="was started with another recipe"):
+        run.start(Recipe(backbone="test_resnet", seed=1), resume=True)
+
+
+def test_the_newest_complete_state_is_the_one_to_resume_from(run):
+    assert run.latest_state() is None
+    for step in (5, 100, 20):
+        run.commit_state(write_state(run, step), keep=9)
+    assert run.latest_state().name == "step_100"
+    assert (run.latest_state() / "state").read_text() == "100"
+
+
+def test_a_half_written_state_is_ignored_and_written_anew(run):
+    run.commit_state(write_state(run, 10))
+    write_state(run, 20)  # and then the machine went off
+    assert run.latest_state().name == "step_10"
+    (run.states / "step_20.tmp" / "leftover").touch()
+    run.commit_state(write_state(run, 20))
+    assert run.latest_state().name == "step_20"
+    assert [path.name for path in run.latest_state().iterdir()] == ["state"]
+
+
+def test_only_the_newest_states_are_kept(run):
+    for step in (5, 50, 500):
+        run.commit_state(write_state(run, step))
+    assert sorted(path.name for path in run.states.iterdir()) == ["step_50", "step_500"]
+    run.commit_state(write_state(run, 500))
+    assert sorted(path.name for path in run.states.iterdir()) == ["step_50", "step_500"]
+
+
+def test_metrics_of_steps_that_are_done_again_are_forgotten(run):
+    run.forget_after(3)
+    for step in (0, 10, 20, 30):
+        run.log(step=step, loss=1 / (step + 1))
+    with run.metrics_file.open("a") as file:
+        file.write('{"step": 40, "lo')  # cut off by a kill
+    run.forget_after(20)
+    run.log(step=30, loss=0.5)
+    rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 10, 20, 30]
+    assert rows[-1]["loss"] == 0.5
+
+
+# The loss of several processes
+
+TWO_PROCESSES = """
+import json, sys
+import torch
+from accelerate import Accelerator, debug_launcher
+from script_loader import load_script
+from modeling_metaqap.training import Recipe
+
+train = load_script("train")
+
+def work(report):
+    torch.set_num_threads(1)
+    accelerator = Accelerator(cpu=True)
+    assert accelerator.num_processes == 2
+    data = torch.load(report + ".pt", weights_only=True)
+    mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
+    found = {}
+    for surrogate in ("softmax", "soft_rank"):
+        layer = torch.nn.Linear(6, 1)
+        layer.load_state_dict(data["layer"])
+        layer = accelerator.prepare(layer)
+        recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
+        loss = train.gathered_loss(accelerator, layer(data["x"][mine]), data["y"][mine], recipe)
+        accelerator.backward(loss * accelerator.num_processes)
+        found[surrogate] = [loss.item(), [p.grad.flatten().tolist() for p in layer.parameters()]]
+    with open(f"{report}.{accelerator.process_index}", "w") as file:
+        json.dump(found, file)
+
+if __name__ == "__main__":
+    debug_launcher(work, (sys.argv[1],), num_processes=2)
+"""
+
+
+def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(tmp_path):
+    torch.manual_seed(9)
+    layer, x, y = torch.nn.Linear(6, 1), torch.rand(8, 6), torch.rand(8)
+    report = tmp_path / "report"
+    torch.save({"layer": layer.state_dict(), "x": x, "y": y}, f"{report}.pt")
+    program = tmp_path / "program.py"
+    program.write_text(TWO_PROCESSES)
+    tests = Path(__file__).parent
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys, runpy; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n"
+            f"sys.argv = [{str(program)!r}, {str(report)!r}]; runpy.run_path({str(program)!r}, run_name='__main__')",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for surrogate in ("softmax", "soft_rank"):
+        layer.zero_grad()
+        loss = quality_aware_loss(layer(x), y, lambda_mse=0.3, lambda_srocc=0.7, surrogate=surrogate)
+        loss.backward()
+        expected = [parameter.grad.flatten().tolist() for parameter in layer.parameters()]
+        for process in range(2):
+            found_loss, gradients = json.loads(Path(f"{report}.{process}").read_text())[surrogate]
+            assert found_loss == pytest.approx(loss.item(), abs=1e-6)
+            for found, reference in zip(gradients, expected, strict=True):
+                assert found == pytest.approx(reference, abs=1e-6)
+
+
+def test_a_trained_model_is_a_model_like_any_other(no_imagenet, tmp_path):
+    model = new_base_learner(Recipe(backbone="test_resnet", loss_surrogate="soft_rank"))
+    model.save_pretrained(tmp_path)
+    loaded = MetaQAPModel.from_pretrained(tmp_path)
+    assert loaded.config.loss_surrogate == "soft_rank"
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x).logits, model.eval()(x).logits)
