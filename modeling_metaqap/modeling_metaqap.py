@@ -235,7 +235,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         elif hasattr(module, "init_non_persistent_buffers"):
             # No checkpoint holds these buffers of timm's layers (the blur filters of BlurPool2d for one), and the
             # loader leaves them without values.
-            module.init_non_persistent_buffers()
+            module.init_non_persistent_buffers()  # type: ignore[operator]
 
 
 class MetaQAPModel(MetaQAPPreTrainedModel):
@@ -266,7 +266,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
     def initialize_weights(self) -> None:
         """Give values to all that has none yet; what a checkpoint lacks of a backbone gets timm's initial values."""
         for index, learner in enumerate(self.config.base_learners):  # type: ignore[arg-type]
-            tensors = self.base_learners[index].backbone.state_dict(keep_vars=True)
+            tensors = self.base_learners[index].backbone.state_dict(keep_vars=True)  # type: ignore[union-attr]
             missing = [name for name, tensor in tensors.items() if not getattr(tensor, "_is_hf_initialized", False)]
             if missing:
                 fresh = _create_backbone(learner["backbone"], learner["stages"]).state_dict()

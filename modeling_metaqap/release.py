@@ -5,10 +5,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from transformers import pipeline
-
 from .image_processing_metaqap import MetaQAPImageProcessor
 from .modeling_metaqap import MetaQAPModel
+from .pipeline_metaqap import ImageQualityAssessmentPipeline
 
 
 def save_release(model: MetaQAPModel, folder: str | Path) -> None:
@@ -25,7 +24,7 @@ def save_release(model: MetaQAPModel, folder: str | Path) -> None:
         name: value.half() if ".backbone." in name and value.ndim >= 2 else value
         for name, value in model.state_dict().items()
     }
-    assess = pipeline("image-quality-assessment", model=model, image_processor=MetaQAPImageProcessor())
+    assess = ImageQualityAssessmentPipeline(model=model, image_processor=MetaQAPImageProcessor())
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         assess.save_pretrained(temporary)

@@ -9,7 +9,9 @@ from modeling_metaqap.calibration import conformal_radius
 def test_the_radius_is_the_order_statistic_of_the_definition():
     # n = 9, coverage 0.8: the ceil(10 * 0.8) = 8th smallest of 0.1 ... 0.9.
     residuals = np.arange(1, 10) / 10
-    assert conformal_radius(np.zeros(9), residuals * [1, -1, 1, -1, 1, -1, 1, -1, 1], coverage=0.8) == pytest.approx(0.8)
+    assert conformal_radius(np.zeros(9), residuals * [1, -1, 1, -1, 1, -1, 1, -1, 1], coverage=0.8) == pytest.approx(
+        0.8
+    )
 
 
 def test_new_images_are_covered_as_often_as_promised():

@@ -13,7 +13,8 @@ from modeling_metaqap.scoring import Scorer, ScoringError, find_images
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    config = MetaQAPConfig(base_learners=["test_resnet", {"backbone": "test_resnet", "stages": [0, 1]}], interval_radius=0.2)
+    learners = ["test_resnet", {"backbone": "test_resnet", "stages": [0, 1]}]
+    config = MetaQAPConfig(base_learners=learners, interval_radius=0.2)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save_release(MetaQAPModel(config), folder)
     return folder
