@@ -3,7 +3,7 @@
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +169,8 @@ def _like(pixels: FloatImage, image: ImageT) -> ImageT:
     if isinstance(image, Image.Image):
         return to_pillow(pixels)
     shaped = pixels.reshape(image.shape)
-    return to_uint8(shaped) if image.dtype == np.uint8 else shaped.astype(image.dtype)
+    result: Any = to_uint8(shaped) if image.dtype == np.uint8 else shaped.astype(image.dtype)
+    return result
 
 
 __all__ = [

@@ -71,7 +71,8 @@ def _dct_denoise(channel: FloatImage, sigma: float, *, side: int = 8, step: int 
         for j in range(tiles_per_side):
             tile = windows[:, :, i * step : (i + 1) * step, j * step : (j + 1) * step]
             total[i : i + rows, j : j + columns] += tile
-    average = total.transpose(0, 2, 1, 3).reshape(padded.shape) / np.float32(tiles_per_side**2)
+    total /= tiles_per_side**2
+    average = total.transpose(0, 2, 1, 3).reshape(padded.shape)
     (top, _), (left, _) = padding
     return average[top : top + height, left : left + width]
 
