@@ -1,0 +1,80 @@
+"""scripts/benchmark.py: a table and a JSON of speeds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from script_loader import load_script
+
+from modeling_metaqap.distortions import DISTORTION_NAMES
+from modeling_metaqap.pseudo_mos import METRICS
+
+benchmark = load_script("benchmark")
+
+
+def test_every_distortion_is_measured_and_other_sections_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "benchmark.json"
+    output.write_text(json.dumps({"training": {"images_per_second": 40}, "distortions": "old"}))
+    options = ["--sections", "distortions", "--side", "32", "--count", "1", "--seconds", "0", "--output", str(output)]
+    assert benchmark.main(options) == 0
+    result = json.loads(output.read_text())
+    assert result["training"] == {"images_per_second": 40}
+    section = result["distortions"]
+    rates = section["images_per_second"]
+    assert list(rates) == list(DISTORTION_NAMES) and all(rate > 0 for rate in rates.values())
+    assert section["side"] == 32 and section["machine"]["cpu"]
+    assert rates[section["slowest"]] == min(rates.values())
+    ratio = np.median(list(rates.values())) / min(rates.values())
+    assert section["slowest_over_median"] == pytest.approx(ratio, rel=0.05)
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in DISTORTION_NAMES)
+
+
+def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(benchmark, "METRIC_SIDES", (164,))
+    output = tmp_path / "folder" / "benchmark.json"
+    options = ["--sections", "pseudo_mos", "--side", "164", "--count", "1", "--seconds", "0", "--output", str(output)]
+    assert benchmark.main(options) == 0
+    row = json.loads(output.read_text())["pseudo_mos"]["sides"]["164"]
+    assert set(row["milliseconds"]) == set(METRICS)
+    assert row["full_images_per_second"] == pytest.approx(1e3 / sum(row["milliseconds"].values()), rel=0.02)
+    assert row["fast_images_per_second"] > row["full_images_per_second"]
+
+
+def test_a_figure_is_the_fastest_repetition_without_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    durations = iter([9.0, 3.0, 2.0, 4.0, 1.0])
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+
+    def work() -> None:
+        clock[0] += next(durations)
+
+    assert benchmark.Bench([], seconds=8.5).fastest(work) == 2.0  # 3 + 2 + 4 seconds, then time is up
+
+
+def test_photographs_are_cut_to_the_asked_side(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (90, 50), 200).save(tmp_path / "photograph.png")
+    images: list[Any] = benchmark.load_photographs(tmp_path, side=40, count=3)
+    assert [image.shape for image in images] == [(40, 40, 3)]
+    assert [image.shape for image in benchmark.load_photographs(None, side=40, count=2)] == [(40, 40, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "nowhere"], "no directory nowhere"),
+        (["--count", "0"], "At least one"),
+        (["--side", "8"], "32 pixels"),
+    ],
+)
+def test_mistakes_get_one_sentence_and_status_2(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert benchmark.main([*options, "--output", str(tmp_path / "out.json")]) == 2
+    assert message in capsys.readouterr().err
