@@ -8,6 +8,7 @@ The builders are `datasets.GeneratorBasedBuilder`s that live in a package. They 
 loading *scripts*, which `datasets` refuses since version 4.
 """
 
+import dataclasses
 import functools
 import hashlib
 import shutil
@@ -132,13 +133,22 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     higher_is_better: bool = True
     num_images: int | None
     has_official_split: bool = False
+    # Whether the official split lacks a validation part, so that we cut one from its training part.
+    cuts_validation: bool = False
     # Relative paths that show that a folder is this data set's, and that are named where they are missing.
     layout: tuple[str, ...]
     download: Download | None = None
+    _range_hint = "the label file is damaged or belongs to another data set"
 
     def __init__(
         self, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
     ) -> None:
+        known = {field.name for field in dataclasses.fields(self.BUILDER_CONFIG_CLASS)}
+        known -= {field.name for field in dataclasses.fields(datasets.BuilderConfig)}
+        if unknown := sorted(set(options) - known):
+            raise IQADatasetError(
+                f"{self.title} has no option {unknown[0]!r}; its options are {', '.join(sorted(known))}."
+            )
         self._data_dir = None if data_dir is None else Path(data_dir).expanduser().absolute()
         cache = Path(datasets.config.HF_DATASETS_CACHE if cache_dir is None else cache_dir).expanduser()
         # Beside the Arrow files, which `datasets` keeps in folders with the builders' names.
@@ -278,11 +288,17 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         if not records:
             raise IQADatasetError(f"{self.title}: the label files in {self.root} list no images.")
         seen: set[str] = set()
+        low, high = self.mos_range
         for record in records:
             if record.image_id in seen:
                 raise IQADatasetError(f"{self.title}: {record.image_id!r} is listed twice in the label files.")
             seen.add(record.image_id)
-            self._check_score(record)
+            # Written this way round so that NaN is refused as well.
+            if not low <= record.mos <= high:
+                raise IQADatasetError(
+                    f"{self.title}: the score of {record.image_id!r} is {record.mos:g}, outside the range [{low:g}, "
+                    f"{high:g}]; {self._range_hint}."
+                )
         if self.num_images is not None and len(records) != self.num_images and not self.config.allow_partial:
             raise IQADatasetError(
                 f"{self.title} has {self.num_images} images, but the label files in {self.root} list {len(records)}; "
@@ -291,15 +307,6 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         for record in records:
             check_image(record.image_path, title=self.title)
         return records
-
-    def _check_score(self, record: IQARecord) -> None:
-        low, high = self.mos_range
-        # Written this way round so that NaN is refused as well.
-        if not low <= record.mos <= high:
-            raise IQADatasetError(
-                f"{self.title}: the score of {record.image_id!r} is {record.mos}, outside the range [{low:g}, "
-                f"{high:g}]; the label file is damaged or belongs to another data set."
-            )
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         # All the checking is done before the first row is written, and outside of the generator, whose errors
@@ -333,7 +340,7 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         groups = [record.reference_id or record.image_id for record in records]
         if self.has_official_split:
             parts = [record.part for record in records]
-            if "validation" not in parts:
+            if self.cuts_validation:
                 parts = self._hold_back_validation(groups, parts, number=0)
             return {name: [i for i, part in enumerate(parts) if part == name] for name in PARTS}
         indices = {}

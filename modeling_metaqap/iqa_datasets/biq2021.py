@@ -36,6 +36,7 @@ class BIQ2021(IQADatasetBuilder):
     mos_range = (0.0, 1.0)
     num_images = 12_000
     has_official_split = True
+    cuts_validation = True
     layout = (*_LABEL_FILES.values(), "Images")
     # The archive is made anew for each request, so what is inside of it has the checksum.
     download = Download(

@@ -55,6 +55,7 @@ class Folder(IQADatasetBuilder):
     citation = ""
     num_images = None
     layout = ()
+    _range_hint = "say with mos_range which scores a rater could give"
 
     def __init__(
         self,
@@ -77,6 +78,8 @@ class Folder(IQADatasetBuilder):
         self._columns = {name.casefold(): name for name in (self._rows[0] if self._rows else {})}
         self._split_column = self._known_column(_SPLIT_COLUMNS)
         self.has_official_split = self._split_column is not None
+        parts = {_PARTS.get(row[self._split_column].casefold()) for row in self._rows} if self._split_column else set()
+        self.cuts_validation = "validation" not in parts
         super().__init__(
             data_dir=data_dir,
             labels=str(self._labels),
@@ -147,11 +150,3 @@ class Folder(IQADatasetBuilder):
                 f"{self._labels} puts {name!r} into the split {text!r}; use train, validation or test."
             )
         return _PARTS[text.casefold()]
-
-    def _check_score(self, record: IQARecord) -> None:
-        low, high = self.mos_range
-        if not low <= record.mos <= high:
-            raise IQADatasetError(
-                f"The score of {record.image_id!r} in {self._labels} is {record.mos:g}, outside the range [{low:g}, "
-                f"{high:g}]; say with mos_range which scores a rater could give."
-            )

@@ -73,7 +73,7 @@ def load_iqa_dataset(
         cache_dir: Where the Arrow files (and downloads) are kept; the cache of `datasets` by default.
         decode: Whether the column `image` gives PIL images; with `False` it gives `{"path": ..., "bytes": ...}`, one
             of which is the undecoded image.
-        options: The builder's own options, such as `allow_partial=True`.
+        options: The builder's own options, such as `allow_partial=True`; a Parquet folder was made with its own.
 
     Returns:
         A data set with the columns `image` (PIL image, upright), `image_id` (str), `mos` (float, as published),

@@ -273,7 +273,7 @@ class TestFolder:
             (
                 lambda root: replace(root / "scores.csv", "0.75", "4"),
                 {},
-                r"of 'holiday/photo 9\.jpg' in .* is 4, outside the range \[0, 1\]; say with mos_range",
+                r"of 'holiday/photo 9\.jpg' is 4, outside the range \[0, 1\]; say with mos_range",
             ),
             (lambda root: None, {"mos_range": (5, 1)}, "mos_range must be the lowest and the highest score"),
             (lambda root: replace(root / "scores.csv", "photo 2.png", "gone.png"), {}, r"gone\.png .* does not exist"),
