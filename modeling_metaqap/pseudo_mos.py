@@ -117,11 +117,11 @@ METRICS: dict[str, FullReferenceMetric] = {
     )
 }
 
-#: Named sets of metrics: all of them, and a fast set that keeps their order (`hub_card/distortions.json` says how
-#: closely).
+#: Named sets of metrics: all of them, and a fast set that takes about an eighth of the time. It is the one that agreed
+#: best with the full set on the calibration's photographs; `hub_card/distortions.json` says how closely on others.
 METRIC_SETS: dict[str, tuple[str, ...]] = {
     "full": tuple(METRICS),
-    "fast": ("psnr", "ms_gmsd", "haarpsi", "mdsi", "dss"),
+    "fast": ("ssim", "gmsd", "ms_gmsd", "sr_sim"),
 }
 
 
