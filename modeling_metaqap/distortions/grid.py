@@ -1,6 +1,5 @@
 """One picture of all distortions at all levels, to look at."""
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from . import DISTORTIONS
@@ -16,7 +15,7 @@ def distortion_grid(image: ImageT, *, seed: int = 0, cell: int = 224) -> Image.I
     Args:
         image: What `distort` accepts.
         seed: Seed of every cell; one row differs in its level alone.
-        cell: Side of a cell in pixels.
+        cell: Longer side of a cell in pixels.
 
     Returns:
         A Pillow image in mode "RGB", labelled with names, families, levels and level parameters.
@@ -27,7 +26,8 @@ def distortion_grid(image: ImageT, *, seed: int = 0, cell: int = 224) -> Image.I
     photograph = _centre(to_pillow(to_float_image(image)), 2 * cell)
     font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=13)
     label_width, gap, caption = 290, 6, 20
-    column, row = cell + gap, cell + caption + gap
+    shown = _shown(photograph, cell)
+    column, row = shown.width + gap, max(shown.height + caption, 90) + gap
     grid = Image.new("RGB", (label_width + 6 * column, 34 + len(DISTORTIONS) * row), "white")
     draw = ImageDraw.Draw(grid)
     for position, heading in enumerate(["original", *(f"level {level}" for level in LEVELS)]):
@@ -39,11 +39,11 @@ def distortion_grid(image: ImageT, *, seed: int = 0, cell: int = 224) -> Image.I
         draw.text((8, top + 46), entry.unit, fill="dimgray", font=small)
         if entry.signed:
             draw.text((8, top + 66), "signed: the seed picks the direction", fill="dimgray", font=small)
-        _place(grid, photograph, label_width, top, cell)
+        grid.paste(shown, (label_width, top))
         for level, parameter in zip(LEVELS, entry.levels, strict=True):
             left = label_width + level * column
-            _place(grid, entry(photograph, level, np.random.default_rng(seed)), left, top, cell)
-            draw.text((left, top + cell + 2), f"{parameter:g}", fill="dimgray", font=small)
+            grid.paste(_shown(entry(photograph, level, seed), cell), (left, top))
+            draw.text((left, top + shown.height + 2), f"{parameter:g}", fill="dimgray", font=small)
     return grid
 
 
@@ -53,10 +53,10 @@ def _centre(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, min(width, left + side), min(height, top + side)))
 
 
-def _place(grid: Image.Image, image: Image.Image, left: int, top: int, cell: int) -> None:
+def _shown(image: Image.Image, cell: int) -> Image.Image:
     shown = image.convert("RGB")
     shown.thumbnail((cell, cell), Image.Resampling.BOX)
-    grid.paste(shown, (left, top))
+    return shown
 
 
 __all__ = ["distortion_grid"]
