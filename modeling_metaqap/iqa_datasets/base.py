@@ -186,11 +186,13 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         folder = self._files_dir / self._fingerprint()[:32]
         with self._lock():
             if not folder.is_dir():
-                unpack(archives, folder)
-                # Label files often lie beside the archives with the images.
-                for path in archives[0].parent.iterdir():
-                    if path.suffix.lower() in LABEL_SUFFIXES:
-                        shutil.copy(path, folder)
+                with new_folder(folder) as content:
+                    for archive in archives:
+                        unpack(archive, content)
+                    # Label files often lie beside the archives with the images.
+                    for path in archives[0].parent.iterdir():
+                        if path.suffix.lower() in LABEL_SUFFIXES:
+                            shutil.copy(path, content)
         return self._find_root(folder, described=f"the archives in {archives[0].parent}")
 
     @functools.cached_property
@@ -237,8 +239,8 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
                 archive = download_file(download.url, folder.with_name(f"{folder.name}.zip"), sha256=None)
                 try:
                     with new_folder(folder) as content:
-                        unpack([archive], content / "archive")
-                        tops = list((content / "archive").iterdir())
+                        unpack(archive, content)
+                        tops = list(content.iterdir())
                         found = folder_sha256(tops[0]) if len(tops) == 1 else "no single folder"
                         if found != download.content_sha256:
                             raise IQADatasetError(
@@ -247,7 +249,7 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
                             )
                 finally:
                     archive.unlink()
-        return folder / "archive"
+        return folder
 
     def _lock(self) -> FileLock:
         self._files_dir.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,13 @@ import http.client
 import os
 import shutil
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -99,35 +101,36 @@ def _fetch_rest(url: str, partial: Path, *, timeout: float) -> None:
                 raise http.client.IncompleteRead(b"", int(rest) - bar.n)
 
 
-def unpack(archives: Iterable[Path], destination: Path) -> None:
-    """Unpacks archives into one new folder, which exists afterwards either complete or not at all.
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks a .zip or .tar archive, compressed or not, into a folder; [`new_folder`] makes that all or nothing.
 
     Raises:
-        IQADatasetError: An archive is damaged.
+        IQADatasetError: The archive is damaged.
     """
-    with new_folder(destination) as folder:
-        for archive in archives:
-            try:
-                if archive.suffix == ".zip":
-                    with zipfile.ZipFile(archive) as zip_file:
-                        zip_file.extractall(folder)
-                else:
-                    with tarfile.open(archive) as tar_file:
-                        tar_file.extractall(folder, filter="data")
-            except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-                raise IQADatasetError(f"The archive {archive} is damaged ({error}); get it again.") from None
+    try:
+        if archive.suffix.lower() == ".zip":
+            with zipfile.ZipFile(archive) as zip_file:
+                zip_file.extractall(folder)
+        else:
+            with tarfile.open(archive) as tar_file:
+                tar_file.extractall(folder, filter="data")
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise IQADatasetError(f"The archive {archive} is damaged ({error}); get it again.") from None
 
 
 @contextmanager
 def new_folder(destination: Path) -> Iterator[Path]:
-    """A folder to fill, which gets the name `destination` at the end, or is deleted if anything goes wrong."""
+    """A folder to fill, which gets the name `destination` at the end, or is deleted if anything goes wrong.
+
+    Raises:
+        OSError: `destination` exists and is not an empty folder.
+    """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = destination.with_name(destination.name + ".incomplete")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
+    # A name that nobody else can have taken, as the folder may be deleted.
+    temporary = Path(tempfile.mkdtemp(prefix=f"{destination.name}.", suffix=".incomplete", dir=destination.parent))
     try:
+        temporary.chmod(0o755)  # mkdtemp keeps it from other users.
         yield temporary
-        shutil.rmtree(destination, ignore_errors=True)
         temporary.replace(destination)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -20,6 +20,7 @@ from modeling_metaqap.iqa_datasets.files import (
     download_file,
     file_sha256,
     folder_sha256,
+    new_folder,
     read_csv,
     read_table,
     unpack,
@@ -277,9 +278,24 @@ def test_a_truncated_archive_is_one_clear_error_and_nothing_is_left(tmp_path, na
     archive.write_bytes(archive.read_bytes()[:60_000])
 
     with pytest.raises(IQADatasetError, match=f"{name} is damaged"):
-        unpack([archive], tmp_path / "unpacked" / "here")
+        with new_folder(tmp_path / "unpacked" / "here") as folder:
+            unpack(archive, folder)
 
     assert not list((tmp_path / "unpacked").iterdir())
+
+
+def test_a_new_folder_takes_nobody_elses_place(tmp_path):
+    for name in ("mine", "mine.incomplete"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "precious.txt").write_text(name)
+
+    with pytest.raises(OSError), new_folder(tmp_path / "mine") as folder:
+        (folder / "other.txt").write_text("new")
+
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.txt")} == {
+        "mine/precious.txt",
+        "mine.incomplete/precious.txt",
+    }
 
 
 def test_names_are_found_whatever_their_case_unless_it_is_ambiguous(tmp_path):
