@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .scoring import Scorer
+from .version import __version__
 
 
 class EvaluationError(ValueError):
@@ -57,8 +58,8 @@ def image_list_sha256(dataset: datasets.Dataset) -> str:
 
 def software_versions() -> dict[str, str]:
     """Versions of what a score depends on."""
-    names = ("metaqap", "torch", "torchvision", "timm", "transformers", "pillow", "numpy", "datasets")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
+    names = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy", "datasets")
+    return {"python": platform.python_version(), "metaqap": __version__} | {name: version(name) for name in names}
 
 
 __all__ = [

@@ -139,7 +139,7 @@ class Scorer:
         self.device = _resolve_device(device)
         try:
             self.model = AutoModel.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
-            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint)
+            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         except (OSError, ValueError) as error:
             raise ScoringError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
         if self.model.config.model_type != "metaqap":

@@ -1,0 +1,66 @@
+"""The ensemble that ships with the package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.scoring import Scorer
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "space" / "examples"
+
+
+@pytest.fixture(scope="module")
+def qualities():
+    paths = sorted(EXAMPLES.glob("*.jpg"))
+    return {record.path.rsplit("/", 1)[1]: record for record in Scorer(device="cpu").score(paths)}
+
+
+def test_a_photograph_outranks_its_blurred_and_its_crushed_version(qualities):
+    names = [name for name in qualities if "_" not in name]
+    assert len(names) >= 3
+    for name in names:
+        stem = name.removesuffix(".jpg")
+        for worse in (f"{stem}_blurred.jpg", f"{stem}_crushed.jpg"):
+            assert qualities[name].quality > qualities[worse].quality + 0.05, worse
+
+
+def test_scores_lie_on_the_training_scale_inside_their_interval(qualities):
+    for record in qualities.values():
+        assert -0.2 < record.quality < 1.2
+        assert record.quality_low < record.quality < record.quality_high
+
+
+def test_the_checkpoint_is_small_and_complete():
+    assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size < 40e6
+    assert all(path.exists() for path in DEFAULT_CHECKPOINT.iterdir()), "a link to code is broken"
+
+
+def test_the_readme_quotes_the_measured_results():
+    [result] = json.loads((ROOT / "hub_card" / "results.json").read_text())["results"]
+    readme = (ROOT / "README.md").read_text()
+    for name in ("plcc", "srocc", "krocc", "rmse"):
+        figure = result[name]
+        assert f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in readme, name
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read in Linux's unit")
+def test_loading_and_scoring_needs_little_memory_and_no_network(tmp_path):
+    code = f"""
+import resource, socket
+def refuse(*_): raise AssertionError("tried to reach the network")
+socket.socket.connect = refuse
+from modeling_metaqap.scoring import Scorer
+[record] = Scorer(device="cpu").score([{str(EXAMPLES / "coffee.jpg")!r}])
+assert record.error is None, record.error
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    environment = os.environ | {"HF_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout) < 1.5 * 1024**2, "kilobytes of peak memory"
