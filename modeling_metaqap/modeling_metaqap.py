@@ -137,7 +137,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         activations = self.stage_activations(pixel_values)
         features = self.pool(activations).unflatten(0, crop_weights.shape)
         features = self.standardize((features * crop_weights.unsqueeze(-1)).sum(dim=1))
-        scores = F.linear(features, self.quality_head.weight.float(), self.quality_head.bias.float()).squeeze(1)
+        # Written out, because autocast would run `F.linear` in half precision and images of like quality would tie.
+        scores = (features * self.quality_head.weight.float()).sum(dim=1) + self.quality_head.bias.float()
         distortion_logits = None
         if self.distortion_head is not None:
             distortion_logits = F.linear(

@@ -36,7 +36,7 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def _sanitize_parameters(self, timeout: float | None = None, **kwargs: Any) -> tuple[dict, dict, dict]:
+    def _sanitize_parameters(self, timeout: float | None = None) -> tuple[dict, dict, dict]:
         return ({} if timeout is None else {"timeout": timeout}), {}, {}
 
     def preprocess(self, image: Any, timeout: float | None = None) -> Any:

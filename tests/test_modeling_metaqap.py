@@ -67,6 +67,20 @@ def test_the_distortion_logits_are_the_mean_over_the_base_learners(make_model, i
     torch.testing.assert_close(run(merged, images).distortion_logits, expected)
 
 
+def test_autocast_leaves_pooling_and_heads_in_float32(ensemble, images):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = run(ensemble, images, output_hidden_states=True)
+    stages = list(output.hidden_states)
+    assert stages[0].dtype == torch.bfloat16
+    for index, learner in enumerate(ensemble.base_learners):
+        activations = stages[5 * index : 5 * index + 5]
+        with torch.no_grad():
+            features = learner.standardize(learner.pool(activations))
+            expected = learner.quality_head(features)[:, 0]
+        torch.testing.assert_close(output.base_scores[:, index], expected, rtol=0, atol=1e-5)
+    assert output.logits.dtype == torch.float32
+
+
 # from_base_models
 
 

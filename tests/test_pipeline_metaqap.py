@@ -173,6 +173,11 @@ def test_an_input_that_is_no_image_is_an_error(assess, wrong, error, message):
         assess(wrong)
 
 
+def test_an_unknown_option_is_an_error(assess, photos):
+    with pytest.raises(TypeError, match="batchsize"):
+        assess(photos, batchsize=4)
+
+
 def test_a_damaged_file_is_an_error(assess, photos, tmp_path):
     buffer = io.BytesIO()
     photos[1].save(buffer, "JPEG")
