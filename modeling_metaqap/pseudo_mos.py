@@ -125,11 +125,15 @@ METRIC_SETS: dict[str, tuple[str, ...]] = {
 }
 
 
+class MetricError(ValueError):
+    """A name that is no metric's. The message lists those that are."""
+
+
 def resolve_metrics(metrics: str | Iterable[str] = "full") -> tuple[str, ...]:
     """Turn "full", "fast", comma-separated names or an iterable of names into a tuple of metric names.
 
     Raises:
-        ValueError: A name is unknown or given twice, or there is none.
+        MetricError: A name is unknown or given twice, or there is none.
     """
     if isinstance(metrics, str):
         if metrics in METRIC_SETS:
@@ -139,12 +143,12 @@ def resolve_metrics(metrics: str | Iterable[str] = "full") -> tuple[str, ...]:
         names = tuple(metrics)
     unknown = [name for name in names if name not in METRICS]
     if unknown or not names:
-        raise ValueError(
+        raise MetricError(
             f'Unknown metric "{unknown[0] if unknown else ""}". '
             f"Choose {', '.join(METRIC_SETS)}, or some of: {', '.join(METRICS)}."
         )
     if len(set(names)) < len(names):
-        raise ValueError(f"A metric is named twice in: {', '.join(names)}.")
+        raise MetricError(f"A metric is named twice in: {', '.join(names)}.")
     return names
 
 
@@ -287,6 +291,7 @@ __all__ = [
     "METRICS",
     "METRIC_SETS",
     "FullReferenceMetric",
+    "MetricError",
     "deviation",
     "full_reference_scores",
     "fuse",

@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.count < 1 or args.side < 32:
             raise BuildError("At least one photograph of at least 32 pixels is needed.")
         run(args)
-    except (ValueError, OSError) as error:
+    except (BuildError, OSError) as error:
         Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
     return 0

@@ -26,7 +26,7 @@ from modeling_metaqap.distortions.build import (
     parse_shard,
     parts_of_shard,
 )
-from modeling_metaqap.pseudo_mos import resolve_metrics
+from modeling_metaqap.pseudo_mos import MetricError, resolve_metrics
 
 console = Console(stderr=True)
 
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         make_dataset(args)
-    except ValueError as error:
+    except (BuildError, MetricError, OSError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
