@@ -16,7 +16,7 @@ class LIVE(IQADatasetBuilder):
     """
 
     title = "LIVE release 2"
-    summary = "779 versions of 29 images with 5 synthetic distortions, rated by about 23 people each."
+    summary = "779 versions of 29 images with 5 synthetic distortions, rated by 20 to 29 people each."
     homepage = "https://live.ece.utexas.edu/research/quality/subjective.htm"
     license = "free for research with the copyright notice of The University of Texas at Austin; see the home page"
     citation = """@article{sheikh2006statistical,

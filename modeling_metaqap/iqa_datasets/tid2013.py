@@ -15,9 +15,9 @@ class TID2013(IQADatasetBuilder):
     """
 
     title = "TID2013"
-    summary = "3,000 versions of 25 images with 24 synthetic distortions at 5 levels, rated in 985 experiments."
+    summary = "3,000 versions of 25 images with 24 synthetic distortions at 5 levels, rated in 971 experiments."
     homepage = "http://www.ponomarenko.info/tid2013.htm"
-    license = "free for non-commercial research; see the home page"
+    license = "see the home page"
     citation = """@article{ponomarenko2015image,
   title   = {Image database {TID2013}: Peculiarities, results and perspectives},
   author  = {Ponomarenko, Nikolay and Jin, Lina and Ieremeiev, Oleg and Lukin, Vladimir and Egiazarian, Karen and
