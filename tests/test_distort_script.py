@@ -160,6 +160,24 @@ def test_rows_of_a_photograph_do_not_depend_on_the_others(single_run: Path, phot
     assert few == many
 
 
+def test_chance_differs_between_photographs_and_not_between_levels(photographs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("first.png", "second.png"):
+        Image.new("RGB", (48, 48), (128, 90, 128)).save(folder / name)
+    assert run(folder, tmp_path / "output", "--per-image", "125") == 0
+    noise = DISTORTION_NAMES.index("white_noise")
+    images = {
+        (row["reference_id"], row["level"]): np.asarray(row["image"]).astype(float) - [128, 90, 128]
+        for row in load(tmp_path / "output")
+        if row["distortion"] == noise
+    }
+    assert len(images) == 10
+    first, second = images["first.png", 1].ravel(), images["second.png", 1].ravel()
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+    assert np.corrcoef(first, images["first.png", 2].ravel())[0, 1] > 0.95
+
+
 def test_another_seed_draws_other_images(single_run: Path, photographs: Path, tmp_path: Path) -> None:
     assert run(photographs, tmp_path / "output", "--seed", "1") == 0
     first, second = load(single_run), load(tmp_path / "output")
