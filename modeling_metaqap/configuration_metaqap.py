@@ -144,7 +144,7 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
             f"{learner['image_mean']} and {learner['image_std']}."
         )
     stages = learner["stages"]
-    if stages is not None and not 0 < len(set(stages)) == len(stages):
+    if stages is not None and (not isinstance(stages, (list, tuple)) or not 0 < len(set(stages)) == len(stages)):
         raise ValueError(
             f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
         )
