@@ -102,7 +102,7 @@ def test_two_configurations_share_no_lists():
         ({"base_learners": [{"backbone": "resnet18", "image_std": [1, 1, 0]}]}, "above 0"),
         ({"base_learners": [{"backbone": "resnet18", "stages": []}]}, "at least one"),
         ({"base_learners": [{"backbone": "resnet18", "stages": [1, 1]}]}, "different stages"),
-        ({"base_learners": [{"backbone": "resnet18", "stages": 3}]}, "list of different stages"),
+        ({"base_learners": [{"backbone": "resnet18", "stages": 3}]}, "must list different stages"),
         ({"loss_surrogate": "kendall"}, "'softmax' or 'soft_rank'"),
         ({"interval_radius": -0.1}, "not be negative"),
     ],
