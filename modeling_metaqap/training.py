@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +14,15 @@ import torch
 import yaml
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from .backbones import load_imagenet_weights
 from .configuration_metaqap import MetaQAPConfig
 from .image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
+from .losses_metaqap import SURROGATES
 from .modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
+
+STAGES = ("pretrain", "finetune")
 
 
 class RecipeError(ValueError):
@@ -32,13 +35,18 @@ class Recipe:
 
     Attributes:
         backbone: name of a timm CNN.
-        dataset: name of a data set of `iqa_datasets`.
+        stage: "pretrain" learns pseudo opinion scores and distortions of synthetic images, "finetune" learns human
+            opinion scores.
+        dataset: name of a data set of `iqa_datasets`, for fine-tuning.
         train_split, validation_split: names of its splits; the test split is refused.
         epochs: passes over the training split; 0 only fits the head.
         batch_size: images in one optimiser step, over all processes.
+        synthetic_batch_size: distorted images that each step of fine-tuning adds, over all processes, so that the
+            distortion head stays fit; 0 trains a learner without one. Pretraining has nothing but distorted images.
         crop_size: side of the native-resolution training crops in pixels.
         learning_rate: peak rate of the backbone's weights (AdamW).
         head_learning_rate: peak rate of the quality head's weights.
+        distortion_learning_rate: peak rate of the distortion head's weights.
         weight_decay: of AdamW, on matrices and convolutions only.
         warmup_fraction: part of all steps in which the rates rise linearly; then they fall as a cosine to 0.
         max_grad_norm: gradients are clipped to this norm.
@@ -46,19 +54,23 @@ class Recipe:
         freeze_stages: number of first backbone stages whose weights stay as they are.
         refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
+        distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
         seed: of everything random.
     """
 
     backbone: str
+    stage: str = "finetune"
     dataset: str = "biq2021"
     train_split: str = "train"
     validation_split: str = "validation"
     epochs: int = 4
     batch_size: int = 16
+    synthetic_batch_size: int = 0
     crop_size: int = 256
-    learning_rate: float = 1.5e-4
-    head_learning_rate: float = 1.5e-4
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-5
+    distortion_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05
     max_grad_norm: float = 1.0
@@ -68,18 +80,29 @@ class Recipe:
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
+    distortion_loss_weight: float = 0.1
     stages: list[int] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise RecipeError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
+        if self.loss_surrogate not in SURROGATES:
+            raise RecipeError(f"`loss_surrogate` must be one of {', '.join(SURROGATES)}, got {self.loss_surrogate!r}.")
         if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         for name in ("batch_size", "crop_size"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "head_learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "head_learning_rate", "distortion_learning_rate", "max_grad_norm"):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+        weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
+        for name in (*weights, "synthetic_batch_size", "freeze_stages"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.stage == "pretrain" and self.synthetic_batch_size:
+            raise RecipeError("`synthetic_batch_size` is for fine-tuning; every image of pretraining is synthetic.")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
         if not 0 <= self.warmup_fraction <= 1:
@@ -113,18 +136,23 @@ class Recipe:
                     values[name] = float(value)
                 except (TypeError, ValueError) as error:
                     raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.") from error
-            elif known[name] is int and not isinstance(value, int):
+            elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
 
+    @property
+    def learns_distortions(self) -> bool:
+        """Whether the learner has a distortion head; without distorted images none could be trained."""
+        return self.stage == "pretrain" or self.synthetic_batch_size > 0
+
     def model_config(self) -> MetaQAPConfig:
-        """Configuration of the base learner that this recipe trains (fine-tuning alone trains no distortion head)."""
+        """Configuration of the base learner that this recipe trains."""
         return MetaQAPConfig(
             base_learners=[{"backbone": self.backbone, "stages": self.stages}],
-            distortion_labels=[],
+            distortion_labels=None if self.learns_distortions else [],
             loss_mse_weight=self.loss_mse_weight,
             loss_srocc_weight=self.loss_srocc_weight,
             loss_surrogate=self.loss_surrogate,
@@ -132,7 +160,7 @@ class Recipe:
 
 
 class TrainingCrops(Dataset):
-    """Native-resolution random crops and flips of the images of an IQA data set.
+    """Native-resolution random crops and flips of the images of an IQA data set, or of a distorted one.
 
     Item `(epoch, index)` depends on the seed, the epoch and the index alone: not on workers, processes or resumption.
     The image is shrunk first where the image processor would shrink it, so training sees the scoring resolution.
@@ -150,8 +178,12 @@ class TrainingCrops(Dataset):
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         row = self.dataset[index]
-        crop = random_crop(to_rgb(row["image"]), self.crop_size, rng)
-        return {"pixel_values": crop, "labels": torch.tensor(row["quality"], dtype=torch.float32)}
+        return {"pixel_values": random_crop(to_rgb(row["image"]), self.crop_size, rng), **_labels(row)}
+
+
+def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
+    labels = {"labels": torch.tensor(row["quality"], dtype=torch.float32)}
+    return labels | {name: torch.tensor(row[name]) for name in ("distortion", "level") if name in row}
 
 
 def random_crop(image: Image.Image, crop_size: int, rng: np.random.Generator) -> Tensor:
@@ -197,6 +229,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return iter([(self.epoch, int(index)) for index in order[self.skip :]])
 
 
+class EndlessSampler(Sampler[tuple[int, int]]):
+    """The `(epoch, index)` pairs of one epoch after the other without an end, from the item number `start`."""
+
+    def __init__(self, length: int, *, seed: int):
+        self.epochs = EpochSampler(length, seed=seed)
+        self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, skip = divmod(self.start, self.epochs.length)
+        while True:
+            self.epochs.set_epoch(epoch, skip=skip)
+            yield from self.epochs
+            epoch, skip = epoch + 1, 0
+
+
 class WholeImages(Dataset):
     """Whole images through the image processor, exactly as they are scored in use."""
 
@@ -210,9 +257,7 @@ class WholeImages(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         row = self.dataset[index]
         inputs = self.image_processor(row["image"], return_tensors="pt")
-        return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | {
-            "labels": torch.tensor(row["quality"], dtype=torch.float32)
-        }
+        return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | _labels(row)
 
 
 def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -228,19 +273,39 @@ def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
-    """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`."""
+    """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`.
+
+    Raises:
+        RecipeError: for a backbone that timm or its weights do not offer, or an `init` that is not such a learner.
+    """
     torch.manual_seed(recipe.seed)
-    model = MetaQAPModel(recipe.model_config())
-    learner = base_learners_of(model)[0]
-    if init is None:
-        load_imagenet_weights(learner.backbone, recipe.backbone)
-    else:
-        trained = MetaQAPModel.from_pretrained(init)
-        if trained.config.base_learners != model.config.base_learners:
-            raise RecipeError(f"{init} does not hold the base learner that the recipe describes, {recipe.backbone}.")
-        learner.load_state_dict(base_learners_of(trained)[0].state_dict())
+    try:
+        model = MetaQAPModel(recipe.model_config())
+        learner = base_learners_of(model)[0]
+        if init is None:
+            load_imagenet_weights(learner.backbone, recipe.backbone)
+        else:
+            _load_learner(learner, model.config, init)
+    except (OSError, ValueError) as error:
+        raise RecipeError(str(error)) from error
     freeze_stages(model, recipe.freeze_stages)
     return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
+
+
+def _load_learner(learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path) -> None:
+    """Take over the weights of a trained learner; a distortion head that the new one does not have is dropped."""
+    try:
+        trained = MetaQAPModel.from_pretrained(init)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
+    if trained.config.base_learners != config.base_learners:
+        raise RecipeError(f"{init} does not hold the base learner that the recipe describes.")
+    if config.distortion_labels and trained.config.distortion_labels != config.distortion_labels:
+        raise RecipeError(
+            f"{init} has no head for the {len(config.distortion_labels)} distortions; pretrain it first."
+        )
+    weights = base_learners_of(trained)[0].state_dict()
+    learner.load_state_dict({name: weights[name] for name in learner.state_dict()})
 
 
 def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
@@ -255,12 +320,14 @@ def freeze_stages(model: MetaQAPModel, count: int) -> None:
             raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
         if count == 0:
             continue
-        parameters = list(learner.backbone.named_parameters())
-        last = names[count - 1].replace(".", "_"), names[count - 1]
-        # Parameters are listed in the order of the data's way, so everything up to the stage's last one lies before.
-        inside = [i for i, (name, _) in enumerate(parameters) if name.startswith(tuple(f"{key}." for key in last))]
-        for _, parameter in parameters[: max(inside) + 1]:
-            parameter.requires_grad_(False)
+        # Modules are listed in the order of the data's way, so everything before the stage lies before it in the list.
+        modules = list(learner.backbone.named_modules())
+        # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
+        last = names[count - 1], names[count - 1].replace(".", "_")
+        end = max(i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(tuple(f"{key}." for key in last)))
+        for _, module in modules[: end + 1]:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
 
 
 def freeze_batch_norm(model: nn.Module) -> None:
@@ -275,22 +342,26 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def fit_ridge_head(model: MetaQAPModel, loader: DataLoader, *, device: torch.device) -> dict[str, float]:
-    """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
-
-    Before fine-tuning it gives a head that makes sense, so that the first gradients do not destroy the backbone. After
-    it, on whole images, it replaces a head that has seen crops only and that gradient steps have made noisy.
+def pooled_features(
+    model: MetaQAPModel,
+    loader: Iterable[dict[str, Tensor]],
+    *,
+    device: torch.device,
+    gather: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda tensors: tensors,
+) -> tuple[Tensor, Tensor]:
+    """Features of all images of a loader before standardisation, and the labels.
 
     Args:
-        model: one base learner.
-        loader: over the training images; gives `labels` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
-            `(B, N, 3, H, W)` in [0, 1] with `crop_weights` `(B, N)`.
+        model: one base learner, on `device`.
+        loader: over the images; gives `labels` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or `(B, N, 3, H, W)`
+            in [0, 1] with `crop_weights` `(B, N)`.
         device: where to compute.
+        gather: brings the parts of a batch of all processes together.
 
     Returns:
-        The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
+        Features `(n, F)` and labels `(n,)` in float64 on the CPU.
     """
-    learner = base_learners_of(model)[0].eval().to(device)
+    learner = base_learners_of(model)[0].eval()
     features, targets = [], []
     for batch in loader:
         pixels = batch["pixel_values"].to(device)
@@ -298,9 +369,31 @@ def fit_ridge_head(model: MetaQAPModel, loader: DataLoader, *, device: torch.dev
         weights = batch.get("crop_weights", torch.ones(len(pixels), 1)).to(device)
         crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
         pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
-        features.append((pooled * weights.unsqueeze(-1)).sum(dim=1).cpu())
-        targets.append(batch["labels"])
-    x, y = torch.cat(features).double(), torch.cat(targets).double()
+        pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
+        pooled, labels = gather((pooled, batch["labels"].to(device)))
+        features.append(pooled.cpu())
+        targets.append(labels.cpu())
+    return torch.cat(features).double(), torch.cat(targets).double()
+
+
+@torch.no_grad()
+def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> dict[str, float]:
+    """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
+
+    Before fine-tuning it gives a head that makes sense, so that the first gradients do not destroy the backbone. After
+    it, on whole images, it replaces a head that has seen crops only and that gradient steps have made noisy. The
+    distortion head is rewritten for the new standardisation; what it says does not change.
+
+    Args:
+        model: one base learner.
+        features: `(n, F)`, from `pooled_features`.
+        targets: `(n,)`, quality.
+
+    Returns:
+        The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
+    """
+    learner = base_learners_of(model)[0]
+    x, y = features, targets
     mean, std = x.mean(dim=0), x.std(dim=0)
     # A dead channel has no spread; standardising it by 1 leaves it at zero.
     std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
@@ -314,6 +407,13 @@ def fit_ridge_head(model: MetaQAPModel, loader: DataLoader, *, device: torch.dev
         best = min(best, (gcv, penalty))
     penalty = best[1]
     weight = vt.T @ (singular_values / (singular_values.square() + penalty) * projected)
+    if learner.distortion_head is not None:
+        head = learner.distortion_head
+        old_mean, old_std, old = (
+            tensor.cpu().double() for tensor in (learner.feature_mean, learner.feature_std, head.weight)
+        )
+        head.bias.add_((old @ ((mean - old_mean) / old_std)).to(head.bias))
+        head.weight.copy_(old * (std / old_std))
     learner.feature_mean.copy_(mean)
     learner.feature_std.copy_(std)
     learner.quality_head.weight.copy_(weight.unsqueeze(0))
@@ -323,12 +423,13 @@ def fit_ridge_head(model: MetaQAPModel, loader: DataLoader, *, device: torch.dev
 
 
 def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW groups: heads and backbone have their own rates; biases and norms are not decayed."""
+    """AdamW groups: each head and the backbone have their own rates; heads, biases and norms are not decayed."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         rate = recipe.learning_rate if ".backbone." in name else recipe.head_learning_rate
+        rate = recipe.distortion_learning_rate if ".distortion_head." in name else rate
         decay = recipe.weight_decay if parameter.ndim > 1 and ".backbone." in name else 0.0
         groups.setdefault((rate, decay), []).append(parameter)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
@@ -344,6 +445,8 @@ class RunFolder:
 
     def start(self, recipe: Recipe, *, resume: bool) -> None:
         """Create the folder, or check that a resumed run continues the same recipe.
+
+        A run that is to be resumed but never began is begun, so that one command can be repeated until it is done.
 
         Raises:
             RecipeError: if the folder holds another run or, on resumption, another recipe.
@@ -379,6 +482,18 @@ class RunFolder:
                 rows.append(line)
         self.metrics_file.write_text("".join(f"{row}\n" for row in rows))
 
+    def state_to_resume(self, wanted: str | None) -> Path | None:
+        """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
+
+        Raises:
+            RecipeError: if the path holds no state.
+        """
+        if wanted is None or wanted == "latest":
+            return self.latest_state() if wanted else None
+        if not Path(wanted).is_dir():
+            raise RecipeError(f"There is no state to resume from in {wanted}.")
+        return Path(wanted)
+
     def latest_state(self) -> Path | None:
         # A state under construction ends in .tmp, see `commit_state`.
         states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
@@ -404,6 +519,7 @@ class RunFolder:
 
 
 __all__ = [
+    "EndlessSampler",
     "EpochSampler",
     "Recipe",
     "RecipeError",
@@ -416,5 +532,6 @@ __all__ = [
     "freeze_stages",
     "new_base_learner",
     "parameter_groups",
+    "pooled_features",
     "random_crop",
 ]
