@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +19,8 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from . import DEFAULT_CHECKPOINT, __version__
-from .scoring import Scorer, ScoreRecord, ScoringError, describe, find_images
+from .image_processing_metaqap import to_rgb
+from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -105,6 +107,32 @@ def score(
     if failed:
         errors.print(f"{failed} of {len(records)} images could not be read.", highlight=False)
         raise typer.Exit(1)
+
+
+@app.command()
+def distort(
+    photo: Annotated[Path, typer.Argument(help="A photograph, 32 x 32 pixels or more.")],
+    grid: Annotated[Path, typer.Option(help="The picture to write, such as grid.png.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the distortions' randomness.")] = 0,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Longer side of one cell in pixels.")] = 224,
+) -> None:
+    """Draw the 25 distortions of quality-aware pretraining at their five levels on a photograph."""
+    try:
+        from .distortions.grid import distortion_grid
+    except ImportError as error:
+        raise ScoringError(f"The distortions need {error.name}; install `metaqap[train]`.") from error
+    if grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ScoringError(f"The picture {grid} must end in .png, .jpg or .webp.")
+    try:
+        with Image.open(photo) as opened:
+            picture = distortion_grid(to_rgb(opened), seed=seed, cell=cell)
+    except (OSError, ValueError) as error:
+        raise ScoringError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
+    try:
+        picture.save(grid)
+    except OSError as error:
+        raise ScoringError(f"Cannot write {grid}: {(error.strerror or str(error)).lower()}.") from error
+    errors.print(f"Wrote {grid}, {picture.width} x {picture.height} pixels.", highlight=False)
 
 
 @app.command()

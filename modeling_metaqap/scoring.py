@@ -177,7 +177,7 @@ class Scorer:
         try:
             rgb = _read(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            record.error = _explain(error)
+            record.error = explain_error(error)
             return _Prepared(record)
         record.width, record.height = rgb.size
         # Bytes travel between threads; the division by 255 waits until the batch is on the device.
@@ -228,7 +228,8 @@ def _read(image: str | Path | Image.Image) -> Image.Image:
             return to_rgb(opened)
 
 
-def _explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
+    """Why an image could not be read, in a few words without a name."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
@@ -269,4 +270,4 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["IMAGE_SUFFIXES", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
+__all__ = ["IMAGE_SUFFIXES", "ScoreRecord", "Scorer", "ScoringError", "describe", "explain_error", "find_images"]

@@ -151,3 +151,37 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
 def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):
     _, out, err = metaqap("score", *[photos] * 2, "--checkpoint", checkpoint)
     assert not re.search(r"\x1b", out + err)
+
+
+def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):
+    pytest.importorskip("skimage")
+    photo, grid = tmp_path / "photo.png", tmp_path / "grid.png"
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)).save(photo)
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 0
+    with Image.open(grid) as picture:
+        assert picture.height > 25 * 90 and picture.width > 6 * 32
+    assert "Wrote" in err
+
+
+@pytest.mark.parametrize(
+    ("photo", "grid", "message"),
+    [
+        ("nowhere.png", "grid.png", "nowhere.png cannot be distorted: no such file or directory."),
+        ("text.png", "grid.png", "text.png cannot be distorted: not an image that Pillow can read."),
+        ("tiny.png", "grid.png", "tiny.png cannot be distorted"),
+        ("photo.png", "grid.txt", "must end in .png, .jpg or .webp"),
+        ("photo.png", "nowhere/grid.png", "Cannot write"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
+    tmp_path, monkeypatch, metaqap, photo, grid, message
+):
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 2
+    assert message in " ".join(err.split())
