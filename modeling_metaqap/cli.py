@@ -24,8 +24,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
-#: What an output file holds: one column for each field of a record, but for the list of single learners' scores.
-COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name != "base_scores"}
+#: What an output file holds: one column for each field of a record that is a single value.
+COLUMNS = {
+    column.name: column.type
+    for column in fields(ScoreRecord)
+    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
+}
 
 
 class Order(StrEnum):
