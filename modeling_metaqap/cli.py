@@ -141,6 +141,25 @@ def info(
         console.print(f"{name.replace('_', ' ')}: {_flat(value)}", highlight=False)
 
 
+@app.command()
+def serve(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default this machine only.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default the first free one from 7860.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests that are computed at once; others wait.")] = 2,
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder of photographs to offer as examples.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API."""
+    try:
+        from .demo import serve as serve_demo
+    except ImportError as error:
+        raise ScoringError(f'The demo needs {error.name}; install it with `pip install "metaqap[space]"`.') from error
+    serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+
+
 def _flat(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
