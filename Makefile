@@ -1,13 +1,13 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
-#   make test   install with the dev extra; lint, types and tests
+#   make test   install with the dev extra; lint, types and tests (those in a browser need Chromium, and say so)
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint test-all test-fast format clean
+.PHONY: demo test lint test-all test-fast format space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -28,6 +28,13 @@ test-fast: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What the repository of the Space holds: its own files and the package next to them, links followed.
+space:
+	rm -rf build/space
+	mkdir -p build/space
+	cp -RL space/. modeling_metaqap build/space
+	find build/space -name __pycache__ -prune -exec rm -rf {} +
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -19,6 +20,7 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from . import DEFAULT_CHECKPOINT, __version__
+from .explanation import explanation_picture
 from .image_processing_metaqap import to_rgb
 from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images
 
@@ -26,8 +28,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=N
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
-#: What an output file holds: one column for each field of a record, but for the list of single learners' scores.
-COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name != "base_scores"}
+#: What an output file holds: one column for each field of a record that is a single value.
+COLUMNS = {
+    column.name: column.type
+    for column in fields(ScoreRecord)
+    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
+}
 
 
 class Order(StrEnum):
@@ -79,6 +85,10 @@ def score(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="For each image write a picture here: its quality map and the likeliest distortions."),
+    ] = None,
 ) -> None:
     """Score images: quality is higher for better images, and most photographs lie between 0 and 1.
 
@@ -90,9 +100,13 @@ def score(
         raise ScoringError("There are no images to score: standard input is empty.")
     with _writer(output) as write:
         scorer = Scorer(checkpoint, device=device, dtype=dtype.value, batch_size=batch_size)
+        explanations = None if explain is None else _Explanations(explain, scorer)
         records = []
-        for record in _with_progress(scorer.score(images), total=len(images)):
+        scored = scorer.score(images, quality_map=explanations is not None)
+        for record in _with_progress(scored, total=len(images)):
             records.append(record)
+            if explanations is not None:
+                explanations.write(record)
             if sort is Order.input:
                 # Written at once, so that an interrupted run keeps what it has done.
                 write(record)
@@ -163,6 +177,53 @@ def info(
     console.print(f"distortions it can name: {len(labels) if labels else 'none'}", highlight=False)
     for name, value in (description["training_summary"] or {}).items():
         console.print(f"{name.replace('_', ' ')}: {_flat(value)}", highlight=False)
+
+
+@app.command()
+def serve(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default this machine only.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default the first free one from 7860.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests that are computed at once; others wait.")] = 2,
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder of photographs to offer as examples.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API."""
+    try:
+        from .demo import serve as serve_demo
+    except ImportError as error:
+        raise ScoringError(f'The demo needs {error.name}; install it with `pip install "metaqap[space]"`.') from error
+    serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+
+
+class _Explanations:
+    """A folder with one picture for each scored image, under the image's own name."""
+
+    def __init__(self, folder: Path, scorer: Scorer):
+        self.folder, self.scorer = folder, scorer
+        self.names: Counter[str] = Counter()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScoringError(f"Cannot write to {folder}: {(error.strerror or str(error)).lower()}.") from error
+
+    def write(self, record: ScoreRecord) -> None:
+        if record.error is not None:
+            return
+        photograph = self.scorer.read(record.path).pixels
+        picture = explanation_picture(photograph, record, self.scorer.model.config.distortion_labels or [])
+        record.quality_map = None  # it is drawn, and thousands of them would fill the memory
+        stem = Path(record.path).stem
+        self.names[stem] += 1
+        name = f"{stem}.png" if self.names[stem] == 1 else f"{stem}-{self.names[stem]}.png"
+        try:
+            picture.save(self.folder / name)
+        except OSError as error:
+            raise ScoringError(
+                f"Cannot write {self.folder / name}: {(error.strerror or str(error)).lower()}."
+            ) from error
 
 
 def _flat(value: Any) -> str:

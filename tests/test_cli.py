@@ -185,3 +185,32 @@ def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
     status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
     assert status == 2
     assert message in " ".join(err.split())
+
+
+def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos):
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "with-head"
+    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
+    (photos / "broken.png").write_text("no image")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "[0].png").write_bytes((photos / "[0].png").read_bytes())
+    folder, output = tmp_path / "why" / "here", tmp_path / "scores.jsonl"
+    status, out, _ = metaqap("score", photos, other, "--checkpoint", checkpoint, "--explain", folder, "-o", output)
+    assert status == 1  # of the broken one
+    assert sorted(path.name for path in folder.iterdir()) == ["[0]-2.png", "[0].png", "[1].png", "[2].png"]
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    scored = [row for row in rows if row["error"] is None]
+    labels = MetaQAPConfig().distortion_labels
+    assert all(row["distortion"] in labels and 1 / 25 <= row["distortion_probability"] <= 1 for row in scored)
+    assert all("quality_map" not in row for row in rows)
+    # The same photograph gives the same picture but for its name; another one does not.
+    pictures = {path.name: np.asarray(Image.open(path).convert("L")) for path in folder.iterdir()}
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[0]-2.png"][:60]).max() == 0
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[2].png"][:60]).max() > 50
+
+
+def test_a_folder_for_explanations_that_cannot_be_made_is_one_sentence_and_status_2(metaqap, photos, checkpoint):
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "--explain", photos / "[0].png" / "x")
+    assert status == 2
+    assert "Cannot write to" in err
