@@ -75,7 +75,11 @@ def launch_options() -> dict[str, Any]:
     """What `launch` needs to know of the app's looks and limits. No font, script or style comes from elsewhere."""
     fonts = [Font("system-ui"), Font("-apple-system"), Font("Segoe UI"), Font("Roboto"), Font("sans-serif")]
     theme = gr.themes.Soft(
-        primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg", font=fonts,
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=fonts,
         font_mono=[Font("ui-monospace"), Font("Consolas"), Font("monospace")],
     )
     return {
@@ -195,8 +199,7 @@ class Demo:
         _, distorted, records = self.assessor.distort(photo, distortion, int(level))
         entry = DISTORTIONS[distortion]
         curve: dict[str, Any] = {
-            name: [getattr(record, name) for record in records]
-            for name in ("quality", "quality_low", "quality_high")
+            name: [getattr(record, name) for record in records] for name in ("quality", "quality_low", "quality_high")
         }
         return distorted, curve | {"parameters": list(entry.levels), "unit": entry.unit}
 
@@ -214,7 +217,9 @@ class Demo:
         curve = figures.level_curve(records, int(level), name=figures.humanize(distortion), parameter=parameter)
         return (photograph.pixels, distorted), curve
 
-    def batch(self, files: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple[list[dict[str, Any]], str]:
+    def batch(
+        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
+    ) -> tuple[list[dict[str, Any]], str]:
         """Score up to 200 photographs.
 
         Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error and
@@ -346,7 +351,12 @@ def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
     )
     download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download")
     run.click(
-        demo.show_batch, files, [summary, table, download], api_visibility="private", show_progress_on=summary, **options
+        demo.show_batch,
+        files,
+        [summary, table, download],
+        api_visibility="private",
+        show_progress_on=summary,
+        **options,
     )
     rows, file = gr.JSON(visible=False, label="scores"), gr.File(visible=False, label="CSV")
     _endpoint(demo.batch, [files], [rows, file], options)
@@ -375,9 +385,7 @@ def _sample_photographs(folder: Path | None) -> list[str]:
     return sorted(str(path) for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _endpoint(
-    function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]
-) -> None:
+def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]) -> None:
     """Let programs call a function, named as in Python and described by its docstring."""
 
     @wraps(function)
