@@ -317,10 +317,10 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         if any(other != labels[0] for other in labels):
             raise ValueError("The models have different `distortion_labels` and cannot share one output.")
         config = MetaQAPConfig.from_dict(models[0].config.to_dict())
-        config.distortion_labels = list(labels[0]) if labels else []  # type: ignore[arg-type]
+        config.distortion_labels = list(labels[0]) if labels else []
         config.base_learners = [
-            deepcopy(model.config.base_learners[0])
-            | {"distortion_head": model.base_learners[0].distortion_head is not None}  # type: ignore[index]
+            deepcopy(model.config.base_learners[0])  # type: ignore[index]
+            | {"distortion_head": model.base_learners[0].distortion_head is not None}
             for model, _ in kept
         ]
         config.interval_radius = None

@@ -12,7 +12,6 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss  # noqa: E402
-from modeling_metaqap import training as training_module  # noqa: E402
 from modeling_metaqap.training import (  # noqa: E402
     EndlessSampler,
     EpochSampler,
@@ -30,6 +29,7 @@ from modeling_metaqap.training import (  # noqa: E402
     pooled_features,
     random_crop,
 )
+from modeling_metaqap.training import learner as learner_module  # noqa: E402
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_a_missing_recipe_is_refused(tmp_path):
 
 
 def test_all_committed_recipes_can_be_read():
-    recipes = sorted(Path(training_module.__file__).parents[1].glob("scripts/recipes/*.yaml"))
+    recipes = sorted(Path(__file__).parents[1].glob("scripts/recipes/*.yaml"))
     assert recipes
     for path in recipes:
         assert Recipe.load(path).model_config().base_learners[0]["backbone"]
@@ -257,7 +257,7 @@ def test_whole_images_come_as_the_image_processor_makes_them():
 
 @pytest.fixture
 def no_imagenet(monkeypatch):
-    monkeypatch.setattr(training_module, "load_imagenet_weights", lambda backbone, name: None)
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", lambda backbone, name: None)
 
 
 def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
@@ -272,7 +272,7 @@ def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
         assert name == "test_resnet"
         torch.nn.init.constant_(backbone.conv1[0].weight, 7)
 
-    monkeypatch.setattr(training_module, "load_imagenet_weights", fill)
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", fill)
     model = new_base_learner(Recipe(backbone="test_resnet"))
     assert (model.base_learners[0].backbone.conv1[0].weight == 7).all()
 
@@ -320,7 +320,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
     def unreachable(backbone, name):
         raise OSError("The ImageNet weights could not be downloaded.")
 
-    monkeypatch.setattr(training_module, "load_imagenet_weights", unreachable)
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", unreachable)
     with pytest.raises(RecipeError, match="could not be downloaded"):
         new_base_learner(Recipe(backbone="test_resnet"))
 
