@@ -14,10 +14,11 @@ its steps adds a few distorted images, so that the learner still names distortio
 
 The same script runs, without changes, on one CPU, several CPU processes, one GPU, several GPUs and several machines,
 in full or mixed precision: `accelerate launch` (or `accelerate config`) decides. The batch size of the recipe is the
-global one, and the loss is a statistic of the global batch in each of these settings.
+global one, and the loss is a statistic of the global batch in each of these settings. Where a batch does not fit in
+memory, `--gradient_accumulation_steps` computes the same step in parts, at the price of a second forward pass.
 
-The run folder holds recipe.yaml, metrics.jsonl, states/ to resume from, and the models best/ (by SROCC on the
-validation split) and last/, with `refit_head` also refitted/.
+The run folder holds recipe.yaml, versions.json, metrics.jsonl, curves.png, states/ to resume from, and the models
+best/ (by SROCC on the validation split) and last/, with `refit_head` also refitted/.
 A run that was stopped goes on with `--resume_from_checkpoint latest`, and one that has not begun begins with it.
 """
 
@@ -26,6 +27,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -71,7 +74,12 @@ class Position:
     """Where a run stands; saved and restored with the rest of its state."""
 
     def __init__(self) -> None:
-        self.epoch, self.step_in_epoch, self.step, self.best_srocc = 0, 0, 0, -1.0
+        self.epoch, self.step_in_epoch, self.step = 0, 0, 0
+        self.best_srocc, self.best_epoch = -1.0, 0
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether there was no better epoch among the last `patience` ones."""
+        return patience is not None and self.epoch - self.best_epoch >= patience
 
     def state_dict(self) -> dict:
         return dict(vars(self))
@@ -104,6 +112,60 @@ def quality_loss(accelerator: Accelerator, logits: Tensor, labels: Tensor, recip
 def distortion_loss(accelerator: Accelerator, logits: Tensor, distortions: Tensor) -> Tensor:
     """This process's part of the mean cross-entropy over the global batch."""
     return F.cross_entropy(logits.float(), distortions, reduction="sum") / (len(logits) * accelerator.num_processes)
+
+
+def forward_backward(
+    accelerator: Accelerator,
+    model: MetaQAPModel,
+    recipe: Recipe,
+    pixels: Tensor,
+    labels: Tensor,
+    distortions: Tensor | None,
+    *,
+    parts: int = 1,
+) -> Tensor:
+    """Compute the loss and its gradients for this process's images; return the loss of the global batch.
+
+    The first images have a quality label and the last ones a distortion; in pretraining all have both.
+
+    A loss that is a statistic of the batch is no sum over parts of it. With several `parts` the outputs of all are
+    computed first, without a graph; then each part is run again and takes its share of the loss's gradient with
+    respect to the outputs (Gao, Zhang, Han and Callan, "Scaling deep contrastive learning batch size under memory
+    limited setup", RepL4NLP 2021).
+    """
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        with accelerator.autocast():
+            output = model(pixel_values=images.to(memory_format=torch.channels_last).float() / 255)
+        named = output.distortion_logits
+        return (output.logits,) if named is None else (output.logits, named)
+
+    chunks = pixels.chunk(parts)
+    if len(chunks) == 1:
+        outputs = forward(pixels)
+    else:
+        with torch.no_grad():
+            outputs = tuple(torch.cat(tensors) for tensors in zip(*map(forward, chunks), strict=True))
+        outputs = tuple(tensor.requires_grad_() for tensor in outputs)
+    loss = quality_loss(accelerator, outputs[0][: len(labels)], labels, recipe)
+    total = loss.detach()
+    if distortions is not None:
+        part = distortion_loss(accelerator, outputs[1][-len(distortions) :], distortions)
+        loss = loss + recipe.distortion_loss_weight * part
+        total = total + recipe.distortion_loss_weight * accelerator.reduce(part.detach(), "sum")
+    if not torch.isfinite(total):
+        return total
+    if len(chunks) == 1:
+        accelerator.backward(loss * accelerator.num_processes)
+        return total
+    gradients = torch.autograd.grad(loss * accelerator.num_processes, outputs)
+    shares = zip(*(gradient.split([len(chunk) for chunk in chunks]) for gradient in gradients), strict=True)
+    for number, (chunk, share) in enumerate(zip(chunks, shares, strict=True), start=1):
+        # Processes exchange gradients once, with the last part.
+        with nullcontext() if number == len(chunks) else accelerator.no_sync(model):
+            pairs = zip(forward(chunk), share, strict=True)
+            accelerator.backward(sum((output * gradient).sum() for output, gradient in pairs))
+    return total
 
 
 @torch.inference_mode()
@@ -191,7 +253,9 @@ def load_data(
 
 
 def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.cpu)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, cpu=args.cpu, log_with=args.with_tracking, project_dir=args.output_dir
+    )
     set_seed(recipe.seed)
     run = RunFolder(args.output_dir)
     state = run.state_to_resume(args.resume_from_checkpoint)
@@ -248,6 +312,13 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         if state is None:
             run.forget_after(-1)
     accelerator.wait_for_everyone()
+    if args.with_tracking:
+        settings = {name: str(value) for name, value in asdict(recipe).items()}
+        accelerator.init_trackers("metaqap", config=settings)
+
+    def log(*, step: int, **values: Any) -> None:
+        run.log(step=step, **values)
+        accelerator.log({name: value for name, value in values.items() if name != "refit_head"}, step=step)
 
     def fit_head(model: MetaQAPModel, loader: DataLoader, doing: str) -> dict[str, float]:
         with console.status(doing), accelerator.autocast():
@@ -261,7 +332,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         loader = accelerator.prepare(DataLoader(head, batch_size=recipe.batch_size, **workers))
         fitted = fit_head(model, loader, "Starting the head from ridge regression ...")
         if accelerator.is_main_process:
-            run.log(step=0, **fitted)
+            log(step=0, **fitted)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
     steps_per_epoch = len(crops) // recipe.batch_size
     total_steps = recipe.epochs * steps_per_epoch
@@ -289,7 +360,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     with progress:
         task = progress.add_task("train", total=total_steps, completed=position.step, epoch=position.epoch, loss="-")
         losses, started = [], time.perf_counter()
-        while position.epoch < recipe.epochs:
+        while position.epoch < recipe.epochs and not position.is_over(recipe.patience):
             model.train()
             freeze_batch_norm(model)
             sampler.set_epoch(position.epoch, skip=position.step_in_epoch * recipe.batch_size)
@@ -304,23 +375,13 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                     synthetic_batch = local(synthetic_batch)
                     pixels = torch.cat([pixels, synthetic_batch["pixel_values"]])
                     distortions = synthetic_batch["distortion"]
-                pixels = pixels.to(memory_format=torch.channels_last).float() / 255
-                with accelerator.autocast():
-                    output = model(pixel_values=pixels)
-                # The first images have a quality label and the last ones a distortion; in pretraining all have both.
-                loss = quality_loss(accelerator, output.logits[: len(labels)], labels, recipe)
-                total = loss.detach()
-                if distortions is not None:
-                    named = output.distortion_logits[-len(distortions) :]
-                    part = recipe.distortion_loss_weight * distortion_loss(accelerator, named, distortions)
-                    loss = loss + part
-                    total = total + accelerator.reduce(part.detach(), "sum")
-                if not torch.isfinite(total):
+                parts = args.gradient_accumulation_steps
+                loss = forward_backward(accelerator, model, recipe, pixels, labels, distortions, parts=parts)
+                if not torch.isfinite(loss):
                     raise RecipeError(
                         f"The loss is not finite at step {position.step}: training diverged. Lower `learning_rate` "
                         "and resume or start again."
                     )
-                accelerator.backward(loss * accelerator.num_processes)
                 accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -328,11 +389,11 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 average.update_parameters(accelerator.unwrap_model(model))
                 position.step += 1
                 position.step_in_epoch += 1
-                losses.append(total.item())
+                losses.append(loss.item())
                 progress.update(task, advance=1, epoch=position.epoch, loss=f"{losses[-1]:.4f}")
                 if position.step % args.logging_steps == 0 and accelerator.is_main_process:
                     rate = len(losses) * recipe.batch_size / (time.perf_counter() - started)
-                    run.log(
+                    log(
                         step=position.step,
                         epoch=position.epoch,
                         loss=sum(losses) / len(losses),
@@ -348,9 +409,10 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
             position.epoch += 1
             position.step_in_epoch = 0
             improved = figures["validation_srocc"] > position.best_srocc
-            position.best_srocc = max(position.best_srocc, figures["validation_srocc"])
+            if improved:
+                position.best_srocc, position.best_epoch = figures["validation_srocc"], position.epoch
             if accelerator.is_main_process:
-                run.log(step=position.step, epoch=position.epoch, **figures)
+                log(step=position.step, epoch=position.epoch, **figures)
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
                 console.print(f"epoch {position.epoch}: {shown}")
                 for name in ["last", "best"] if improved else ["last"]:
@@ -365,11 +427,12 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         fitted = fit_head(final, whole(training_split), "Fitting the head on whole images ...")
         figures = validation_figures(accelerator, final, validation_loader, distorted_loader)
         if accelerator.is_main_process:
-            run.log(step=position.step, refit_head=True, **fitted, **figures)
+            log(step=position.step, refit_head=True, **fitted, **figures)
             console.print("refitted head: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
             save_model(final, run.path / "refitted")
 
     if accelerator.is_main_process:
+        run.plot_curves()
         print(json.dumps({"output_dir": str(run.path), "best_validation_srocc": position.best_srocc}))
     accelerator.end_training()
 
@@ -389,10 +452,18 @@ def main() -> None:
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default=None)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
+    parser.add_argument(
+        "--gradient_accumulation_steps", type=int, default=1, help="compute each step in so many parts to save memory"
+    )
+    parser.add_argument(
+        "--with_tracking", choices=["tensorboard", "trackio"], help="also log to this, on this machine"
+    )
     parser.add_argument("--logging_steps", type=int, default=20)
     parser.add_argument("--checkpointing_steps", type=int, default=100, help="0: only at the end of each epoch")
     parser.add_argument("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
     args = parser.parse_args()
+    if args.gradient_accumulation_steps < 1:
+        parser.error("--gradient_accumulation_steps must be at least 1")
     transformers_logging.disable_progress_bar()
     try:
         recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs)

@@ -1,15 +1,19 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_loader import load_script
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
+
+from accelerate import Accelerator  # noqa: E402
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss  # noqa: E402
 from modeling_metaqap.training import (  # noqa: E402
@@ -90,6 +94,7 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: 1.5", "`epochs` in .* must be a whole number, got 1.5"),
         ("backbone: a\nepochs: 0", "`epochs` must be at least 1"),
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
+        ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
         ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),
         ("backbone: a\nstage: finetuning", "`stage` must be one of pretrain, finetune, got 'finetuning'"),
         ("backbone: a\nloss_surrogate: hard_rank", "`loss_surrogate` must be one of softmax, soft_rank"),
@@ -536,7 +541,50 @@ def test_metrics_of_steps_that_are_done_again_are_forgotten(run):
     assert rows[-1]["loss"] == 0.5
 
 
-# The loss of several processes
+def test_curves_are_drawn_from_what_was_logged(run):
+    run.plot_curves()  # of nothing
+    empty = (run.path / "curves.png").read_bytes()
+    for step in (10, 20):
+        run.log(step=step, epoch=0, loss=1 / step)
+    run.log(step=20, epoch=1, validation_plcc=0.5, validation_srocc=0.4)
+    run.plot_curves()
+    drawn = Image.open(run.path / "curves.png")
+    assert drawn.size == (1200, 480)
+    assert (run.path / "curves.png").read_bytes() != empty
+
+
+def test_a_run_says_with_which_versions_it_was_made(run):
+    assert json.loads((run.path / "versions.json").read_text())["torch"] == version("torch")
+
+
+def test_training_is_over_when_the_last_epochs_were_no_better():
+    position = load_script("train").Position()
+    position.epoch, position.best_epoch = 5, 3
+    assert [position.is_over(patience) for patience in (None, 1, 2, 3)] == [False, True, True, False]
+
+
+# One step, in parts or on several processes
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("synthetic", [0, 3])
+def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts, synthetic, make_model):
+    train = load_script("train")
+    recipe = Recipe(backbone="x", synthetic_batch_size=synthetic, loss_surrogate="soft_rank")
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (5 + synthetic, 3, 32, 32), dtype=torch.uint8)
+    labels, distortions = torch.rand(5), torch.tensor([3, 1, 24]) if synthetic else None
+    found = []
+    for count in (1, parts):
+        model = make_model("test_resnet", distortion_labels=None if synthetic else [])
+        loss = train.forward_backward(Accelerator(cpu=True), model, recipe, pixels, labels, distortions, parts=count)
+        found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (whole, expected), (in_parts, gradients) = found
+    torch.testing.assert_close(in_parts, whole)
+    assert any(gradient.abs().max() > 0 for gradient in expected.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
+
 
 TWO_PROCESSES = """
 import json, sys

@@ -27,6 +27,7 @@ class Recipe:
         dataset: name of a data set of `iqa_datasets`, for fine-tuning.
         train_split, validation_split: names of its splits; the test split is refused.
         epochs: passes over the training split; 0 only fits the head.
+        patience: stop after so many epochs without a better SROCC on the validation split; null goes on to the end.
         batch_size: images in one optimiser step, over all processes.
         synthetic_batch_size: distorted images that each step of fine-tuning adds, over all processes, so that the
             distortion head stays fit; 0 trains a learner without one. Pretraining has nothing but distorted images.
@@ -52,6 +53,7 @@ class Recipe:
     train_split: str = "train"
     validation_split: str = "validation"
     epochs: int = 4
+    patience: int | None = None
     batch_size: int = 16
     synthetic_batch_size: int = 0
     crop_size: int = 256
@@ -78,6 +80,8 @@ class Recipe:
             raise RecipeError(f"`loss_surrogate` must be one of {', '.join(SURROGATES)}, got {self.loss_surrogate!r}.")
         if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
+        if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
+            raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
         for name in ("batch_size", "crop_size"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")

@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
+from ..evaluation import software_versions
 from .recipe import Recipe, RecipeError
 
 
@@ -35,25 +38,51 @@ class RunFolder:
                 "--output_dir."
             )
         self.states.mkdir(parents=True, exist_ok=True)
+        (self.path / "versions.json").write_text(json.dumps(software_versions(), indent=2) + "\n")
         recipe.save(recipe_file)
 
     def log(self, **values: Any) -> None:
         with self.metrics_file.open("a") as file:
             file.write(json.dumps(values) + "\n")
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What was logged, without a row that a kill cut off."""
+        rows = []
+        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def plot_curves(self) -> None:
+        """Draw the loss over the steps and the figures on the validation split over the epochs to curves.png."""
+        training = [row for row in self.rows() if "loss" in row]
+        validation = [row for row in self.rows() if "epoch" in row and "validation_srocc" in row]
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([row["step"] for row in training], [row["loss"] for row in training], color="#4a5568", linewidth=1)
+        left.set(xlabel="step", ylabel="training loss")
+        names = [name for name in validation[0] if name.startswith("validation_")] if validation else []
+        for name in names:
+            values = [row[name] for row in validation]
+            label = (
+                name.removeprefix("validation_").replace("_", " ").replace("plcc", "PLCC").replace("srocc", "SROCC")
+            )
+            right.plot([row["epoch"] for row in validation], values, marker="o", markersize=4, label=label)
+        right.set(xlabel="epoch", ylabel="on the validation split")
+        right.xaxis.get_major_locator().set_params(integer=True)
+        if names:
+            right.legend(frameon=False)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25)
+        figure.savefig(self.path / "curves.png", dpi=120)
+
     def forget_after(self, step: int) -> None:
         """Drop logged rows of steps that a resumed run will do again."""
-        if not self.metrics_file.exists():
-            return
-        rows = []
-        for line in self.metrics_file.read_text().splitlines():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError:  # cut off by a kill
-                continue
-            if row.get("step", 0) <= step:
-                rows.append(line)
-        self.metrics_file.write_text("".join(f"{row}\n" for row in rows))
+        rows = [row for row in self.rows() if row.get("step", 0) <= step]
+        self.metrics_file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     def state_to_resume(self, wanted: str | None) -> Path | None:
         """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
