@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor
 
 from . import DEFAULT_CHECKPOINT
+from .engines import Engine, ScoringError, TorchEngine, load_engine
 from .image_processing_metaqap import to_rgb
+from .modeling_metaqap import MetaQAPModel
 
 #: File name endings that a folder is searched for.
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
 )
-
-
-class ScoringError(ValueError):
-    """A path, device or checkpoint that cannot be used; the message says what to change."""
 
 
 @dataclass(kw_only=True)
@@ -86,8 +84,14 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 
 @dataclass
-class _Prepared:
-    """One decoded image on its way through the model."""
+class Prepared:
+    """One decoded image on its way through the engine.
+
+    Attributes:
+        record: without a score yet, or with the reason why there will be none.
+        crops: `(N, 3, H, W)` RGB bytes; None if the image could not be read.
+        outputs: of the engine, crop by crop.
+    """
 
     record: ScoreRecord
     crops: np.ndarray | None = None
@@ -103,13 +107,14 @@ class Scorer:
 
     Args:
         checkpoint: folder or Hub id; default the ensemble that ships with the package.
-        device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one.
-        dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        engine: `"torch"`, or `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime.
+        device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
 
     Raises:
-        ScoringError: for a checkpoint, device or dtype that cannot be used.
+        ScoringError: for a checkpoint, engine, device or dtype that cannot be used.
 
     Example:
 
@@ -125,6 +130,7 @@ class Scorer:
         self,
         checkpoint: str | Path = DEFAULT_CHECKPOINT,
         *,
+        engine: str = Engine.torch,
         device: str | None = None,
         dtype: str = "float32",
         batch_size: int = 8,
@@ -132,25 +138,30 @@ class Scorer:
     ):
         if batch_size < 1:
             raise ScoringError(f"The batch size must be at least 1, got {batch_size}.")
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise ScoringError(f"The dtype must be float32, bfloat16 or float16, got {dtype}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self.device = _resolve_device(device)
+        self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
         try:
-            self.model = AutoModel.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         except (OSError, ValueError) as error:
-            raise ScoringError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
-        if self.model.config.model_type != "metaqap":
-            raise ScoringError(f"{checkpoint} is a {self.model.config.model_type} model, not a MetaQAP checkpoint.")
-        self.model = self.model.eval().to(self.device, memory_format=torch.channels_last)
+            raise ScoringError(f"{checkpoint} has no image processor: {str(error).splitlines()[0]}") from error
+
+    @property
+    def model(self) -> MetaQAPModel:
+        """The PyTorch model.
+
+        Raises:
+            ScoringError: with another engine.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise ScoringError("Only the PyTorch engine has the model itself.")
+        return self.engine.model
 
     def score(self, images: Iterable[str | Path | Image.Image]) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`."""
-        waiting: deque[Future[_Prepared]] = deque()
-        pending: deque[_Prepared] = deque()
-        todo: list[tuple[_Prepared, int]] = []
+        waiting: deque[Future[Prepared]] = deque()
+        pending: deque[Prepared] = deque()
+        todo: list[tuple[Prepared, int]] = []
         source = iter(images)
         with ThreadPoolExecutor(self.num_workers) as pool:
             exhausted = False
@@ -158,7 +169,7 @@ class Scorer:
                 # A few images ahead keep the model busy; more would only fill the memory.
                 while not exhausted and len(waiting) < 2 * self.num_workers:
                     try:
-                        waiting.append(pool.submit(self._prepare, next(source)))
+                        waiting.append(pool.submit(self.prepare, next(source)))
                     except StopIteration:
                         exhausted = True
                 if waiting:
@@ -172,33 +183,25 @@ class Scorer:
                 while pending and pending[0].is_complete:
                     yield self._finish(pending.popleft())
 
-    def _prepare(self, image: str | Path | Image.Image) -> _Prepared:
+    def prepare(self, image: str | Path | Image.Image) -> Prepared:
+        """Decodes one image and cuts it into crops."""
         record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
         try:
             rgb = _read(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             record.error = _explain(error)
-            return _Prepared(record)
+            return Prepared(record)
         record.width, record.height = rgb.size
-        # Bytes travel between threads; the division by 255 waits until the batch is on the device.
+        # Bytes travel between threads; the engine divides by 255.
         inputs = self.image_processor(rgb, do_rescale=False, return_tensors="np")
-        return _Prepared(record, crops=inputs["pixel_values"][0])
+        return Prepared(record, crops=inputs["pixel_values"][0])
 
-    @torch.inference_mode()
-    def _run(self, batch: Sequence[tuple[_Prepared, int]]) -> None:
-        crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
-        pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
-        outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255)
-        names = [
-            name
-            for name in ("logits", "base_scores", "interval", "distortion_logits")
-            if outputs.get(name) is not None
-        ]
-        values = {name: outputs[name].float().cpu() for name in names}
+    def _run(self, batch: Sequence[tuple[Prepared, int]]) -> None:
+        values = self.engine(np.stack([prepared.crops[index] for prepared, index in batch]))  # type: ignore[index]
         for row, (prepared, _) in enumerate(batch):
             prepared.outputs.append({name: value[row] for name, value in values.items()})
 
-    def _finish(self, prepared: _Prepared) -> ScoreRecord:
+    def _finish(self, prepared: Prepared) -> ScoreRecord:
         record = prepared.record
         if prepared.crops is None:
             return record
@@ -213,7 +216,7 @@ class Scorer:
             record.quality_low, record.quality_high = means["interval"].tolist()
         if "distortion_logits" in means:
             probabilities = means["distortion_logits"].softmax(dim=0)
-            record.distortion = self.model.config.distortion_labels[int(probabilities.argmax())]
+            record.distortion = self.engine.config.distortion_labels[int(probabilities.argmax())]
             record.distortion_probability = probabilities.max().item()
         return record
 
@@ -236,19 +239,6 @@ def _explain(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def _resolve_device(device: str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.zeros(1, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ScoringError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return resolved
-
-
 def describe(model: Any) -> dict[str, Any]:
     """What a checkpoint is made of and was measured at: learners, meta-learner weights, parameters, training."""
     weights = model.meta_learner.weight.tolist()
@@ -269,4 +259,4 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["IMAGE_SUFFIXES", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
+__all__ = ["IMAGE_SUFFIXES", "Prepared", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
