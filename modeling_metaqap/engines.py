@@ -98,11 +98,10 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         # As many threads as PyTorch has, which `OMP_NUM_THREADS` and the process's share of the cores decide.
         options.intra_op_num_threads = torch.get_num_threads()
+        providers = _execution_providers(device, onnxruntime.get_available_providers())
         try:
-            self.session = onnxruntime.InferenceSession(
-                file, options, providers=_execution_providers(device, onnxruntime.get_available_providers())
-            )
-        except onnxruntime.capi.onnxruntime_pybind11_state.OnnxRuntimeException as error:
+            self.session = onnxruntime.InferenceSession(file, options, providers=providers)
+        except Exception as error:  # each kind of failure has its class, and they have no base of their own
             raise ScoringError(f"onnxruntime cannot read {file}: {str(error).splitlines()[0]}") from error
         made_of = self.session.get_modelmeta().custom_metadata_map.get("weights_sha256")
         if (present := weights_sha256(checkpoint)) is not None and present != made_of:

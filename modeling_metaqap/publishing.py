@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import CommitInfo, HfApi
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from .engines import ONNX_FILES, OnnxEngine
@@ -194,20 +195,34 @@ def publish(
     try:
         # None leaves it to the organisation's default; the Hub's own is public.
         api.create_repo(repo_id, private=private or None, exist_ok=True)
-        return api.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message=message, delete_patterns=list(REPLACED)
-        )
+        return api.create_commit(repo_id, _operations(api, Path(folder), repo_id), commit_message=message)
     except Exception as error:  # huggingface_hub raises a dozen kinds, from connections to malformed answers
-        status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response else None
+        cause: BaseException = error
+        while not isinstance(cause, HfHubHTTPError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        status = cause.response.status_code if isinstance(cause, HfHubHTTPError) else None
         if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
             raise PublishingError(
                 f"The Hub does not let you write to {repo_id}; log in with `hf auth login` and a token that may write."
             ) from error
-        reason = f"the Hub answered {status}" if status else str(error).partition("\n")[0] or type(error).__name__
+        reason = f"the Hub answered {status}" if status else str(cause).partition("\n")[0] or type(cause).__name__
         raise PublishingError(
             f"The upload to {repo_id} did not finish: {reason.rstrip('.')}. Files appear with the final commit only, "
             "all at once; repeat the same command to try again."
         ) from error
+
+
+def _operations(api: HfApi, folder: Path, repo_id: str) -> list[CommitOperationAdd | CommitOperationDelete]:
+    # Not `upload_folder`: where hf_xet is installed, it may spread a folder over several commits.
+    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    stale = [
+        name
+        for name in api.list_repo_files(repo_id)
+        if name not in files and any(fnmatch(name, pattern) for pattern in REPLACED)
+    ]
+    return [CommitOperationDelete(name) for name in stale] + [
+        CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in files.items()
+    ]
 
 
 __all__ = ["CHECKPOINT_FILES", "REPLACED", "PublishingError", "Trial", "assemble", "publish", "try_out"]
