@@ -91,7 +91,6 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         cost=cost,
         citations=list(dict.fromkeys(_citation(dataset) for dataset in (fit["dataset"], *_datasets(own)))),
     )
-    card.validate_front_matter()
     files = {"README.md": str(card).rstrip("\n") + "\n"}
     for dataset in _datasets(own):
         entries = [entry for row in own if row["dataset"] == dataset for entry in _eval_entries(row)]
