@@ -92,9 +92,10 @@ class OnnxEngine:
             raise ScoringError(f"The ONNX engine has the number format of its file; leave out the dtype {dtype}.")
         self.config = AutoConfig.from_pretrained(checkpoint)
         export = _export_command(checkpoint, name)
-        file = cached_file(str(checkpoint), ONNX_FILES[name], _raise_exceptions_for_missing_entries=False)
-        if file is None:
-            raise ScoringError(f"{checkpoint} holds no {ONNX_FILES[name]}; make it with `{export}`.")
+        try:
+            file = cached_file(str(checkpoint), ONNX_FILES[name])
+        except OSError as error:
+            raise ScoringError(f"{checkpoint} holds no {ONNX_FILES[name]}; make it with `{export}`.") from error
         options = onnxruntime.SessionOptions()
         # As many threads as PyTorch has, which `OMP_NUM_THREADS` and the process's share of the cores decide.
         options.intra_op_num_threads = torch.get_num_threads()

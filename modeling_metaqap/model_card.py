@@ -20,6 +20,8 @@ _ENGINES = {
     "onnx-int8": "ONNX Runtime, int8",
 }
 
+_SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
+
 
 class ModelCardError(ValueError):
     """A checkpoint and results that do not belong together; the message says what to run."""
@@ -59,6 +61,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     published = _read(sources / "published.json")
     cost = _cost(sources / "cost.json", weights)
     trained_on = IQA_DATASETS[fit["dataset"]]
+    trained_split = (config["training_summary"] or {}).get("trained_on", fit["dataset"])
     fitted_on = f"{trained_on.title} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
         _front_matter(name, own, trained_on=fit["dataset"]),
@@ -75,11 +78,14 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         distortions=len(config["distortion_labels"]),
         fitted_on=fitted_on,
         shortest_edge=processor["size"]["shortest_edge"],
-        trained_on=_describe(config["training_summary"], fit),
+        trained_on=trained_split.replace(fit["dataset"], trained_on.title),
+        training_set=fit["dataset"],
         training_title=trained_on.title,
+        training_summary=trained_on.summary,
         training_homepage=trained_on.homepage,
         training_licence=trained_on.license,
-        stages=_stages(config, fitted_on),
+        pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
+        surrogate=_SURROGATES[config["loss_surrogate"]],
         confidence=f"{own[0]['confidence']:.0%}".replace("%", " %"),
         cross=any(row["dataset"] != fit["dataset"] for row in own),
         results=[
@@ -87,6 +93,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             | {figure: _with_interval(row[figure]) for figure in FIGURES}
             for row in own
         ],
+        published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,
         citations=list(dict.fromkeys(_citation(dataset) for dataset in (fit["dataset"], *_datasets(own)))),
@@ -180,23 +187,6 @@ def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any
     ]
 
 
-def _stages(config: dict[str, Any], fitted_on: str) -> list[str]:
-    surrogate = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
-    summary = config["training_summary"] or {}
-    stages = [
-        f"Each base learner started from {summary.get('pretrained_on', 'ImageNet weights')} and was fine-tuned on "
-        f"{summary.get('trained_on', 'opinion scores')} with the quality-aware loss (squared error plus "
-        f"{surrogate[config['loss_surrogate']]}). The recipes in `scripts/recipes/` have every setting."
-    ]
-    if len(config["base_learners"]) > 1:
-        stages.append(
-            f"A stepwise linear regression on scores of {fitted_on}, fused them; no learner saw these images."
-        )
-    if config["interval_radius"] is not None:
-        stages.append("The interval was calibrated on the same images.")
-    return stages
-
-
 def _comparison(
     row: dict[str, Any], name: str, others: list[dict[str, Any]], published: dict[str, Any]
 ) -> dict[str, Any]:
@@ -210,8 +200,8 @@ def _comparison(
         for method, result in measured
     ]
     rows += [
-        {"method": result["method"], "source": f"[{published['source']}]({published['url']})"}
-        | {figure: f"{result[figure]:.3f}" for figure in ("plcc", "srocc")}
+        {"method": result["method"], "source": published["source"]}
+        | {figure: result[figure] for figure in ("plcc", "srocc")}
         for result in _published_for(row, published)
     ]
     return {"title": _title(row["dataset"]), "split": row["split"], "rows": rows}
@@ -238,12 +228,6 @@ def _cost(path: Path, weights: str) -> dict[str, Any] | None:
             if engine != "torch"
         ],
     }
-
-
-def _describe(summary: dict[str, Any] | None, fit: dict[str, Any]) -> str:
-    title = IQA_DATASETS[fit["dataset"]].title
-    trained_on = (summary or {}).get("trained_on", fit["dataset"])
-    return f"{trained_on.replace(fit['dataset'], title)} images: {IQA_DATASETS[fit['dataset']].summary.rstrip('.')}"
 
 
 def _correlations(figures: dict[str, Any]) -> dict[str, str]:

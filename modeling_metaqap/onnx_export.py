@@ -48,10 +48,12 @@ class Export:
     Attributes:
         folder: Checkpoint folder that holds the files; `Scorer(folder, engine="onnx")` uses them.
         agreement: For each engine, how its file agrees with PyTorch.
+        records: The records that this was judged by, PyTorch's among them.
     """
 
     folder: Path
     agreement: dict[Engine, Agreement]
+    records: dict[Engine, list[ScoreRecord]]
 
 
 def export_onnx(
@@ -107,9 +109,9 @@ def export_onnx(
             programs[Engine.onnx_int8] = _quantized(exported.program, inputs, crops)
         judged = judged[1::2]
 
-    expected = list(reference.score(judged))
-    _make(folder)
+    records = {Engine.torch: list(reference.score(judged))}
     agreement = {}
+    _make(folder)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         reference.model.config.save_pretrained(temporary)
         reference.image_processor.save_pretrained(temporary)
@@ -119,7 +121,8 @@ def export_onnx(
             file = Path(temporary) / ONNX_FILES[engine]
             file.parent.mkdir(exist_ok=True)
             onnx_ir.save(program, file)
-            agreement[engine] = compare(expected, list(Scorer(temporary, engine=engine).score(judged)))
+            records[engine] = list(Scorer(temporary, engine=engine).score(judged))
+            agreement[engine] = compare(records[Engine.torch], records[engine])
         largest = agreement[Engine.onnx].largest
         if largest > TOLERANCE:
             raise ScoringError(
@@ -131,7 +134,7 @@ def export_onnx(
             if file.is_file() and (file.suffix == ".onnx" or not target.exists()):
                 target.parent.mkdir(exist_ok=True)
                 os.replace(file, target)
-    return Export(folder, agreement)
+    return Export(folder, agreement, records)
 
 
 def compare(expected: Sequence[ScoreRecord], found: Sequence[ScoreRecord]) -> Agreement:

@@ -18,13 +18,13 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.engines import ONNX_FILES, Engine
-from modeling_metaqap.evaluation import predict, software_versions
+from modeling_metaqap.engines import ONNX_FILES
+from modeling_metaqap.evaluation import software_versions
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
 from modeling_metaqap.metrics import evaluate_scores
 from modeling_metaqap.onnx_export import export_onnx
 from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.scoring import Scorer, ScoringError
+from modeling_metaqap.scoring import ScoringError
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -36,14 +36,14 @@ def run(args: argparse.Namespace) -> None:
     dataset = dataset.select(range(min(args.limit, len(dataset))))
     export = export_onnx(args.checkpoint, args.output, photographs=list(dataset["image"]), int8=args.int8)
     judged = dataset.select(range(1, len(dataset), 2)) if args.int8 else dataset
-    engines = {}
-    for engine in (Engine.torch, *export.agreement):
-        scorer = Scorer(args.checkpoint if engine is Engine.torch else export.folder, engine=engine, device="cpu")
-        figures = evaluate_scores(predict(scorer, judged), judged["quality"], n_bootstrap=0)
-        engines[str(engine)] = {name: figures[name]["value"] for name in FIGURES}
+    engines: dict[str, dict[str, float]] = {}
+    for engine, records in export.records.items():
+        figures = evaluate_scores([record.quality for record in records], judged["quality"], n_bootstrap=0)
+        row = {name: figures[name]["value"] for name in FIGURES}
         if engine in export.agreement:
-            engines[str(engine)] |= {"megabytes": (export.folder / ONNX_FILES[engine]).stat().st_size / 1e6}
-            engines[str(engine)] |= asdict(export.agreement[engine])
+            row["megabytes"] = (export.folder / ONNX_FILES[engine]).stat().st_size / 1e6
+            row |= asdict(export.agreement[engine])
+        engines[str(engine)] = row
     table = Table(title=f"{len(judged)} images of {args.dataset} {args.split}", title_justify="left")
     for heading in ("engine", *FIGURES, "largest difference", "mean difference", "MB"):
         table.add_column(heading, justify="left" if heading == "engine" else "right")
