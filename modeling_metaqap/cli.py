@@ -20,8 +20,10 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from . import DEFAULT_CHECKPOINT, __version__
+from .engines import ONNX_FILES, Engine
 from .explanation import explanation_picture
 from .image_processing_metaqap import to_rgb
+from .onnx_export import export_onnx
 from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -80,6 +82,9 @@ def score(
         Path | None, typer.Option("--output", "-o", help="Also write the results here: .csv, .jsonl or .parquet.")
     ] = None,
     checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the model; onnx and onnx-int8 need `metaqap export` first.")
+    ] = Engine.torch,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.float32,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
@@ -99,7 +104,7 @@ def score(
     if not images:
         raise ScoringError("There are no images to score: standard input is empty.")
     with _writer(output) as write:
-        scorer = Scorer(checkpoint, device=device, dtype=dtype.value, batch_size=batch_size)
+        scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype.value, batch_size=batch_size)
         explanations = None if explain is None else _Explanations(explain, scorer)
         records = []
         scored = scorer.score(images, quality_map=explanations is not None)
@@ -196,6 +201,31 @@ def serve(
     except ImportError as error:
         raise ScoringError(f'The demo needs {error.name}; install it with `pip install "metaqap[space]"`.') from error
     serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+
+
+@app.command()
+def export(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write; default the checkpoint's own.")
+    ] = None,
+    photos: Annotated[
+        list[str] | None, typer.Option(help="Images or folders to compare with PyTorch on; can be repeated.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write an int8 file, calibrated on the photos.")] = False,
+) -> None:
+    """Write the checkpoint as ONNX for `metaqap score --engine onnx`, and say how far it is from PyTorch."""
+    result = export_onnx(checkpoint, output, photographs=find_images(photos or []), int8=int8)
+    table = Table(title=f"Exported to {result.folder}", title_justify="left")
+    table.add_column("file")
+    for heading in ("MB", "images compared", "largest difference", "mean difference"):
+        table.add_column(heading, justify="right")
+    for engine, agreement in result.agreement.items():
+        size = (result.folder / ONNX_FILES[engine]).stat().st_size / 1e6
+        differences = (f"{agreement.largest:.1e}", f"{agreement.mean:.1e}")
+        table.add_row(ONNX_FILES[engine], f"{size:.1f}", str(agreement.n), *differences)
+    console.print(table)
+    errors.print("Differences are in units of quality, to PyTorch in float32.", highlight=False)
 
 
 class _Explanations:
