@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 from safetensors.torch import load_file
 from script_loader import load_script
@@ -68,8 +69,9 @@ def train(folder, tmp_path_factory):
     ):
         recipe = recipes / f"{output.name}.yaml"
         recipe.write_text(f"{RECIPE}{change}")
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", processes, "--num_machines", 1]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", script]
+        settings = {1: "one_cpu", 2: "two_cpu_processes"}[processes]
+        launch = ["-m", "accelerate.commands.launch", "--config_file"]
+        launch += [ROOT / "scripts" / "recipes" / "accelerate" / f"{settings}.yaml", script]
         launch += ["--stage", stage, "--recipe", recipe, "--data_dir", data, "--cache_dir", cache]
         return run(*launch, "--output_dir", output, "--num_workers", 0, "--logging_steps", 1, *options)
 
@@ -104,6 +106,14 @@ def pretrained(train, distorted, tmp_path_factory):
 
 def synthetic(distorted):
     return ["--distorted_dir", distorted / "train", "--distorted_validation_dir", distorted / "validation"]
+
+
+def test_all_settings_for_accelerate_can_be_read():
+    files = sorted((ROOT / "scripts" / "recipes" / "accelerate").glob("*.yaml"))
+    assert len(files) == 5
+    for file in files:
+        settings = load_config_from_file(str(file))
+        assert settings.num_processes >= settings.num_machines >= 1, file
 
 
 @pytest.fixture(scope="module")
