@@ -107,6 +107,8 @@ class Scorer:
         dtype: `"float32"`, `"bfloat16"` or `"float16"`.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
+        pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
+            scores do not differ in the last bit either when images are shared out among processes.
 
     Raises:
         ScoringError: for a checkpoint, device or dtype that cannot be used.
@@ -129,6 +131,7 @@ class Scorer:
         dtype: str = "float32",
         batch_size: int = 8,
         num_workers: int = 4,
+        pad_batches: bool = False,
     ):
         if batch_size < 1:
             raise ScoringError(f"The batch size must be at least 1, got {batch_size}.")
@@ -136,6 +139,7 @@ class Scorer:
             raise ScoringError(f"The dtype must be float32, bfloat16 or float16, got {dtype}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.pad_batches = pad_batches
         self.device = _resolve_device(device)
         try:
             self.model = AutoModel.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
@@ -175,9 +179,9 @@ class Scorer:
     def _prepare(self, image: str | Path | Image.Image) -> _Prepared:
         record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
         try:
-            rgb = _read(image)
+            rgb = read_rgb(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            record.error = _explain(error)
+            record.error = explain(error)
             return _Prepared(record)
         record.width, record.height = rgb.size
         # Bytes travel between threads; the division by 255 waits until the batch is on the device.
@@ -187,6 +191,9 @@ class Scorer:
     @torch.inference_mode()
     def _run(self, batch: Sequence[tuple[_Prepared, int]]) -> None:
         crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
+        if self.pad_batches:
+            missing = self.batch_size - len(crops)
+            crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
         pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
         outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255)
         names = [
@@ -218,7 +225,8 @@ class Scorer:
         return record
 
 
-def _read(image: str | Path | Image.Image) -> Image.Image:
+def read_rgb(image: str | Path | Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB, upright (see `to_rgb`)."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     with warnings.catch_warnings():
@@ -228,7 +236,8 @@ def _read(image: str | Path | Image.Image) -> Image.Image:
             return to_rgb(opened)
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
+    """Why an image could not be read, in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
@@ -269,4 +278,13 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["IMAGE_SUFFIXES", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ScoreRecord",
+    "Scorer",
+    "ScoringError",
+    "describe",
+    "explain",
+    "find_images",
+    "read_rgb",
+]
