@@ -271,27 +271,34 @@ class FolderOptions:
 
 
 def evaluate_folder(
-    scorer: Scorer, folder: Path, options: FolderOptions, *, label: str, seed: int = 0, n_bootstrap: int = 1000
+    folder: Path,
+    options: FolderOptions,
+    *,
+    checkpoint: str,
+    device: str | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
 ) -> Measurement:
     """Measures a checkpoint on all the images of a user's own folder.
 
     Raises:
         EvaluationError: An image has no score, or there are fewer than two.
         IQADatasetError: The CSV file or an image is missing, damaged or not understood.
+        ScoringError: The checkpoint or device cannot be used.
     """
     chosen: dict[str, Any] = {"mos_range": options.mos_range, "higher_is_better": options.higher_is_better}
     if options.csv is not None:
         # As everywhere in a shell, relative to the working directory; inside of the folder as well, for convenience.
         chosen["labels"] = str(options.csv.absolute() if options.csv.is_file() else options.csv)
-    chosen |= {
-        name: value
-        for name, value in (("image_column", options.image_column), ("mos_column", options.mos_column))
-        if value
-    }
+    columns = {"image_column": options.image_column, "mos_column": options.mos_column}
+    chosen |= {name: column for name, column in columns.items() if column is not None}
     with tempfile.TemporaryDirectory() as cache:
         dataset = load_iqa_dataset("folder", split="all", data_dir=folder, cache_dir=cache, **chosen)
+        scorer = open_scorer(checkpoint, device=device, batch_size=batch_size)
+        [label] = short_names([checkpoint])
+        provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
         part = _Split(source=folder.resolve().name, name="all", number=0, dataset=dataset)
-        provenance = {"checkpoint": label, **_provenance(label, scorer)}
         return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,73 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     return "".join(f"| {line} |\n" for line in escaped)
 
 
+# A user's own folder.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disagreement:
+    """An image of which model and raters think differently.
+
+    Args:
+        prediction: Predicted quality.
+        fitted: The same on the scale of the opinions, by the logistic fit.
+        quality: Opinion score as quality.
+    """
+
+    image_id: str
+    prediction: float
+    fitted: float
+    quality: float
+
+    @property
+    def residual(self) -> float:
+        """Above 0 where the raters liked it better than the model."""
+        return self.quality - self.fitted
+
+
+def worst_disagreements(measurement: Measurement, number: int) -> list[Disagreement]:
+    """The images with the largest residuals after the logistic fit, in either direction, the worst first."""
+    fitted, residuals = fitted_and_residuals(measurement)
+    return [
+        Disagreement(
+            image_id=measurement.image_ids[row],
+            prediction=float(measurement.predictions[row]),
+            fitted=float(fitted[row]),
+            quality=float(measurement.qualities[row]),
+        )
+        for row in np.argsort(-np.abs(residuals), kind="stable")[:number]
+    ]
+
+
+def write_folder_report(measurement: Measurement, disagreements: Sequence[Disagreement], output: Path) -> None:
+    """Writes results.json, predictions.csv, scatter.png, residuals.png and report.md, which shows all of it."""
+    row = measurement.row
+    write_results(output / "results.json", [row])
+    write_predictions(output / "predictions.csv", measurement)
+    plot_scatter(measurement, output / "scatter.png")
+    plot_residuals(measurement, output / "residuals.png")
+    cells = [
+        [
+            one.image_id,
+            *(f"{value:.3f}" for value in (one.prediction, one.fitted, one.quality)),
+            f"{one.residual:+.3f}",
+        ]
+        for one in disagreements
+    ]
+    sections = [
+        f"# {title(row)} on {row['dataset']}\n",
+        f"{row['n']:,} images; 95 % bootstrap intervals over images, seed {row['seed']}. Opinion scores were brought "
+        "to quality in [0, 1], higher better.\n",
+        results_table([row]),
+        "![Predicted quality and opinion scores](scatter.png)\n",
+        "![Residuals of the logistic fit](residuals.png)\n",
+    ]
+    if cells:
+        headings = ["image", "predicted", "fitted", "rated", "rated less fitted"]
+        sections += ["## Worst disagreements\n", markdown_table(headings, cells)]
+    (output / "report.md").write_text("\n".join(sections), encoding="utf-8")
+
+
 # Plots.
 
 
@@ -262,6 +330,7 @@ def _describe(axes: Axes, measurement: Measurement) -> None:
 
 
 __all__ = [
+    "Disagreement",
     "file_stem",
     "fitted_and_residuals",
     "format_figure",
@@ -275,6 +344,8 @@ __all__ = [
     "results_table",
     "srocc_matrix",
     "title",
+    "worst_disagreements",
+    "write_folder_report",
     "write_predictions",
     "write_results",
 ]
