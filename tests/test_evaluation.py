@@ -16,7 +16,7 @@ from PIL import Image
 from script_loader import load_script
 
 sys.path.insert(0, str(Path(__file__).parent / "iqa_datasets"))
-from iqa_fixtures import LAYOUTS, write_biq2021  # noqa: E402
+from iqa_fixtures import write_biq2021, write_koniq10k  # noqa: E402
 
 from modeling_metaqap.evaluation import (
     DataSource,
@@ -83,7 +83,7 @@ def evaluate_all(tmp_path):
 def test_every_checkpoint_is_measured_on_every_data_set_and_split(
     evaluate_all, rated, checkpoint, work, tmp_path, make_model
 ):
-    LAYOUTS["koniq10k"](tmp_path / "koniq")
+    write_koniq10k(tmp_path / "koniq")
     prepare_parquet(
         "koniq10k", tmp_path / "parquet", data_dir=tmp_path / "koniq", cache_dir=tmp_path, allow_partial=True
     )
