@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -22,9 +21,8 @@ from transformers.utils import logging as transformers_logging
 from . import DEFAULT_CHECKPOINT, __version__
 from .engines import ONNX_FILES, Engine
 from .explanation import explanation_picture
-from .image_processing_metaqap import to_rgb
 from .onnx_export import export_onnx
-from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images
+from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images, read_rgb
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -143,8 +141,7 @@ def distort(
     if grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
         raise ScoringError(f"The picture {grid} must end in .png, .jpg or .webp.")
     try:
-        with Image.open(photo) as opened:
-            picture = distortion_grid(to_rgb(opened), seed=seed, cell=cell)
+        picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
     except (OSError, ValueError) as error:
         raise ScoringError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
     try:
@@ -152,6 +149,80 @@ def distort(
     except OSError as error:
         raise ScoringError(f"Cannot write {grid}: {(error.strerror or str(error)).lower()}.") from error
     errors.print(f"Wrote {grid}, {picture.width} x {picture.height} pixels.", highlight=False)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder with your rated images.")],
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", help="A row for each image, with its name and opinion score; default the folder's one."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the images' names.")] = None,
+    mos_column: Annotated[str | None, typer.Option(help="Column with the opinion scores.")] = None,
+    mos_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest score that a rater could give.")
+    ] = (0.0, 1.0),
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Lower scores are better ones, as with DMOS.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and the plots.")] = Path(
+        "metaqap-evaluation"
+    ),
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst disagreements to list.")] = 10,
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Measure how well scores agree with your own ratings: figures, plots and the worst disagreements.
+
+    The folder gets a results.json, a report.md, every prediction as CSV, a scatter and a residual plot.
+    """
+    try:
+        import datasets
+
+        from .evaluation import EvaluationError, FolderOptions, evaluate_folder
+        from .iqa_datasets import IQADatasetError
+        from .reporting import HEADINGS, format_figure, worst_disagreements, write_folder_report
+    except ImportError as error:
+        raise ScoringError(f"This needs the train extra ({error}): pip install 'metaqap[train]'.") from error
+    datasets.disable_progress_bars()
+    options = FolderOptions(
+        csv=csv_file,
+        image_column=image_column,
+        mos_column=mos_column,
+        mos_range=mos_range,
+        higher_is_better=not lower_is_better,
+    )
+    try:
+        with errors.status(f"Scoring the images of {folder} ..."):
+            measurement = evaluate_folder(
+                folder, options, checkpoint=checkpoint, device=device, batch_size=batch_size, seed=seed
+            )
+        disagreements = worst_disagreements(measurement, worst)
+        write_folder_report(measurement, disagreements, output)
+    except (EvaluationError, IQADatasetError) as error:
+        raise ScoringError(str(error)) from error
+    except OSError as error:
+        raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
+
+    table = Table(title=f"{folder}: {measurement.row['n']} images", title_justify="left")
+    table.add_column("")
+    table.add_column("value [95 % interval]", justify="right")
+    for name, heading in HEADINGS.items():
+        table.add_row(heading, Text(format_figure(measurement.row[name])))
+    console.print(table)
+    if disagreements:
+        table = Table(title="Worst disagreements, after the logistic fit", title_justify="left")
+        table.add_column("image", overflow="fold")
+        for heading in ("predicted", "fitted", "rated", "rated less fitted"):
+            table.add_column(heading, justify="right")
+        for one in disagreements:
+            values = (one.prediction, one.fitted, one.quality)
+            table.add_row(Text(one.image_id), *(f"{value:.3f}" for value in values), f"{one.residual:+.3f}")
+        console.print(table)
+    errors.print(f"Wrote the report and the plots to {output}.", highlight=False, markup=False)
 
 
 @app.command()

@@ -141,6 +141,8 @@ class Scorer:
         max_pixels: images of more are refused before they are decoded. Pillow itself refuses what has more than twice
             its `Image.MAX_IMAGE_PIXELS`.
         max_crops: images that need more crops, long and narrow ones, are refused too.
+        pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
+            scores do not differ in the last bit either when images are shared out among processes.
 
     Raises:
         ScoringError: for a checkpoint, engine, device or dtype that cannot be used.
@@ -166,11 +168,13 @@ class Scorer:
         num_workers: int = 4,
         max_pixels: int | None = None,
         max_crops: int | None = None,
+        pad_batches: bool = False,
     ):
         if batch_size < 1:
             raise ScoringError(f"The batch size must be at least 1, got {batch_size}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.pad_batches = pad_batches
         self.max_pixels = max_pixels
         self.max_crops = max_crops
         self._one_large_image_at_a_time = threading.Lock()
@@ -282,6 +286,9 @@ class Scorer:
 
     def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
         crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
+        if self.pad_batches:
+            missing = self.batch_size - len(crops)
+            crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
         values = self.engine(crops, quality_map=quality_map)
         for row, (prepared, _) in enumerate(batch):
             prepared.outputs.append({name: value[row] for name, value in values.items()})
@@ -312,6 +319,17 @@ class Scorer:
             )
             record.quality_map = whole.numpy()
         return record
+
+
+def read_rgb(image: str | Path | Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB, upright (see `to_rgb`)."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    with warnings.catch_warnings():
+        # Pillow warns of large photographs long before it refuses decompression bombs.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(image) as opened:
+            return to_rgb(opened)
 
 
 def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -388,4 +406,5 @@ __all__ = [
     "describe",
     "explain_error",
     "find_images",
+    "read_rgb",
 ]

@@ -214,3 +214,59 @@ def test_a_folder_for_explanations_that_cannot_be_made_is_one_sentence_and_statu
     status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "--explain", photos / "[0].png" / "x")
     assert status == 2
     assert "Cannot write to" in err
+
+
+@pytest.fixture
+def ratings(photos):
+    (photos.parent / "ratings.csv").write_text(
+        "file_name,mos\n" + "".join(f"[{index}].png,{rating}\n" for index, rating in enumerate((1.5, 4.5, 3)))
+    )
+    return photos.parent / "ratings.csv"
+
+
+def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, checkpoint, tmp_path):
+    pytest.importorskip("datasets", reason="needs the train extra")
+    output = tmp_path / "report"
+    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output", output, "--worst", 2]
+    status, out, err = metaqap("evaluate", photos, "--csv", ratings, *options)
+    assert status == 0, err
+    names = {path.name for path in output.iterdir()}
+    assert names == {"results.json", "report.md", "predictions.csv", "scatter.png", "residuals.png"}
+    [row] = json.loads((output / "results.json").read_text())["results"]
+    assert (row["n"], row["checkpoint"], row["split"]) == (3, "tiny", "all")
+    assert f"{row['srocc']['value']:.3f}" in out
+    with (output / "predictions.csv").open(newline="") as file:
+        qualities = {line["image_id"]: float(line["quality"]) for line in csv.DictReader(file)}
+    assert qualities == {"[0].png": 0.125, "[1].png": 0.875, "[2].png": 0.5}
+    # The two worst disagreements, in both places.
+    report = (output / "report.md").read_text()
+    assert sum(f"[{index}].png" in out for index in range(3)) == 2
+    assert sum(f"[{index}].png" in report for index in range(3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone"], "gone does not exist"),
+        (["photos"], "must hold one CSV file (found: none)"),
+        (["photos", "--csv", "gone.csv"], "gone.csv does not exist"),
+        (["photos", "--csv", "ratings.csv"], "say with mos_range which scores"),
+        (["photos", "--csv", "ratings.csv", "--mos-range", "5", "1"], "lowest and the highest score"),
+        (["photos", "--csv", "ratings.csv", "--mos-column", "stars"], "no column 'stars'"),
+        (["photos", "--csv", "one.csv"], "At least two images"),
+        (["photos", "--csv", "absent.csv"], "[9].png"),
+        (["photos", "--csv", "ratings.csv", "--mos-range", "1", "5", "--output", "ratings.csv"], "Cannot write"),
+    ],
+)
+def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
+    metaqap, ratings, checkpoint, monkeypatch, arguments, message
+):
+    pytest.importorskip("datasets", reason="needs the train extra")
+    monkeypatch.chdir(ratings.parent)
+    ratings.with_name("one.csv").write_text("file_name,mos\n[0].png,0.5\n")
+    ratings.with_name("absent.csv").write_text("file_name,mos\n[0].png,0.5\n[9].png,0.5\n")
+    status, out, err = metaqap("evaluate", *arguments, "--checkpoint", checkpoint)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""

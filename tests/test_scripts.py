@@ -294,7 +294,7 @@ def test_a_finished_run_is_not_overwritten(train, trained):
 def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     data = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache"]
     models = [trained / name for name in ("last", "refitted")]
-    checkpoint, results = tmp_path / "ensemble", tmp_path / "results.json"
+    checkpoint, output = tmp_path / "ensemble", tmp_path / "evaluation"
     fused = run(
         ROOT / "scripts" / "fit_meta_learner.py", "--models", *models, "--names", "one", "two", *data,
         "--split", "train+validation", "--output", checkpoint,
@@ -309,9 +309,9 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
         fit["figures"][name]["rmse"]["value"] for name in ("one", "two", "plain mean")
     )
 
-    evaluated = run(ROOT / "scripts" / "evaluate.py", "--checkpoint", checkpoint, *data, "--output", results)
+    evaluated = run(ROOT / "scripts" / "evaluate.py", "--checkpoint", checkpoint, *data, "--output", output)
     assert evaluated.returncode == 0, evaluated.stderr
-    [result] = json.loads(results.read_text())["results"]
+    [result] = json.loads((output / "results.json").read_text())["results"]
     assert (result["dataset"], result["split"], result["n"]) == ("folder", "test", 8)
     assert -1 <= result["srocc"]["low"] <= result["srocc"]["value"] <= result["srocc"]["high"] <= 1
 
