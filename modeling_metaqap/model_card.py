@@ -13,6 +13,9 @@ from .release import weights_sha256
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
 
+#: Baselines by their names in the results; they may be missing there.
+_BASELINES = {"brisque": "BRISQUE", "niqe": "NIQE", "piqe": "PIQE"}
+
 _ENGINES = {
     "torch": "PyTorch, float32",
     "torch-bfloat16": "PyTorch, bfloat16",
@@ -86,7 +89,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         training_licence=trained_on.license,
         pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
         surrogate=_SURROGATES[config["loss_surrogate"]],
-        confidence=f"{own[0]['confidence']:.0%}".replace("%", " %"),
+        confidence=_percent(own[0].get("confidence", 0.95)),
+        medians=any("median_of" in row for row in own),
         cross=any(row["dataset"] != fit["dataset"] for row in own),
         results=[
             {"title": _title(row["dataset"]), "split": row["split"], "n": _thousands(row["n"])}
@@ -96,7 +100,11 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,
-        citations=list(dict.fromkeys(_citation(dataset) for dataset in (fit["dataset"], *_datasets(own)))),
+        citations=[
+            IQA_DATASETS[dataset].citation
+            for dataset in dict.fromkeys([fit["dataset"], *_datasets(own)])
+            if dataset in IQA_DATASETS
+        ],
     )
     files = {"README.md": str(card).rstrip("\n") + "\n"}
     for dataset in _datasets(own):
@@ -136,6 +144,7 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> M
         )
         for row in own
         for figure, label in FIGURES.items()
+        if row[figure]["value"] is not None
     ]
     return ModelCardData(
         language="en",
@@ -159,20 +168,17 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> M
 
 
 def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
-    return [
-        EvalResultEntry(
-            dataset_id=row["dataset"],
-            task_id=figure,
-            value=_rounded(row[figure]["value"]),
-            notes=f"{row['split']} split, n {row['n']}"
-            + (
-                f", {row['confidence']:.0%} bootstrap interval {_interval(row[figure])}"
-                if "low" in row[figure]
-                else ""
-            ),
-        )
-        for figure in FIGURES
-    ]
+    about = f"{row['split']} split, n {row['n']}"
+    entries = []
+    for figure in FIGURES:
+        if (value := row[figure]["value"]) is not None:
+            notes = about
+            if "low" in row[figure]:
+                notes += f", {_percent(row['confidence'])} bootstrap interval {_interval(row[figure])}"
+            entries.append(
+                EvalResultEntry(dataset_id=row["dataset"], task_id=figure, value=_rounded(value), notes=notes)
+            )
+    return entries
 
 
 def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,7 +198,9 @@ def _comparison(
 ) -> dict[str, Any]:
     measured = [(f"**{name}**", row)]
     measured += [
-        (other["checkpoint"], other) for other in others if _place(other) == _place(row) and other["n"] == row["n"]
+        (_BASELINES.get(other["checkpoint"], other["checkpoint"]), other)
+        for other in others
+        if _place(other) == _place(row) and other["n"] == row["n"]
     ]
     rows = [
         {"method": method, "source": "measured here"}
@@ -234,12 +242,24 @@ def _correlations(figures: dict[str, Any]) -> dict[str, str]:
     return {name: f"{figures[name]['value']:.3f}" for name in ("plcc", "srocc")}
 
 
-def _with_interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f}" + (f" {_interval(figure)}" if "low" in figure else "")
+def _with_interval(figure: dict[str, float | None]) -> str:
+    """A figure as `scripts/evaluate.py` writes it: with its interval, or its range over several splits."""
+    value = figure["value"]
+    if value is None:
+        return ""
+    if "low" in figure:
+        return f"{value:.3f} {_interval(figure)}"
+    if "min" in figure:
+        return f"{value:.3f} ({figure['min']:.3f} to {figure['max']:.3f})"
+    return f"{value:.3f}"
 
 
-def _interval(figure: dict[str, float]) -> str:
+def _interval(figure: dict[str, float | None]) -> str:
     return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}".replace("%", " %")
 
 
 def _rounded(value: float) -> float:
@@ -259,11 +279,7 @@ def _datasets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _title(dataset: str) -> str:
-    return IQA_DATASETS[dataset].title
-
-
-def _citation(dataset: str) -> str:
-    return IQA_DATASETS[dataset].citation
+    return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
 
 
 __all__ = ["FIGURES", "ModelCardError", "card_files", "write_card"]

@@ -169,6 +169,24 @@ def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
     assert len(table(text, "\n## Results\n")) == 1
 
 
+def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(sources):
+    def add(data):
+        [own] = data["results"]
+        medians = {name: {"value": 0.5, "min": 0.4, "max": 0.6} for name in ("plcc", "srocc", "krocc", "rmse")}
+        split = {"dataset": "livec", "split": "test_0 to test_9", "median_of": 10, "n": 232, "confidence": None}
+        undefined = {"rmse": {"value": None, "low": None, "high": None}}
+        data["results"] += [own | medians | split, own | undefined | {"checkpoint": "brisque", "weights_sha256": "b"}]
+
+    change(sources / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, sources)
+    [_, row] = table(files["README.md"], "\n## Results\n")
+    assert row[1:] == ["test_0 to test_9", "232", *["0.500 (0.400 to 0.600)"] * 4]
+    assert "median over several splits" in files["README.md"]
+    assert [row[0] for row in table(files["README.md"], "\n### Beside")][:2] == ["**metaqap-lite**", "BRISQUE"]
+    notes = [entry["notes"] for entry in yaml.safe_load(files[".eval_results/livec.yaml"])]
+    assert notes == ["test_0 to test_9 split, n 232"] * 4
+
+
 def test_a_second_data_set_gets_its_row_its_file_and_its_citation(sources):
     def add(data):
         data["results"].append(data["results"][0] | {"dataset": "koniq10k", "n": 2015})
