@@ -36,7 +36,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     Args:
         checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
         sources: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
-            others) and, if it was measured, `cost.json` (by `scripts/benchmark.py`).
+            others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
+            `onnx.json` (by `scripts/export_onnx.py`).
         repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
 
     Returns:
@@ -63,6 +64,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     others = [row for row in rows if row not in own and row["checkpoint"] != name]
     published = _read(sources / "published.json")
     cost = _cost(sources / "cost.json", weights)
+    onnx = _onnx(sources / "onnx.json", weights)
     trained_on = IQA_DATASETS[fit["dataset"]]
     trained_split = (config["training_summary"] or {}).get("trained_on", fit["dataset"])
     fitted_on = f"{trained_on.title} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
@@ -100,6 +102,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,
+        onnx=onnx,
         citations=[
             IQA_DATASETS[dataset].citation
             for dataset in dict.fromkeys([fit["dataset"], *_datasets(own)])
@@ -236,6 +239,29 @@ def _cost(path: Path, weights: str) -> dict[str, Any] | None:
             if engine != "torch"
         ],
     }
+
+
+def _onnx(path: Path, weights: str) -> dict[str, Any] | None:
+    if not path.exists() or (measured := _read(path))["weights_sha256"] != weights:
+        return None
+    engines = measured["engines"]
+    int8 = engines.get("onnx-int8")
+    return {
+        "n": measured["n"],
+        "place": f"{_title(measured['dataset'])} {measured['split']}",
+        "largest": f"{engines['onnx']['largest']:.1e}",
+        "correlations": _both(engines["torch"]),
+        "int8": int8
+        and {
+            "largest": f"{int8['largest']:.3f}",
+            "mean": f"{int8['mean']:.3f}",
+            "correlations": _both(int8),
+        },
+    }
+
+
+def _both(figures: dict[str, float]) -> str:
+    return f"{figures['plcc']:.3f} / {figures['srocc']:.3f}"
 
 
 def _correlations(figures: dict[str, Any]) -> dict[str, str]:

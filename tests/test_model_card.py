@@ -128,7 +128,7 @@ def test_figures_of_others_are_as_published_and_named_with_their_source(card, re
 
 
 def test_cost_is_as_measured(card):
-    cost = json.loads((HUB_CARD / "cost.json").read_text())["inference"]
+    cost = json.loads((HUB_CARD / "cost.json").read_text())["inference"]  # made by scripts/benchmark.py
     if cost["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
         assert "Not measured for these weights." in card
         return
@@ -141,6 +141,21 @@ def test_cost_is_as_measured(card):
     ratios = [row[1] for row in engines]
     assert ratios == [f"{row['over_torch']:.2f} x" for name, row in cost["engines"].items() if name != "torch"]
     assert cost["machine"]["cpu"] in card
+
+
+def test_agreement_of_the_onnx_files_is_as_measured(card):
+    measured = json.loads((HUB_CARD / "onnx.json").read_text())
+    if measured["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
+        assert "differ from\nPyTorch's by" not in card
+        return
+    engines = measured["engines"]
+    text = " ".join(card.split("\n## Cost\n")[1].split())
+    assert f"On {measured['n']} images of BIQ2021 {measured['split']}" in text
+    assert f"differ from PyTorch's by {engines['onnx']['largest']:.1e} at most" in text
+    int8, torch = engines["onnx-int8"], engines["torch"]
+    assert f"int8 file by {int8['largest']:.3f} at most and {int8['mean']:.3f} in the mean" in text
+    assert f"{int8['plcc']:.3f} / {int8['srocc']:.3f} for int8" in text
+    assert f"{torch['plcc']:.3f} / {torch['srocc']:.3f} for PyTorch" in text
 
 
 def test_a_changed_result_changes_the_card_everywhere(sources):
@@ -229,6 +244,6 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
         assert f"\n## {heading}\n" in card
     assert "Higher is better" in card and "not stated by the publisher" in card
     assert "arXiv:2506.16601" in card
-    assert not re.search(r"\{\{|\{%|\bNone\b(?! of its images)|\bnan\b", card.split("---", 2)[2]), (
+    assert not re.search(r"\{\{ |\{%|\bNone\b(?! of its images)|\bnan\b", card.split("---", 2)[2]), (
         "a hole in the template"
     )
