@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -19,15 +20,20 @@ from transformers.utils import logging as transformers_logging
 
 from . import DEFAULT_CHECKPOINT, __version__
 from .engines import ONNX_FILES, Engine
+from .explanation import explanation_picture
 from .onnx_export import export_onnx
-from .scoring import Scorer, ScoreRecord, ScoringError, describe, find_images
+from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images, read_rgb
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
-#: What an output file holds: one column for each field of a record, but for the list of single learners' scores.
-COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name != "base_scores"}
+#: What an output file holds: one column for each field of a record that is a single value.
+COLUMNS = {
+    column.name: column.type
+    for column in fields(ScoreRecord)
+    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
+}
 
 
 class Order(StrEnum):
@@ -82,6 +88,10 @@ def score(
     batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="For each image write a picture here: its quality map and the likeliest distortions."),
+    ] = None,
 ) -> None:
     """Score images: quality is higher for better images, and most photographs lie between 0 and 1.
 
@@ -93,9 +103,13 @@ def score(
         raise ScoringError("There are no images to score: standard input is empty.")
     with _writer(output) as write:
         scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype.value, batch_size=batch_size)
+        explanations = None if explain is None else _Explanations(explain, scorer)
         records = []
-        for record in _with_progress(scorer.score(images), total=len(images)):
+        scored = scorer.score(images, quality_map=explanations is not None)
+        for record in _with_progress(scored, total=len(images)):
             records.append(record)
+            if explanations is not None:
+                explanations.write(record)
             if sort is Order.input:
                 # Written at once, so that an interrupted run keeps what it has done.
                 write(record)
@@ -110,6 +124,105 @@ def score(
     if failed:
         errors.print(f"{failed} of {len(records)} images could not be read.", highlight=False)
         raise typer.Exit(1)
+
+
+@app.command()
+def distort(
+    photo: Annotated[Path, typer.Argument(help="A photograph, 32 x 32 pixels or more.")],
+    grid: Annotated[Path, typer.Option(help="The picture to write, such as grid.png.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the distortions' randomness.")] = 0,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Longer side of one cell in pixels.")] = 224,
+) -> None:
+    """Draw the 25 distortions of quality-aware pretraining at their five levels on a photograph."""
+    try:
+        from .distortions.grid import distortion_grid
+    except ImportError as error:
+        raise ScoringError(f"The distortions need {error.name}; install `metaqap[train]`.") from error
+    if grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ScoringError(f"The picture {grid} must end in .png, .jpg or .webp.")
+    try:
+        picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
+    except (OSError, ValueError) as error:
+        raise ScoringError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
+    try:
+        picture.save(grid)
+    except OSError as error:
+        raise ScoringError(f"Cannot write {grid}: {(error.strerror or str(error)).lower()}.") from error
+    errors.print(f"Wrote {grid}, {picture.width} x {picture.height} pixels.", highlight=False)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder with your rated images.")],
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", help="A row for each image, with its name and opinion score; default the folder's one."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the images' names.")] = None,
+    mos_column: Annotated[str | None, typer.Option(help="Column with the opinion scores.")] = None,
+    mos_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest score that a rater could give.")
+    ] = (0.0, 1.0),
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Lower scores are better ones, as with DMOS.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the report and the plots.")] = Path(
+        "metaqap-evaluation"
+    ),
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst disagreements to list.")] = 10,
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+) -> None:
+    """Measure how well scores agree with your own ratings: figures, plots and the worst disagreements.
+
+    The folder gets a results.json, a report.md, every prediction as CSV, a scatter and a residual plot.
+    """
+    try:
+        import datasets
+
+        from .evaluation import EvaluationError, FolderOptions, evaluate_folder
+        from .iqa_datasets import IQADatasetError
+        from .reporting import HEADINGS, format_figure, worst_disagreements, write_folder_report
+    except ImportError as error:
+        raise ScoringError(f"This needs the train extra ({error}): pip install 'metaqap[train]'.") from error
+    datasets.disable_progress_bars()
+    options = FolderOptions(
+        csv=csv_file,
+        image_column=image_column,
+        mos_column=mos_column,
+        mos_range=mos_range,
+        higher_is_better=not lower_is_better,
+    )
+    try:
+        with errors.status(f"Scoring the images of {folder} ..."):
+            measurement = evaluate_folder(
+                folder, options, checkpoint=checkpoint, device=device, batch_size=batch_size, seed=seed
+            )
+        disagreements = worst_disagreements(measurement, worst)
+        write_folder_report(measurement, disagreements, output)
+    except (EvaluationError, IQADatasetError) as error:
+        raise ScoringError(str(error)) from error
+    except OSError as error:
+        raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
+
+    table = Table(title=f"{folder}: {measurement.row['n']} images", title_justify="left")
+    table.add_column("")
+    table.add_column("value [95 % interval]", justify="right")
+    for name, heading in HEADINGS.items():
+        table.add_row(heading, Text(format_figure(measurement.row[name])))
+    console.print(table)
+    if disagreements:
+        table = Table(title="Worst disagreements, after the logistic fit", title_justify="left")
+        table.add_column("image", overflow="fold")
+        for heading in ("predicted", "fitted", "rated", "rated less fitted"):
+            table.add_column(heading, justify="right")
+        for one in disagreements:
+            values = (one.prediction, one.fitted, one.quality)
+            table.add_row(Text(one.image_id), *(f"{value:.3f}" for value in values), f"{one.residual:+.3f}")
+        console.print(table)
+    errors.print(f"Wrote the report and the plots to {output}.", highlight=False, markup=False)
 
 
 @app.command()
@@ -143,6 +256,25 @@ def info(
 
 
 @app.command()
+def serve(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default this machine only.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default the first free one from 7860.")] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests that are computed at once; others wait.")] = 2,
+    examples: Annotated[
+        Path | None, typer.Option(help="Folder of photographs to offer as examples.", show_default=False)
+    ] = None,
+) -> None:
+    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API."""
+    try:
+        from .demo import serve as serve_demo
+    except ImportError as error:
+        raise ScoringError(f'The demo needs {error.name}; install it with `pip install "metaqap[space]"`.') from error
+    serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+
+
+@app.command()
 def export(
     checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
     output: Annotated[
@@ -165,6 +297,34 @@ def export(
         table.add_row(ONNX_FILES[engine], f"{size:.1f}", str(agreement.n), *differences)
     console.print(table)
     errors.print("Differences are in units of quality, to PyTorch in float32.", highlight=False)
+
+
+class _Explanations:
+    """A folder with one picture for each scored image, under the image's own name."""
+
+    def __init__(self, folder: Path, scorer: Scorer):
+        self.folder, self.scorer = folder, scorer
+        self.names: Counter[str] = Counter()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScoringError(f"Cannot write to {folder}: {(error.strerror or str(error)).lower()}.") from error
+
+    def write(self, record: ScoreRecord) -> None:
+        if record.error is not None:
+            return
+        photograph = self.scorer.read(record.path).pixels
+        picture = explanation_picture(photograph, record, self.scorer.model.config.distortion_labels or [])
+        record.quality_map = None  # it is drawn, and thousands of them would fill the memory
+        stem = Path(record.path).stem
+        self.names[stem] += 1
+        name = f"{stem}.png" if self.names[stem] == 1 else f"{stem}-{self.names[stem]}.png"
+        try:
+            picture.save(self.folder / name)
+        except OSError as error:
+            raise ScoringError(
+                f"Cannot write {self.folder / name}: {(error.strerror or str(error)).lower()}."
+            ) from error
 
 
 def _flat(value: Any) -> str:

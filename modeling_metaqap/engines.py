@@ -39,8 +39,14 @@ class CropEngine(Protocol):
 
     config: Any
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> dict[str, torch.Tensor]:
-        """`(B, 3, H, W)` RGB crops -> those of `OUTPUTS` that the checkpoint has, `(B, ...)` in float32 on the CPU."""
+    def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
+        """`(B, 3, H, W)` RGB crops -> those of `OUTPUTS` that the checkpoint has, `(B, ...)` in float32 on the CPU.
+
+        With `quality_map` also the `quality_map`, `(B, h, w)`.
+
+        Raises:
+            ScoringError: if this engine cannot give the map.
+        """
 
 
 class TorchEngine:
@@ -59,10 +65,11 @@ class TorchEngine:
         self.model.eval().to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+    def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
         pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
-        outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255)
-        return {name: outputs[name].float().cpu() for name in OUTPUTS if outputs.get(name) is not None}
+        outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255, output_quality_map=quality_map)
+        names = (*OUTPUTS, "quality_map")
+        return {name: outputs[name].float().cpu() for name in names if outputs.get(name) is not None}
 
 
 class OnnxEngine:
@@ -109,7 +116,9 @@ class OnnxEngine:
             raise ScoringError(f"{file} was exported from other weights than {checkpoint} has; repeat `{export}`.")
         self.output_names = [output.name for output in self.session.get_outputs()]
 
-    def __call__(self, crops: npt.NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+    def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
+        if quality_map:
+            raise ScoringError("The quality map needs the PyTorch engine; leave out --engine.")
         pixel_values = crops[:, None].astype(np.float32) / np.float32(255)
         crop_weights = np.ones(pixel_values.shape[:2], dtype=np.float32)
         values = self.session.run(self.output_names, {"pixel_values": pixel_values, "crop_weights": crop_weights})

@@ -1,48 +1,337 @@
-"""Scores of a whole data set and the record of how they were made."""
+"""Figures of checkpoints and baselines on image quality data sets, and the record of how they were made."""
 
 import hashlib
+import math
 import platform
-from collections.abc import Iterable, Iterator
+import statistics
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import numpy.typing as npt
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from PIL import Image
 
+from .baselines import BASELINES, BaselineScorer
+from .iqa_datasets import load_iqa_dataset, split_names
+from .metrics import METRICS, evaluate_scores
 from .release import weights_sha256
 from .scoring import Scorer
 from .version import __version__
 
+AnyScorer = Scorer | BaselineScorer
+
+#: In a checkpoint's path, stands for the number of a seeded split.
+SPLIT_PLACEHOLDER = "{split}"
+
 
 class EvaluationError(ValueError):
-    """A data set that cannot be scored completely; the message names the image."""
+    """Something that cannot be measured as asked; the message says what, and names the image if it is one."""
 
 
-def predict(scorer: Scorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
-    """`(n,)` predicted quality of the images of an IQA data set, in its order.
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """A data set to measure on: its name in `IQA_DATASETS` and where it lies (see [`load_iqa_dataset`])."""
+
+    name: str
+    data_dir: str | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One row of a table of results with what it was computed from.
+
+    Args:
+        row: JSON values: what was measured on what, the figures, and how they were made. Figures that are not defined
+            are None.
+        image_ids: of the n images; of the first split, where the row is the median over several.
+        predictions: (n,) predicted quality, higher is better.
+        qualities: (n,) opinion scores in [0, 1], higher is better.
+    """
+
+    row: dict[str, Any]
+    image_ids: list[str]
+    predictions: npt.NDArray[np.float64]
+    qualities: npt.NDArray[np.float64]
+
+
+def evaluate(
+    checkpoints: Sequence[str],
+    sources: Sequence[DataSource],
+    *,
+    splits: Sequence[str] = ("test",),
+    repeat_splits: int = 1,
+    cache_dir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> Iterator[Measurement]:
+    """Measures every checkpoint on every split of every data set.
+
+    Under `accelerate launch` the images are shared out, and each process yields the same measurements. The figures are
+    computed from all the scores together and are identical for any number of processes.
+
+    Args:
+        checkpoints: Folders or Hub ids of MetaQAP checkpoints, or names of `BASELINES`. With `repeat_splits`,
+            `{split}` in a path stands for the split's number, for checkpoints that were trained on each split.
+        sources: Data sets, each at most once.
+        splits: Such as `"test"`.
+        repeat_splits: Above 1, data sets without an official split are measured on that many of their ten seeded
+            ones, and the figures are the median over these with the lowest and the highest.
+        seed: Seed of the bootstrap.
+        n_bootstrap: Draws of the bootstrap; 0 leaves the intervals out.
 
     Raises:
-        EvaluationError: for an image that cannot be read; a figure without it would be one of another data set.
+        EvaluationError: An image has no score, or the arguments do not fit together.
+        ScoringError: A checkpoint cannot be used.
+        IQADatasetError: A data set's files are missing or damaged.
+        ValueError: There is no such data set or split.
     """
-    return np.array([record.quality for record in _score_all(scorer, dataset)])
+    for what, names in (("checkpoint", checkpoints), ("data set", [source.name for source in sources])):
+        if repeated := [name for name in names if list(names).count(name) > 1]:
+            raise EvaluationError(f"The {what} {repeated[0]} is named twice.")
+    if repeat_splits == 1 and any(SPLIT_PLACEHOLDER in checkpoint for checkpoint in checkpoints):
+        raise EvaluationError(f"{SPLIT_PLACEHOLDER} in a checkpoint's path needs repeated splits.")
+    with PartialState().main_process_first():
+        groups = [
+            group for source in sources for group in _load_splits(source, splits, repeat_splits, cache_dir=cache_dir)
+        ]
+    if repeat_splits > 1 and all(len(group) == 1 for group in groups):
+        raise EvaluationError("Splits are repeated on data sets without an official split only, and none is named.")
+
+    for checkpoint, label in zip(checkpoints, short_names(checkpoints), strict=True):
+        scorer: AnyScorer | None = None
+        for group in groups:
+            # Seeded splits overlap; no image is scored twice by the same weights.
+            known: dict[str, float] = {}
+            parts = []
+            for part in group:
+                if scorer is None or SPLIT_PLACEHOLDER in checkpoint:
+                    path = checkpoint.replace(SPLIT_PLACEHOLDER, str(part.number))
+                    scorer = open_scorer(path, device=device, batch_size=batch_size)
+                    provenance = {"checkpoint": label, **_provenance(path, scorer)}
+                    known.clear()
+                parts.append(_measure(scorer, part, known, provenance, seed=seed, n_bootstrap=n_bootstrap))
+            yield parts[0] if len(parts) == 1 else _median(parts)
 
 
-def predict_base_scores(scorer: Scorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
-    """`(n, K)` scores of the single base learners."""
-    return np.array([record.base_scores for record in _score_all(scorer, dataset)])
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    source: str
+    name: str
+    number: int
+    dataset: datasets.Dataset
 
 
-def _score_all(scorer: Scorer, dataset: datasets.Dataset) -> Iterator[Any]:
-    for row, record in enumerate(scorer.score(_images(dataset))):
-        if record.error is not None:
-            raise EvaluationError(f"The image {dataset[row]['image_id']} cannot be scored: {record.error}.")
-        yield record
+def _load_splits(
+    source: DataSource, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
+) -> list[list[_Split]]:
+    """For each split the numbered ones that it is measured on, or the official one alone."""
+    where: dict[str, Any] = {"data_dir": source.data_dir, "cache_dir": cache_dir}
+    numbered = repeats > 1 and "test_0" in split_names(source.name, **where)
+    return [
+        [
+            _Split(
+                source=source.name,
+                name=name,
+                number=number,
+                dataset=load_iqa_dataset(source.name, split=name, **where),
+            )
+            for number, name in enumerate([f"{split}_{i}" for i in range(repeats)] if numbered else [split])
+        ]
+        for split in splits
+    ]
+
+
+def open_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> AnyScorer:
+    """The scorer of a checkpoint or of a baseline, on this process's device."""
+    if checkpoint in BASELINES:
+        return BaselineScorer(checkpoint)
+    # Batches of one size, so that a process's last one is computed as it is elsewhere.
+    return Scorer(checkpoint, device=device or str(PartialState().device), batch_size=batch_size, pad_batches=True)
+
+
+def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
+    software = software_versions()
+    if isinstance(scorer, BaselineScorer):
+        return {
+            "trained_on": scorer.baseline.trained_on,
+            "weights_sha256": scorer.parameters_sha256,
+            "software": software | scorer.software_versions(),
+        }
+    summary = scorer.model.config.training_summary or {}
+    return {
+        "trained_on": summary.get("trained_on"),
+        "weights_sha256": weights_sha256(checkpoint),
+        "software": software,
+    }
+
+
+def _measure(
+    scorer: AnyScorer,
+    part: _Split,
+    known: dict[str, float],
+    provenance: dict[str, Any],
+    *,
+    seed: int,
+    n_bootstrap: int,
+) -> Measurement:
+    image_ids = part.dataset["image_id"][:]
+    new = [row for row, image_id in enumerate(image_ids) if image_id not in known]
+    scores = predict(scorer, part.dataset.select(new))
+    known |= zip((image_ids[row] for row in new), scores.tolist(), strict=True)
+    predictions = np.array([known[image_id] for image_id in image_ids])
+    qualities = np.array(part.dataset["quality"])
+    row = {
+        **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
+        "dataset": part.source,
+        "split": part.name,
+        "images_sha256": image_list_sha256(part.dataset),
+        **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
+        "software": provenance["software"],
+    }
+    return Measurement(row=row, image_ids=image_ids, predictions=predictions, qualities=qualities)
+
+
+def figures(
+    scorer: AnyScorer,
+    predictions: npt.NDArray[np.float64],
+    qualities: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    n_bootstrap: int,
+) -> dict[str, Any]:
+    """[`evaluate_scores`] as JSON values: None for what is not defined, such as a baseline's RMSE."""
+    if len(qualities) < 2:
+        raise EvaluationError(f"At least two images are needed to measure anything, and there is {len(qualities)}.")
+    measured = evaluate_scores(predictions, qualities, seed=seed, n_bootstrap=n_bootstrap)
+    for name in METRICS:
+        measured[name] = {key: None if math.isnan(value) else value for key, value in measured[name].items()}
+    if isinstance(scorer, BaselineScorer):
+        # Its scores have a unit of their own.
+        measured["rmse"] = dict.fromkeys(measured["rmse"])
+    return measured
+
+
+def _median(parts: Sequence[Measurement]) -> Measurement:
+    """One row for several splits: each figure's median with the lowest and the highest."""
+    rows = [part.row for part in parts]
+    hashes = {row["weights_sha256"] for row in rows}
+    summary = {
+        **{name: rows[0][name] for name in ("checkpoint", "trained_on")},
+        "weights_sha256": hashes.pop() if len(hashes) == 1 else None,
+        "dataset": rows[0]["dataset"],
+        "split": f"{rows[0]['split']} to {rows[-1]['split']}",
+        "median_of": len(rows),
+        "n": statistics.median_low(row["n"] for row in rows),
+    }
+    for name in METRICS:
+        values = [row[name]["value"] for row in rows]
+        defined = None not in values
+        summary[name] = {
+            "value": statistics.median(values) if defined else None,
+            "min": min(values) if defined else None,
+            "max": max(values) if defined else None,
+        }
+    # What is the same for all stands once.
+    software = rows[0]["software"]
+    splits = [{key: value for key, value in row.items() if key != "software"} for row in rows]
+    first = parts[0]
+    return Measurement(
+        row={**summary, "splits": splits, "software": software},
+        image_ids=first.image_ids,
+        predictions=first.predictions,
+        qualities=first.qualities,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """How a user's own CSV file is to be read; see [`Folder`] for the columns' names.
+
+    Args:
+        csv: Label file, by default the only one in the folder.
+        image_column, mos_column: Columns, found by their usual names by default.
+        mos_range: Lowest and highest score that a rater could give.
+        higher_is_better: False for scores of which lower ones are better.
+    """
+
+    csv: Path | None = None
+    image_column: str | None = None
+    mos_column: str | None = None
+    mos_range: tuple[float, float] = (0.0, 1.0)
+    higher_is_better: bool = True
+
+
+def evaluate_folder(
+    folder: Path,
+    options: FolderOptions,
+    *,
+    checkpoint: str,
+    device: str | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> Measurement:
+    """Measures a checkpoint on all the images of a user's own folder.
+
+    Raises:
+        EvaluationError: An image has no score, or there are fewer than two.
+        IQADatasetError: The CSV file or an image is missing, damaged or not understood.
+        ScoringError: The checkpoint or device cannot be used.
+    """
+    chosen: dict[str, Any] = {"mos_range": options.mos_range, "higher_is_better": options.higher_is_better}
+    if options.csv is not None:
+        # As everywhere in a shell, relative to the working directory; inside of the folder as well, for convenience.
+        chosen["labels"] = str(options.csv.absolute() if options.csv.is_file() else options.csv)
+    columns = {"image_column": options.image_column, "mos_column": options.mos_column}
+    chosen |= {name: column for name, column in columns.items() if column is not None}
+    with tempfile.TemporaryDirectory() as cache:
+        dataset = load_iqa_dataset("folder", split="all", data_dir=folder, cache_dir=cache, **chosen)
+        scorer = open_scorer(checkpoint, device=device, batch_size=batch_size)
+        [label] = short_names([checkpoint])
+        provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
+        part = _Split(source=folder.resolve().name, name="all", number=0, dataset=dataset)
+        return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
+
+
+def predict(scorer: AnyScorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
+    """`(n,)` predicted quality of the images of an IQA data set, in its order; on every process of a launch.
+
+    Raises:
+        EvaluationError: for an image that cannot be scored; a figure without it would be one of another data set.
+    """
+    state = PartialState()
+    rows = range(state.process_index, len(dataset), state.num_processes)
+    records = scorer.score(_images(dataset.select(rows)))
+    share = [(row, record.quality, record.error) for row, record in zip(rows, records, strict=True)]
+    scored = sorted(gather_object(share))
+    # Only now, so that no process is left waiting for another that has failed.
+    for row, _, error in scored:
+        if error is not None:
+            raise EvaluationError(f"The image {dataset[row]['image_id']} cannot be scored: {error}.")
+    return np.array([quality for _, quality, _ in scored])
 
 
 def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
     return (row["image"] for row in dataset.select_columns("image"))
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart: `["a/best", "b/best"]` stay as they are."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
 
 
 def image_list_sha256(dataset: datasets.Dataset) -> str:
@@ -57,10 +346,15 @@ def software_versions() -> dict[str, str]:
 
 
 __all__ = [
+    "DataSource",
     "EvaluationError",
+    "FolderOptions",
+    "Measurement",
+    "evaluate",
+    "evaluate_folder",
     "image_list_sha256",
+    "open_scorer",
     "predict",
-    "predict_base_scores",
+    "short_names",
     "software_versions",
-    "weights_sha256",
 ]

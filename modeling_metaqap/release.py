@@ -6,6 +6,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from huggingface_hub import try_to_load_from_cache
+
 from .image_processing_metaqap import MetaQAPImageProcessor
 from .modeling_metaqap import MetaQAPModel
 from .pipeline_metaqap import ImageQualityAssessmentPipeline
@@ -40,8 +42,13 @@ def save_release(model: MetaQAPModel, folder: str | Path) -> None:
 
 
 def weights_sha256(checkpoint: str | Path) -> str | None:
-    """SHA-256 of the checkpoint's weight file; None for a checkpoint that is not a local folder."""
+    """SHA-256 of the weight file of a checkpoint in a folder or in the Hub's cache; None where there is none."""
     path = Path(checkpoint) / "model.safetensors"
+    if not Path(checkpoint).is_dir():
+        cached = try_to_load_from_cache(str(checkpoint), path.name)
+        if not isinstance(cached, str):
+            return None
+        path = Path(cached)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 

@@ -1,28 +1,35 @@
 """Files, folders and streams of images -> one record each, robustly."""
 
 import glob
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 from transformers import AutoImageProcessor
 
 from . import DEFAULT_CHECKPOINT
 from .engines import Engine, ScoringError, TorchEngine, load_engine
-from .image_processing_metaqap import to_rgb
+from .image_processing_metaqap import CropLayout, crop_layout, to_rgb
 from .modeling_metaqap import MetaQAPModel
 
 #: File name endings that a folder is searched for.
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
 )
+
+# Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
+# megapixels then needs its decoder's memory and little more.
+_LARGE_PIXELS = 50_000_000
+_LARGE_SHORTEST_EDGE = 2048
 
 
 @dataclass(kw_only=True)
@@ -38,6 +45,9 @@ class ScoreRecord:
         width, height: pixels, after the EXIF orientation.
         error: why the image has no score.
         base_scores: each base learner's own score.
+        distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
+        quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
+            `quality` (equal to it for images of one crop).
     """
 
     path: str
@@ -50,6 +60,21 @@ class ScoreRecord:
     height: int | None = None
     error: str | None = None
     base_scores: list[float] | None = None
+    distortion_probabilities: list[float] | None = None
+    quality_map: np.ndarray | None = None
+
+
+class Photograph(NamedTuple):
+    """What the model sees of an image.
+
+    Attributes:
+        pixels: 8-bit RGB, upright, the shortest edge shrunk to the model's if it was longer.
+        width, height: of the original in pixels, upright.
+    """
+
+    pixels: Image.Image
+    width: int
+    height: int
 
 
 def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
@@ -94,6 +119,7 @@ class Prepared:
     """
 
     record: ScoreRecord
+    size: tuple[int, int] = (0, 0)
     crops: np.ndarray | None = None
     outputs: list[dict[str, torch.Tensor]] = field(default_factory=list)
 
@@ -112,6 +138,11 @@ class Scorer:
         dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
+        max_pixels: images of more are refused before they are decoded. Pillow itself refuses what has more than twice
+            its `Image.MAX_IMAGE_PIXELS`.
+        max_crops: images that need more crops, long and narrow ones, are refused too.
+        pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
+            scores do not differ in the last bit either when images are shared out among processes.
 
     Raises:
         ScoringError: for a checkpoint, engine, device or dtype that cannot be used.
@@ -135,11 +166,18 @@ class Scorer:
         dtype: str = "float32",
         batch_size: int = 8,
         num_workers: int = 4,
+        max_pixels: int | None = None,
+        max_crops: int | None = None,
+        pad_batches: bool = False,
     ):
         if batch_size < 1:
             raise ScoringError(f"The batch size must be at least 1, got {batch_size}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.pad_batches = pad_batches
+        self.max_pixels = max_pixels
+        self.max_crops = max_crops
+        self._one_large_image_at_a_time = threading.Lock()
         self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
         try:
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
@@ -157,8 +195,13 @@ class Scorer:
             raise ScoringError("Only the PyTorch engine has the model itself.")
         return self.engine.model
 
-    def score(self, images: Iterable[str | Path | Image.Image]) -> Iterator[ScoreRecord]:
-        """Yields one record for each image, in their order; an image that cannot be read gets one with `error`."""
+    def score(self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
+        """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
+
+        Args:
+            images: paths or Pillow images.
+            quality_map: also give each record the map of local quality.
+        """
         waiting: deque[Future[Prepared]] = deque()
         pending: deque[Prepared] = deque()
         todo: list[tuple[Prepared, int]] = []
@@ -178,26 +221,75 @@ class Scorer:
                     if prepared.crops is not None:
                         todo += [(prepared, index) for index in range(len(prepared.crops))]
                 while len(todo) >= self.batch_size or (todo and not waiting):
-                    self._run(todo[: self.batch_size])
+                    self._run(todo[: self.batch_size], quality_map=quality_map)
                     del todo[: self.batch_size]
                 while pending and pending[0].is_complete:
                     yield self._finish(pending.popleft())
+
+    def read(self, image: str | Path | Image.Image) -> Photograph:
+        """Read an image and shrink it to what the model sees; its score is that of the original.
+
+        Raises:
+            ScoringError: if the image cannot be read or is over the limits; the message has no name in it.
+        """
+        try:
+            if isinstance(image, Image.Image):
+                rgb = to_rgb(image)
+                width, height = rgb.size
+            else:
+                rgb, (width, height) = self._decode(image)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise ScoringError(explain_error(error)) from error
+        resized = self._layout(rgb.size).resized
+        if resized != (rgb.height, rgb.width):
+            rgb = rgb.resize(resized[::-1], Image.Resampling(self.image_processor.resample))
+        return Photograph(rgb, width, height)
+
+    def _decode(self, path: str | Path) -> tuple[Image.Image, tuple[int, int]]:
+        """The image in RGB, large ones shrunk, and the upright original's width and height."""
+        with warnings.catch_warnings():
+            # Pillow warns of large photographs long before it refuses decompression bombs.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                # The header is all that was read so far.
+                pixels = opened.width * opened.height
+                if self.max_pixels is not None and pixels > self.max_pixels:
+                    raise ScoringError(_too_many_pixels(self.max_pixels))
+                if self.max_crops is not None and len(self._layout(opened.size).corners) > self.max_crops:
+                    raise ScoringError(f"{opened.width:,} x {opened.height:,} pixels are too long and narrow")
+                factor = min(opened.size) // _LARGE_SHORTEST_EDGE
+                if pixels <= _LARGE_PIXELS or factor < 2:
+                    rgb = to_rgb(opened)
+                    return rgb, rgb.size
+                with self._one_large_image_at_a_time:
+                    return _decode_large(opened, factor)
+
+    def _layout(self, size: tuple[int, int]) -> CropLayout:
+        width, height = size
+        processor = self.image_processor
+        return crop_layout(
+            height, width, shortest_edge=processor.size["shortest_edge"], crop_size=processor.crop_size["height"]
+        )
 
     def prepare(self, image: str | Path | Image.Image) -> Prepared:
         """Decodes one image and cuts it into crops."""
         record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
         try:
-            rgb = _read(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            record.error = _explain(error)
+            photograph = self.read(image)
+        except ScoringError as error:
+            record.error = str(error)
             return Prepared(record)
-        record.width, record.height = rgb.size
+        record.width, record.height = photograph.width, photograph.height
         # Bytes travel between threads; the engine divides by 255.
-        inputs = self.image_processor(rgb, do_rescale=False, return_tensors="np")
-        return Prepared(record, crops=inputs["pixel_values"][0])
+        inputs = self.image_processor(photograph.pixels, do_rescale=False, return_tensors="np")
+        return Prepared(record, size=photograph.pixels.size, crops=inputs["pixel_values"][0])
 
-    def _run(self, batch: Sequence[tuple[Prepared, int]]) -> None:
-        values = self.engine(np.stack([prepared.crops[index] for prepared, index in batch]))  # type: ignore[index]
+    def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
+        crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
+        if self.pad_batches:
+            missing = self.batch_size - len(crops)
+            crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
+        values = self.engine(crops, quality_map=quality_map)
         for row, (prepared, _) in enumerate(batch):
             prepared.outputs.append({name: value[row] for name, value in values.items()})
 
@@ -209,6 +301,7 @@ class Scorer:
         means = {
             name: torch.stack([output[name] for output in prepared.outputs]).mean(dim=0)
             for name in prepared.outputs[0]
+            if name != "quality_map"
         }
         record.quality = means["logits"].item()
         record.base_scores = means["base_scores"].tolist()
@@ -218,10 +311,18 @@ class Scorer:
             probabilities = means["distortion_logits"].softmax(dim=0)
             record.distortion = self.engine.config.distortion_labels[int(probabilities.argmax())]
             record.distortion_probability = probabilities.max().item()
+            record.distortion_probabilities = probabilities.tolist()
+        if "quality_map" in prepared.outputs[0]:
+            crop_maps = torch.stack([output["quality_map"] for output in prepared.outputs])
+            [whole] = self.image_processor.post_process_quality_map(
+                SimpleNamespace(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]
+            )
+            record.quality_map = whole.numpy()
         return record
 
 
-def _read(image: str | Path | Image.Image) -> Image.Image:
+def read_rgb(image: str | Path | Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB, upright (see `to_rgb`)."""
     if isinstance(image, Image.Image):
         return to_rgb(image)
     with warnings.catch_warnings():
@@ -231,9 +332,45 @@ def _read(image: str | Path | Image.Image) -> Image.Image:
             return to_rgb(opened)
 
 
-def _explain(error: Exception) -> str:
+def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Both sides divided by about `factor` in passing, without a second copy of all pixels."""
+    original = opened.size
+    if isinstance(opened, JpegImagePlugin.JpegImageFile):
+        # The decoder leaves out the finest detail: a half, a quarter or an eighth of each side.
+        opened.draft(None, (original[0] // factor, original[1] // factor))
+        before, rgb = opened.size, to_rgb(opened)
+    else:
+        opened.load()
+        original = opened.size  # TIFF files are brought upright while they are loaded
+        before, rgb = _reduce_by_strips(opened, factor)
+    return rgb, original if rgb.size == before else original[::-1]
+
+
+def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int], Image.Image]:
+    """Averages over `factor` x `factor` pixels: their size before the EXIF orientation, and the upright RGB image."""
+    reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = 64 * factor
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        # Of the metadata a strip needs its transparent colour; it is the whole that is turned upright.
+        strip.info = {name: value for name, value in strip.info.items() if name == "transparency"}
+        reduced.paste(to_rgb(strip).reduce(factor), (0, top // factor))
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation is not None:
+        reduced.getexif()[ExifTags.Base.Orientation] = orientation
+    return reduced.size, to_rgb(reduced)
+
+
+def _too_many_pixels(limit: int) -> str:
+    return f"it has more pixels than the limit of {limit:,}"
+
+
+def explain_error(error: Exception) -> str:
+    """Why an image could not be read, in a few words without a name."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_many_pixels(2 * (Image.MAX_IMAGE_PIXELS or 0))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -259,4 +396,15 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["IMAGE_SUFFIXES", "Prepared", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Photograph",
+    "Prepared",
+    "ScoreRecord",
+    "Scorer",
+    "ScoringError",
+    "describe",
+    "explain_error",
+    "find_images",
+    "read_rgb",
+]

@@ -33,7 +33,7 @@ from modeling_metaqap.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
 from modeling_metaqap.distortions.build import SETTINGS_FILE
 from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, deviation, fuse, quantiles_of
 
-console = Console(stderr=True)
+console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 TABLE = Path(pseudo_mos.__file__).with_name(pseudo_mos.CALIBRATION_FILE)
 REPORT = Path(__file__).parents[1] / "hub_card" / "distortions.json"

@@ -1,91 +1,164 @@
-"""Measure checkpoints on image quality data sets: PLCC, SROCC, KROCC and RMSE with 95 % bootstrap intervals.
+"""Measure checkpoints and baselines on data sets: PLCC, SROCC, KROCC and RMSE with 95 % bootstrap intervals.
 
-    python scripts/evaluate.py --dataset biq2021 --split test --data_dir path/to/BIQ2021 --output results.json
+    python scripts/evaluate.py --dataset biq2021 --data_dir path/to/BIQ2021 --output runs/evaluation
 
-Scores are made exactly as `metaqap score` makes them. The result names what it is about: split, number of images,
-hashes of the weights and of the list of images, seed and software versions. This is the only program that reads a
-test split; use it once a checkpoint is final.
+    # Every checkpoint on every data set, with two processes; the figures are the same with any number of them.
+    accelerate launch --num_processes 2 scripts/evaluate.py --checkpoint runs/koniq/best runs/biq/best brisque piqe \
+        --dataset koniq10k biq2021 --data_dir path/to/koniq10k path/to/BIQ2021 --output runs/evaluation
+
+    # Median over ten seeded splits, each with the checkpoint that was trained on its training part.
+    python scripts/evaluate.py --checkpoint runs/livec-{split}/best --dataset livec --data_dir path/to/LIVE-C \
+        --repeat-splits 10 --output runs/livec
+
+The output folder holds results.json, the tables made of it (results.md), each image's prediction (predictions/) and
+plots (plots/). A results.json that is already there, or that --results names, keeps its rows; a row about the same
+checkpoint, data set and split is replaced. Each row says what it is about: number of images, hashes of the weights and
+of the list of images, seed and software versions. This is the only program that reads a test split; use it once a
+checkpoint is final.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
+from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.evaluation import (
-    EvaluationError,
-    image_list_sha256,
-    predict,
-    software_versions,
-    weights_sha256,
+from modeling_metaqap.baselines import BASELINES
+from modeling_metaqap.evaluation import DataSource, EvaluationError, Measurement, evaluate
+from modeling_metaqap.iqa_datasets import IQA_DATASETS
+from modeling_metaqap.iqa_datasets.base import NUM_RANDOM_SPLITS
+from modeling_metaqap.reporting import (
+    HEADINGS,
+    file_stem,
+    format_figure,
+    merge_results,
+    plot_matrix,
+    plot_scatter,
+    read_results,
+    results_markdown,
+    title,
+    write_predictions,
+    write_results,
 )
-from modeling_metaqap.iqa_datasets import IQADatasetError, load_iqa_dataset
-from modeling_metaqap.metrics import METRICS, evaluate_scores
-from modeling_metaqap.scoring import Scorer, ScoringError
 
-console = Console(width=None if sys.stdout.isatty() else 140)
+console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def evaluate_one(args: argparse.Namespace, checkpoint: str, dataset_name: str) -> dict[str, Any]:
-    dataset = load_iqa_dataset(dataset_name, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    scorer = Scorer(checkpoint, device=args.device, batch_size=args.batch_size)
-    with console.status(f"Scoring the {len(dataset)} images of {dataset_name} {args.split} ..."):
-        predictions = predict(scorer, dataset)
-    return {
-        "checkpoint": Path(checkpoint).name,
-        "weights_sha256": weights_sha256(checkpoint),
-        "dataset": dataset_name,
-        "split": args.split,
-        "images_sha256": image_list_sha256(dataset),
-        **evaluate_scores(predictions, dataset["quality"], seed=args.seed, n_bootstrap=args.bootstrap),
-    }
+def data_sources(args: argparse.Namespace) -> list[DataSource]:
+    folders = args.data_dir or ["-"] * len(args.dataset)
+    if len(folders) != len(args.dataset):
+        raise EvaluationError(
+            f"--dataset names {len(args.dataset)} data sets but --data_dir {len(folders)} folders; name one for each, "
+            "in the same order, or - for one that is to be downloaded."
+        )
+    return [
+        DataSource(name=name, data_dir=None if folder == "-" else folder)
+        for name, folder in zip(args.dataset, folders, strict=True)
+    ]
 
 
-def print_results(results: list[dict[str, Any]]) -> None:
+def print_results(measurements: list[Measurement]) -> None:
     table = Table()
-    for heading in ("checkpoint", "data set", "split", "n", *METRICS):
-        table.add_column(heading, justify="left" if heading in ("checkpoint", "data set", "split") else "right")
-    for result in results:
-        figures = []
-        for name in METRICS:
-            figure = result[name]
-            interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if "low" in figure else ""
-            figures.append(f"{figure['value']:.4f}{interval}")
-        table.add_row(result["checkpoint"], result["dataset"], result["split"], str(result["n"]), *figures)
+    for heading in ("method", "data set", "split"):
+        table.add_column(heading)
+    for heading in ("n", *HEADINGS.values()):
+        table.add_column(heading, justify="right")
+    for row in (measurement.row for measurement in measurements):
+        cells = [title(row), row["dataset"], row["split"], str(row["n"])]
+        # As `Text`, so that brackets are not taken for markup.
+        table.add_row(*map(Text, [*cells, *(format_figure(row[name]) for name in HEADINGS)]))
     console.print(table)
+
+
+def write_output(measurements: list[Measurement], output: Path, results: Path) -> None:
+    rows = merge_results(read_results(results), [measurement.row for measurement in measurements])
+    write_results(results, rows)
+    (output / "plots").mkdir(parents=True, exist_ok=True)
+    (output / "results.md").write_text(results_markdown(rows))
+    for measurement in measurements:
+        stem = file_stem(measurement.row)
+        write_predictions(output / "predictions" / f"{stem}.csv", measurement)
+        plot_scatter(measurement, output / "plots" / f"scatter-{stem}.png")
+    if len({(row["dataset"], row["split"]) for row in rows}) > 1:
+        plot_matrix(rows, output / "plots" / "srocc.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", nargs="+", default=[str(DEFAULT_CHECKPOINT)], help="folders or Hub ids")
-    parser.add_argument("--dataset", nargs="+", required=True, help="such as biq2021")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
-    parser.add_argument("--cache_dir", help="where the prepared data set is kept")
-    parser.add_argument("--output", type=Path, help="write the results here as JSON")
-    parser.add_argument("--device")
-    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        default=[str(DEFAULT_CHECKPOINT)],
+        help=f"folders or Hub ids, and baselines ({', '.join(BASELINES)}); default the one that ships",
+    )
+    parser.add_argument(
+        "--dataset", nargs="+", required=True, metavar="NAME", help=f"of {', '.join(sorted(IQA_DATASETS))}"
+    )
+    parser.add_argument("--split", nargs="+", default=["test"], help="such as test (the default) or validation")
+    parser.add_argument(
+        "--data_dir",
+        nargs="+",
+        help="one for each data set: what the publisher distributes or what scripts/prepare_dataset.py made of it; "
+        "- or nothing at all to download it where the publisher allows that",
+    )
+    parser.add_argument(
+        "--repeat-splits",
+        "--repeat_splits",
+        type=int,
+        default=1,
+        choices=range(1, NUM_RANDOM_SPLITS + 1),
+        metavar="N",
+        help="report the median over the first N seeded splits of data sets without an official one",
+    )
+    parser.add_argument("--cache_dir", help="where the prepared data sets are kept")
+    parser.add_argument("--output", type=Path, help="folder for results, tables, predictions and plots")
+    parser.add_argument("--results", type=Path, help="results file to add to, default results.json in --output")
+    parser.add_argument("--device", help="such as cuda:1; default this process's GPU if there is one")
+    parser.add_argument("--batch_size", type=int, default=8, help="crops in one pass through the model")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the bootstrap; 0 for no intervals")
     args = parser.parse_args()
+    if args.results and not args.output:
+        parser.error("--results needs --output")
     transformers_logging.disable_progress_bar()
+    is_main = PartialState().is_main_process
     try:
-        results = [
-            evaluate_one(args, checkpoint, dataset) for checkpoint in args.checkpoint for dataset in args.dataset
-        ]
-        if args.output is not None:
-            record = {"software": software_versions(), "results": results}
-            args.output.write_text(json.dumps(record, indent=2) + "\n")
-    except (EvaluationError, IQADatasetError, ScoringError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"evaluate: {error}", style="red", highlight=False, soft_wrap=True)
+        results = args.results or (args.output / "results.json" if args.output else None)
+        if results is not None:
+            read_results(results)  # A file that cannot be added to is told before the work, not after it.
+        measurements = []
+        for measurement in evaluate(
+            args.checkpoint,
+            data_sources(args),
+            splits=args.split,
+            repeat_splits=args.repeat_splits,
+            cache_dir=args.cache_dir,
+            device=args.device,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            n_bootstrap=args.bootstrap,
+        ):
+            measurements.append(measurement)
+            if is_main:
+                row = measurement.row
+                print(f"measured {title(row)} on {row['dataset']} {row['split']}", file=sys.stderr)
+        if is_main and results is not None:
+            write_output(measurements, args.output, results)
+    except (ValueError, OSError) as error:
+        if is_main:
+            Console(stderr=True).print(
+                f"evaluate: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+            )
         sys.exit(2)
-    print_results(results)
+    if is_main:
+        print_results(measurements)
+        if args.output is not None:
+            console.print(f"Wrote {results} and {args.output}.", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
-from modeling_metaqap.evaluation import EvaluationError, image_list_sha256, predict, weights_sha256
+from modeling_metaqap.evaluation import EvaluationError, image_list_sha256, predict
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
 from modeling_metaqap.meta_learner import StepwiseFit, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
-from modeling_metaqap.release import save_release
+from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
 
 console = Console(width=None if sys.stdout.isatty() else 140)

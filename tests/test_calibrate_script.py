@@ -9,7 +9,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from script_loader import load_script
+from script_loader import SCRIPTS, load_script
 
 from modeling_metaqap.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
 from modeling_metaqap.distortions.build import SETTINGS_FILE, features
@@ -142,3 +142,13 @@ def test_mistakes_get_one_sentence_and_status_2(
     errors = capsys.readouterr().err
     assert message in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "table.json").exists()
+
+
+def test_the_committed_report_says_that_levels_are_ranked_as_they_should() -> None:
+    report = json.loads((SCRIPTS.parent / "hub_card" / "distortions.json").read_text())
+    assert report["photographs"] == 20
+    unsigned = report["pseudo_mos"]["summary"]["unsigned"]
+    assert unsigned["five_levels_in_order"] >= 0.95
+    assert unsigned["mean_falls_with_level"] == unsigned["distortions"] == 23
+    means = [row["mean_pseudo_mos"] for row in report["pseudo_mos"]["distortions"].values() if not row["signed"]]
+    assert len(means) == 23 and all(sorted(row, reverse=True) == row for row in means)

@@ -1,6 +1,5 @@
 """The ensemble that ships with the package."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.release import weights_sha256
+from modeling_metaqap.reporting import read_results, results_table
 from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
@@ -42,11 +43,17 @@ def test_the_checkpoint_is_small_and_complete():
 
 
 def test_the_readme_quotes_the_measured_results():
-    [result] = json.loads((ROOT / "hub_card" / "results.json").read_text())["results"]
-    readme = (ROOT / "README.md").read_text()
-    for name in ("plcc", "srocc", "krocc", "rmse"):
-        figure = result[name]
-        assert f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]" in readme, name
+    rows = read_results(ROOT / "hub_card" / "results.json")
+    assert {row["checkpoint"] for row in rows} >= {"metaqap-lite", "brisque", "piqe"}
+    # The same images in the same order.
+    assert len({(row["dataset"], row["split"], row["images_sha256"], row["n"]) for row in rows}) == 1
+    assert results_table(rows) in (ROOT / "README.md").read_text()
+
+
+def test_the_measured_results_are_of_the_shipped_weights():
+    rows = read_results(ROOT / "hub_card" / "results.json")
+    [shipped] = [row for row in rows if row["checkpoint"] == "metaqap-lite"]
+    assert shipped["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from Linux's /proc")
@@ -55,6 +62,8 @@ def test_loading_and_scoring_needs_little_memory_and_no_network(tmp_path):
 import re, socket
 def refuse(*_): raise AssertionError("tried to reach the network")
 socket.socket.connect = refuse
+from modeling_metaqap.release import weights_sha256
+from modeling_metaqap.reporting import read_results, results_table
 from modeling_metaqap.scoring import Scorer
 [record] = Scorer(device="cpu").score([{str(EXAMPLES / "coffee.jpg")!r}])
 assert record.error is None, record.error

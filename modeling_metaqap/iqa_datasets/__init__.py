@@ -24,6 +24,7 @@ from .loading import (
     TestSplitError,
     load_iqa_dataset,
     load_training_split,
+    split_names,
 )
 from .spaq import SPAQ
 from .tid2013 import TID2013
@@ -48,4 +49,5 @@ __all__ = [
     "TestSplitError",
     "load_iqa_dataset",
     "load_training_split",
+    "split_names",
 ]

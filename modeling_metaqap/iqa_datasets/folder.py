@@ -99,7 +99,7 @@ class Folder(IQADatasetBuilder):
         found = sorted(path for path in data_dir.iterdir() if path.suffix.lower() == ".csv")
         if len(found) != 1:
             names = ", ".join(path.name for path in found) or "none"
-            raise IQADatasetError(f"{data_dir} must hold one CSV file (found: {names}); say which one with labels.")
+            raise IQADatasetError(f"{data_dir} must hold one CSV file (found: {names}); name the one with the scores.")
         return found[0]
 
     def _fingerprint(self) -> str:

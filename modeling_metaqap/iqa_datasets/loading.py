@@ -102,6 +102,21 @@ def load_iqa_dataset(
     return dataset if decode else dataset.cast_column("image", datasets.Image(decode=False))
 
 
+def split_names(
+    name: str, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
+) -> list[str]:
+    """Names of the disjoint splits of a data set: three official ones, or ten numbered ones of each part.
+
+    Args and errors are those of [`load_iqa_dataset`].
+    """
+    if name not in IQA_DATASETS:
+        raise ValueError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if folder is not None and (folder / SPLITS_FILE).is_file():
+        return list(_prepared_splits(name, folder))
+    return IQA_DATASETS[name](data_dir=folder, cache_dir=cache_dir, **options).split_names
+
+
 def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dataset:
     """Loads a split for training or model selection; like [`load_iqa_dataset`], but the test split is out of reach.
 
@@ -125,14 +140,7 @@ def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dat
 
 def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | None) -> datasets.Dataset:
     """Loads a split from a folder that `scripts/prepare_dataset.py` wrote."""
-    try:
-        contents = json.loads((folder / SPLITS_FILE).read_text())
-        ids_of: dict[str, list[str]] = contents["splits"]
-        found = contents["name"]
-    except (json.JSONDecodeError, KeyError, TypeError):
-        raise IQADatasetError(f"{folder / SPLITS_FILE} is damaged; run scripts/prepare_dataset.py again.") from None
-    if found != name:
-        raise IQADatasetError(f"{folder} holds the data set {found!r}, not {name!r}.")
+    ids_of = _prepared_splits(name, folder)
     spec = _builder_split(split, list(ids_of), title=IQA_DATASETS[name].title)
     files = {part: sorted(str(path) for path in (folder / "data").glob(f"{part}-*.parquet")) for part in PARTS}
     tables = datasets.load_dataset(
@@ -151,6 +159,19 @@ def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | 
             raise IQADatasetError(f"{folder} lacks {len(missing)} images of {split!r}, such as {missing[0]!r}.")
         rows += [row_of[image_id] for image_id in ids]
     return everything.select(rows)
+
+
+def _prepared_splits(name: str, folder: Path) -> dict[str, list[str]]:
+    """The ids of each split's images in a prepared folder."""
+    try:
+        contents = json.loads((folder / SPLITS_FILE).read_text())
+        ids_of: dict[str, list[str]] = contents["splits"]
+        found = contents["name"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        raise IQADatasetError(f"{folder / SPLITS_FILE} is damaged; run scripts/prepare_dataset.py again.") from None
+    if found != name:
+        raise IQADatasetError(f"{folder} holds the data set {found!r}, not {name!r}.")
+    return ids_of
 
 
 def _parse_split(split: str) -> list[tuple[str, str | None, str]]:

@@ -1,0 +1,401 @@
+"""The Gradio app around `Assessor`: four tabs for people, the same five functions as an API for programs."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+# Before gradio is imported: it asks the network for its newest version otherwise.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+
+import gradio as gr
+from gradio.themes import Font
+from PIL import Image
+
+from .. import DEFAULT_CHECKPOINT, __version__
+from ..distortions import DISTORTIONS, LEVELS
+from ..scoring import IMAGE_SUFFIXES, Scorer, ScoreRecord, ScoringError
+from . import figures
+from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json, write_csv
+
+#: Uploads of more bytes are refused while they arrive.
+MAX_FILE_SIZE = "100mb"
+
+#: Requests that wait for their turn; one more is turned away.
+MAX_WAITING = 128
+
+_STYLE = Path(__file__).with_name("style.css")
+
+# All computing events share one limit, so that memory does not grow with the number of tabs in use.
+_MODEL = "model"
+
+_INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
+<p>How good does a photograph look? Scores from 0 to 1 without another picture to compare it with, and how sure they
+are.</p></header>"""
+
+_DISTORTION_CHOICES = [
+    (f"{figures.humanize(entry.family).replace('_', ' ')} · {figures.humanize(name)}", name)
+    for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
+]
+
+
+def build_app(assessor: Assessor, *, concurrency: int = 2, examples: Path | None = None) -> gr.Blocks:
+    """The app, with its queue, ready for `launch(**launch_options())`.
+
+    Args:
+        assessor: computes all that is shown.
+        concurrency: requests that are computed at once; the others wait in line.
+        examples: folder of photographs to offer.
+    """
+    demo = Demo(assessor)
+    options: dict[str, Any] = {"concurrency_id": _MODEL, "concurrency_limit": concurrency}
+    samples = _sample_photographs(examples)
+    with gr.Blocks(title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+        gr.HTML(_INTRODUCTION)
+        with gr.Tabs():
+            with gr.Tab("Score", id="score"):
+                _score_tab(demo, samples, options)
+            with gr.Tab("Compare", id="compare"):
+                _compare_tab(demo, samples, options)
+            with gr.Tab("Distort", id="distort"):
+                _distort_tab(demo, samples, options)
+            with gr.Tab("Batch", id="batch"):
+                _batch_tab(demo, options)
+        gr.HTML(
+            f'<footer class="mq mq-note">MetaQAP {__version__}. Quality is what raters thought of sharpness, noise, '
+            "exposure and compression; it is not beauty. Photographs stay on this server for an hour at most and are "
+            "used for nothing else.</footer>"
+        )
+    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=concurrency)
+
+
+def launch_options() -> dict[str, Any]:
+    """What `launch` needs to know of the app's looks and limits. No font, script or style comes from elsewhere."""
+    fonts = [Font("system-ui"), Font("-apple-system"), Font("Segoe UI"), Font("Roboto"), Font("sans-serif")]
+    theme = gr.themes.Soft(
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=fonts,
+        font_mono=[Font("ui-monospace"), Font("Consolas"), Font("monospace")],
+    )
+    return {
+        "theme": theme,
+        "css": _STYLE.read_text(encoding="utf-8"),
+        "footer_links": ["api"],
+        "max_file_size": MAX_FILE_SIZE,
+        "ssr_mode": False,
+        "share": False,
+    }
+
+
+def serve(
+    checkpoint: str | Path = DEFAULT_CHECKPOINT,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    device: str | None = None,
+    concurrency: int = 2,
+    examples: Path | None = None,
+) -> None:
+    """Start the app and serve it until the process is interrupted.
+
+    Args:
+        checkpoint: folder or Hub id.
+        host, port: where to listen; default Gradio's, 127.0.0.1 and the first free port from 7860, or what the
+            variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say.
+        device: such as `"cuda:1"`; default the GPU if there is one.
+        concurrency: requests that are computed at once.
+        examples: folder of photographs to offer.
+
+    Raises:
+        ScoringError: for a checkpoint, device, port or folder that cannot be used.
+    """
+    if examples is not None and not _sample_photographs(examples):
+        raise ScoringError(f"The folder {examples} holds no photographs to offer as examples.")
+    scorer = Scorer(checkpoint, device=device, max_pixels=MAX_PIXELS, max_crops=MAX_CROPS)
+    app = build_app(Assessor(scorer), concurrency=concurrency, examples=examples)
+    try:
+        app.launch(server_name=host, server_port=port, **launch_options())
+    except OSError as error:
+        raise ScoringError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
+
+
+class Demo:
+    """The functions behind the page and the API.
+
+    A function whose name starts with `show_` fills a tab and shows a user's mistake where the result would be; the one
+    without answers the API and raises the same sentence.
+    """
+
+    def __init__(self, assessor: Assessor):
+        self.assessor = assessor
+
+    def _json(self, record: ScoreRecord) -> dict[str, Any]:
+        return as_json(record, self.assessor.learner_names, self.assessor.distortion_labels)
+
+    def score(self, photo: str | None) -> dict[str, Any]:
+        """Score one photograph.
+
+        Returns quality (higher is better, training range 0 to 1, not clipped), quality_low and quality_high (the
+        calibrated 90 % interval, null if the checkpoint is not calibrated), base_scores (each learner's own),
+        distortions (name to probability, null without a distortion head), width and height in pixels.
+        """
+        return self._json(self.assessor.assess(photo).record)
+
+    def quality_map(self, photo: str | None) -> Image.Image:
+        """The map of local quality of one photograph as an image, from red (0) over yellow (0.5) to blue-green (1)."""
+        quality_map = self.assessor.assess(photo).record.quality_map
+        assert quality_map is not None, "assess asks for the map"
+        return figures.quality_map_image(quality_map)
+
+    def show_score(self, photo: str | None) -> tuple[str, str, str, str]:
+        if not photo:
+            return figures.hint("Drop a photograph, or choose one of the examples."), "", "", ""
+        try:
+            assessment = self.assessor.assess(photo)
+        except ScoringError as error:
+            return figures.message(str(error)), "", "", ""
+        record = assessment.record
+        return (
+            figures.gauge(record),
+            figures.quality_map_overlay(assessment),
+            figures.distortion_bars(record, self.assessor.distortion_labels),
+            figures.votes(record, self.assessor.learner_names),
+        )
+
+    def compare(self, left: str | None, right: str | None) -> dict[str, Any]:
+        """Which of two photographs is better.
+
+        Returns left and right (as /score without the map) and left_is_better: the probability that raters would prefer
+        the left one, taking the errors of the two scores as independent and normal with the calibrated 90 % interval;
+        null if the checkpoint is not calibrated.
+        """
+        comparison = self.assessor.compare(left, right)
+        return {
+            "left": self._json(comparison.left),
+            "right": self._json(comparison.right),
+            "left_is_better": comparison.left_is_better,
+        }
+
+    def show_comparison(self, left: str | None, right: str | None) -> str:
+        if not left or not right:
+            return figures.hint("Choose two photographs to see which one is better, and how sure that is.")
+        try:
+            return figures.verdict(self.assessor.compare(left, right))
+        except ScoringError as error:
+            return figures.message(str(error))
+
+    def distort(self, photo: str | None, distortion: str, level: float) -> tuple[Image.Image, dict[str, Any]]:
+        """Distort a photograph with one of the 25 distortions of KADID-10k at a level from 1 to 5 (0: as it is).
+
+        Returns the distorted image (its shortest edge at most 512 pixels) and a dictionary with quality, quality_low
+        and quality_high at levels 0 to 5 (a list of six each, null if not calibrated), parameters of levels 1 to 5 and
+        their unit.
+        """
+        _, distorted, records = self.assessor.distort(photo, distortion, int(level))
+        entry = DISTORTIONS[distortion]
+        curve: dict[str, Any] = {
+            name: [getattr(record, name) for record in records] for name in ("quality", "quality_low", "quality_high")
+        }
+        return distorted, curve | {"parameters": list(entry.levels), "unit": entry.unit}
+
+    def show_distortion(
+        self, photo: str | None, distortion: str, level: float
+    ) -> tuple[tuple[Image.Image, Image.Image] | None, str]:
+        if not photo:
+            return None, figures.hint("Choose a photograph, a distortion and a level.")
+        try:
+            photograph, distorted, records = self.assessor.distort(photo, distortion, int(level))
+        except ScoringError as error:
+            return None, figures.message(str(error))
+        entry = DISTORTIONS[distortion]
+        parameter = f"{entry.unit}: {entry.levels[int(level) - 1]:g}" if level else f"level 1 to 5: {entry.unit}"
+        curve = figures.level_curve(records, int(level), name=figures.humanize(distortion), parameter=parameter)
+        return (photograph.pixels, distorted), curve
+
+    def batch(
+        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
+    ) -> tuple[list[dict[str, Any]], str]:
+        """Score up to 200 photographs.
+
+        Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error and
+        nulls), and a CSV file with the columns of `metaqap score`.
+        """
+        records = self._batch(files, progress)
+        return [self._json(record) for record in records], self._csv(records)
+
+    def show_batch(
+        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
+    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        try:
+            records = self._batch(files, progress)
+        except ScoringError as error:
+            return figures.message(str(error)), gr.update(visible=False), gr.update(visible=False)
+        table = gr.update(value=self._table(records), visible=True)
+        return figures.batch_summary(records), table, gr.update(value=self._csv(records), visible=True)
+
+    def _batch(self, files: list[str] | None, progress: gr.Progress) -> list[ScoreRecord]:
+        files = files or []
+        return list(progress.tqdm(self.assessor.score_many(files), total=len(files), desc="Scoring", unit="photos"))
+
+    def _table(self, records: list[ScoreRecord]) -> dict[str, Any]:
+        columns: dict[str, Callable[[ScoreRecord], Any]] = {
+            "file": lambda record: record.path,
+            "quality": lambda record: _rounded(record.quality),
+            "low": lambda record: _rounded(record.quality_low),
+            "high": lambda record: _rounded(record.quality_high),
+            "most like": lambda record: figures.humanize(record.distortion) if record.distortion else "",
+            "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
+            "note": lambda record: record.error or "",
+        }
+        if not self.assessor.distortion_labels:
+            del columns["most like"]
+        if not any(record.error for record in records):
+            del columns["note"]
+        return {"headers": list(columns), "data": [[cell(record) for cell in columns.values()] for record in records]}
+
+    @staticmethod
+    def _csv(records: list[ScoreRecord]) -> str:
+        path = Path(tempfile.mkdtemp(prefix="metaqap-")) / "quality.csv"
+        write_csv(records, path)
+        return str(path)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _score_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
+    with gr.Row():
+        with gr.Column(scale=5):
+            photo = _photo_field("Photograph", "score-photo")
+            _offer(samples, photo)
+        with gr.Column(scale=6):
+            gauge = gr.HTML(demo.show_score(None)[0], elem_id="score-gauge")
+            distortions = gr.HTML(elem_id="score-distortions")
+            votes = gr.HTML(elem_id="score-votes")
+    quality_map = gr.HTML(elem_id="score-map")
+    outputs = [gauge, quality_map, distortions, votes]
+    photo.change(demo.show_score, photo, outputs, api_visibility="private", show_progress_on=gauge, **options)
+    _endpoint(demo.score, [photo], [gr.JSON(visible=False, label="scores")], options)
+    _endpoint(demo.quality_map, [photo], [gr.Image(visible=False, label="quality map", format="png")], options)
+
+
+def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
+    with gr.Row():
+        with gr.Column():
+            left = _photo_field("Left", "compare-left")
+            _offer(samples, left, label="Examples for the left")
+        with gr.Column():
+            right = _photo_field("Right", "compare-right")
+            _offer(samples, right, label="Examples for the right")
+    verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
+    gr.on(
+        [left.change, right.change],
+        demo.show_comparison,
+        [left, right],
+        verdict,
+        api_visibility="private",
+        **options,
+    )
+    _endpoint(demo.compare, [left, right], [gr.JSON(visible=False, label="comparison")], options)
+
+
+def _distort_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
+    with gr.Row():
+        with gr.Column(scale=5):
+            photo = _photo_field("Photograph", "distort-photo")
+            _offer(samples, photo)
+            distortion = gr.Dropdown(
+                _DISTORTION_CHOICES, value="gaussian_blur", label="Distortion", elem_id="distort-name"
+            )
+            level = gr.Slider(
+                0, LEVELS[-1], value=3, step=1, label="Level", info="0 leaves it as it is", elem_id="distort-level"
+            )
+        with gr.Column(scale=6):
+            pair = gr.ImageSlider(
+                label="As it is | distorted", interactive=False, format="jpeg", elem_id="distort-pair", max_height=420
+            )
+            curve = gr.HTML(demo.show_distortion(None, "gaussian_blur", 3)[1], elem_id="distort-curve")
+    inputs = [photo, distortion, level]
+    gr.on(
+        [photo.change, distortion.change, level.change],
+        demo.show_distortion,
+        inputs,
+        [pair, curve],
+        api_visibility="private",
+        show_progress_on=curve,
+        trigger_mode="always_last",
+        **options,
+    )
+    distorted = gr.Image(visible=False, label="distorted", format="png")
+    _endpoint(demo.distort, inputs, [distorted, gr.JSON(visible=False, label="curve")], options)
+
+
+def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
+    files = gr.File(
+        label=f"Photographs, up to {MAX_FILES}",
+        file_count="multiple",
+        file_types=["image"],
+        height=190,
+        elem_id="batch-files",
+    )
+    run = gr.Button("Score them", variant="primary", elem_id="batch-run")
+    summary = gr.HTML(figures.hint("Choose photographs and score them all at once."), elem_id="batch-summary")
+    table = gr.Dataframe(
+        visible=False, interactive=False, label="Click on a heading to sort", elem_id="batch-table", datatype="auto"
+    )
+    download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download")
+    run.click(
+        demo.show_batch,
+        files,
+        [summary, table, download],
+        api_visibility="private",
+        show_progress_on=summary,
+        **options,
+    )
+    rows, file = gr.JSON(visible=False, label="scores"), gr.File(visible=False, label="CSV")
+    _endpoint(demo.batch, [files], [rows, file], options)
+
+
+def _photo_field(label: str, elem_id: str) -> gr.Image:
+    """An image field that hands over the path of the upload as it came.
+
+    Gradio's own preprocessing opens the file, and fails on a broken one or a bomb before our sentence can be said.
+    """
+    field = gr.Image(
+        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=320, elem_id=elem_id
+    )
+    field.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
+    return field
+
+
+def _offer(samples: list[str], photo: gr.Image, label: str = "Examples") -> None:
+    if samples:
+        gr.Examples(samples, photo, label=label, examples_per_page=6, api_visibility="private")
+
+
+def _sample_photographs(folder: Path | None) -> list[str]:
+    if folder is None:
+        return []
+    return sorted(str(path) for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]) -> None:
+    """Let programs call a function, named as in Python and described by its docstring."""
+
+    @wraps(function)
+    def answer(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except ScoringError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    gr.on([], answer, inputs, outputs, api_name=function.__name__, **options)
+
+
+__all__ = ["Demo", "build_app", "launch_options", "serve"]

@@ -1,0 +1,199 @@
+"""What the demo computes: one photograph, two, one through the levels of a distortion, or many. No Gradio in here."""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+from PIL import Image
+
+from ..distortions import LEVELS, applicable_distortions, distort
+from ..scoring import Photograph, Scorer, ScoreRecord, ScoringError
+
+#: Photographs of more pixels are refused before they are decoded; the largest sensors of phones have 108 million.
+MAX_PIXELS = 120_000_000
+
+#: An image at most about this many times longer than wide. Each crop costs the time of one ordinary photograph.
+MAX_CROPS = 48
+
+#: Files in one batch.
+MAX_FILES = 200
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One photograph and all that the model says about it.
+
+    Attributes:
+        photograph: as the model sees it.
+        record: its scores, with the quality map.
+    """
+
+    photograph: Photograph
+    record: ScoreRecord
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two photographs and how sure it is that the left one is better.
+
+    Attributes:
+        left, right: scores of the two.
+        left_is_better: probability in [0, 1], or None for a checkpoint whose interval is not calibrated.
+    """
+
+    left: ScoreRecord
+    right: ScoreRecord
+    left_is_better: float | None
+
+
+class Assessor:
+    """Scores photographs for the demo, within limits that keep memory and time of one request small.
+
+    Args:
+        scorer: with `max_pixels` and `max_crops` set.
+    """
+
+    def __init__(self, scorer: Scorer):
+        self.scorer = scorer
+        # Moving the level of a distortion must not score the five levels again.
+        self._cached_curve = lru_cache(maxsize=64)(self._curve)
+
+    @property
+    def distortion_labels(self) -> list[str]:
+        """Names of the distortions that the checkpoint recognises; empty if it has no distortion head."""
+        return self.scorer.model.config.distortion_labels or []
+
+    @property
+    def learner_names(self) -> list[str]:
+        """Names of the base learners, in the order of `ScoreRecord.base_scores`."""
+        return [learner["name"] for learner in self.scorer.model.config.base_learners]
+
+    def read(self, path: str | None) -> Photograph:
+        """Read an uploaded file.
+
+        Raises:
+            ScoringError: with a sentence for the user, if there is none or it cannot be used.
+        """
+        if not path:
+            raise ScoringError("Please choose a photograph first.")
+        try:
+            return self.scorer.read(path)
+        except ScoringError as error:
+            raise ScoringError(f"{Path(path).name} cannot be scored: {error}.") from error
+
+    def assess(self, path: str | None) -> Assessment:
+        """Score one photograph, with its quality map."""
+        photograph = self.read(path)
+        [record] = self.scorer.score([photograph.pixels], quality_map=True)
+        record.path = Path(path or "").name
+        record.width, record.height = photograph.width, photograph.height
+        return Assessment(photograph, record)
+
+    def compare(self, left: str | None, right: str | None) -> Comparison:
+        """Score two photographs and weigh them against each other."""
+        photographs = [self.read(left), self.read(right)]
+        records = list(self.scorer.score([photograph.pixels for photograph in photographs]))
+        for record, photograph, path in zip(records, photographs, (left, right), strict=True):
+            record.path = Path(path or "").name
+            record.width, record.height = photograph.width, photograph.height
+        return Comparison(*records, left_is_better=probability_better(*records))
+
+    def distort(self, path: str | None, name: str, level: int) -> tuple[Photograph, Image.Image, list[ScoreRecord]]:
+        """The photograph as the model sees it, the same distorted, and the records at level 0 (as it is) to 5.
+
+        Raises:
+            ScoringError: for a file that cannot be used, or a distortion that does not change it.
+        """
+        photograph = self.read(path)
+        try:
+            if name not in applicable_distortions(photograph.pixels):
+                raise ScoringError("This photograph has no colours that the distortion could change.")
+            distorted = distort(photograph.pixels, name, level, 0) if level else photograph.pixels
+            return photograph, distorted, self._cached_curve(str(path), name)
+        except ScoringError:
+            raise
+        except ValueError as error:
+            raise ScoringError(f"{Path(str(path)).name} cannot be distorted: {error}") from error
+
+    def _curve(self, path: str, name: str) -> list[ScoreRecord]:
+        pixels = self.read(path).pixels
+        versions = (distort(pixels, name, level, 0) if level else pixels for level in (0, *LEVELS))
+        return list(self.scorer.score(versions))
+
+    def score_many(self, paths: Sequence[str]) -> Iterator[ScoreRecord]:
+        """Yields a record for each file, in their order; one that cannot be used gets a record with `error`.
+
+        Raises:
+            ScoringError: for no files, or more than `MAX_FILES`.
+        """
+        if not paths:
+            raise ScoringError("Please choose some photographs first.")
+        if len(paths) > MAX_FILES:
+            raise ScoringError(f"{len(paths)} files are more than the {MAX_FILES} of one batch.")
+        for record in self.scorer.score(paths):
+            record.path = Path(record.path).name
+            yield record
+
+
+def probability_better(first: ScoreRecord, second: ScoreRecord) -> float | None:
+    """Probability that raters would prefer the first photograph, from both scores and their 90 % intervals.
+
+    The model: an opinion is the score plus an error; the errors of the two photographs are independent and normal, and
+    90 % of them lie within the calibrated interval. The difference of the two opinions is then normal too. Errors that
+    two photographs have in common (two shots of one scene, say) cancel out, so for those it is on the cautious side.
+
+    Returns:
+        A probability in [0, 1], or None without a calibrated interval.
+    """
+    variances = []
+    for record in (first, second):
+        if record.quality_low is None or record.quality_high is None:
+            return None
+        variances.append(((record.quality_high - record.quality_low) / 2 / NormalDist().inv_cdf(0.95)) ** 2)
+    difference = (first.quality or 0.0) - (second.quality or 0.0)
+    spread = math.sqrt(sum(variances))
+    return NormalDist().cdf(difference / spread) if spread else float(difference > 0) + 0.5 * (difference == 0)
+
+
+def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
+    """A record as the API returns it: numbers, names and None, no arrays."""
+    probabilities = record.distortion_probabilities
+    return {
+        "file": record.path,
+        "quality": record.quality,
+        "quality_low": record.quality_low,
+        "quality_high": record.quality_high,
+        "base_scores": dict(zip(learner_names, record.base_scores, strict=True)) if record.base_scores else None,
+        "distortions": dict(zip(labels, probabilities, strict=True)) if probabilities else None,
+        "width": record.width,
+        "height": record.height,
+        "error": record.error,
+    }
+
+
+def write_csv(records: Iterable[ScoreRecord], path: Path) -> None:
+    """Write the records to a file with the columns that `metaqap score` writes."""
+    from ..cli import COLUMNS
+
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(COLUMNS)
+        rows.writerows([getattr(record, name) for name in COLUMNS] for record in records)
+
+
+__all__ = [
+    "MAX_CROPS",
+    "MAX_FILES",
+    "MAX_PIXELS",
+    "Assessment",
+    "Assessor",
+    "Comparison",
+    "as_json",
+    "probability_better",
+    "write_csv",
+]

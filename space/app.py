@@ -1,0 +1,10 @@
+"""The Space. All that it does lives in the package, which `metaqap serve` starts just as well."""
+
+import os
+from pathlib import Path
+
+from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.demo import serve
+
+if __name__ == "__main__":
+    serve(os.environ.get("METAQAP_CHECKPOINT") or DEFAULT_CHECKPOINT, examples=Path(__file__).parent / "examples")
