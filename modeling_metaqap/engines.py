@@ -62,7 +62,7 @@ class TorchEngine:
         self.device = _resolve_device(device)
         self.model: MetaQAPModel = AutoModel.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
         self.config = self.model.config
-        self.model.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model.eval().to(self.device, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:

@@ -13,6 +13,9 @@ from .release import weights_sha256
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
 
+#: Baselines by their names in the results; they may be missing there.
+_BASELINES = {"brisque": "BRISQUE", "niqe": "NIQE", "piqe": "PIQE"}
+
 _ENGINES = {
     "torch": "PyTorch, float32",
     "torch-bfloat16": "PyTorch, bfloat16",
@@ -33,7 +36,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     Args:
         checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
         sources: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
-            others) and, if it was measured, `cost.json` (by `scripts/benchmark.py`).
+            others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
+            `onnx.json` (by `scripts/export_onnx.py`).
         repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
 
     Returns:
@@ -60,6 +64,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     others = [row for row in rows if row not in own and row["checkpoint"] != name]
     published = _read(sources / "published.json")
     cost = _cost(sources / "cost.json", weights)
+    onnx = _onnx(sources / "onnx.json", weights)
     trained_on = IQA_DATASETS[fit["dataset"]]
     trained_split = (config["training_summary"] or {}).get("trained_on", fit["dataset"])
     fitted_on = f"{trained_on.title} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
@@ -86,7 +91,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         training_licence=trained_on.license,
         pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
         surrogate=_SURROGATES[config["loss_surrogate"]],
-        confidence=f"{own[0]['confidence']:.0%}".replace("%", " %"),
+        confidence=_percent(own[0].get("confidence", 0.95)),
+        medians=any("median_of" in row for row in own),
         cross=any(row["dataset"] != fit["dataset"] for row in own),
         results=[
             {"title": _title(row["dataset"]), "split": row["split"], "n": _thousands(row["n"])}
@@ -96,7 +102,12 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,
-        citations=list(dict.fromkeys(_citation(dataset) for dataset in (fit["dataset"], *_datasets(own)))),
+        onnx=onnx,
+        citations=[
+            IQA_DATASETS[dataset].citation
+            for dataset in dict.fromkeys([fit["dataset"], *_datasets(own)])
+            if dataset in IQA_DATASETS
+        ],
     )
     files = {"README.md": str(card).rstrip("\n") + "\n"}
     for dataset in _datasets(own):
@@ -136,6 +147,7 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> M
         )
         for row in own
         for figure, label in FIGURES.items()
+        if row[figure]["value"] is not None
     ]
     return ModelCardData(
         language="en",
@@ -159,20 +171,17 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> M
 
 
 def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
-    return [
-        EvalResultEntry(
-            dataset_id=row["dataset"],
-            task_id=figure,
-            value=_rounded(row[figure]["value"]),
-            notes=f"{row['split']} split, n {row['n']}"
-            + (
-                f", {row['confidence']:.0%} bootstrap interval {_interval(row[figure])}"
-                if "low" in row[figure]
-                else ""
-            ),
-        )
-        for figure in FIGURES
-    ]
+    about = f"{row['split']} split, n {row['n']}"
+    entries = []
+    for figure in FIGURES:
+        if (value := row[figure]["value"]) is not None:
+            notes = about
+            if "low" in row[figure]:
+                notes += f", {_percent(row['confidence'])} bootstrap interval {_interval(row[figure])}"
+            entries.append(
+                EvalResultEntry(dataset_id=row["dataset"], task_id=figure, value=_rounded(value), notes=notes)
+            )
+    return entries
 
 
 def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any]]:
@@ -192,7 +201,9 @@ def _comparison(
 ) -> dict[str, Any]:
     measured = [(f"**{name}**", row)]
     measured += [
-        (other["checkpoint"], other) for other in others if _place(other) == _place(row) and other["n"] == row["n"]
+        (_BASELINES.get(other["checkpoint"], other["checkpoint"]), other)
+        for other in others
+        if _place(other) == _place(row) and other["n"] == row["n"]
     ]
     rows = [
         {"method": method, "source": "measured here"}
@@ -230,16 +241,51 @@ def _cost(path: Path, weights: str) -> dict[str, Any] | None:
     }
 
 
+def _onnx(path: Path, weights: str) -> dict[str, Any] | None:
+    if not path.exists() or (measured := _read(path))["weights_sha256"] != weights:
+        return None
+    engines = measured["engines"]
+    int8 = engines.get("onnx-int8")
+    return {
+        "n": measured["n"],
+        "place": f"{_title(measured['dataset'])} {measured['split']}",
+        "largest": f"{engines['onnx']['largest']:.1e}",
+        "correlations": _both(engines["torch"]),
+        "int8": int8
+        and {
+            "largest": f"{int8['largest']:.3f}",
+            "mean": f"{int8['mean']:.3f}",
+            "correlations": _both(int8),
+        },
+    }
+
+
+def _both(figures: dict[str, float]) -> str:
+    return f"{figures['plcc']:.3f} / {figures['srocc']:.3f}"
+
+
 def _correlations(figures: dict[str, Any]) -> dict[str, str]:
     return {name: f"{figures[name]['value']:.3f}" for name in ("plcc", "srocc")}
 
 
-def _with_interval(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.3f}" + (f" {_interval(figure)}" if "low" in figure else "")
+def _with_interval(figure: dict[str, float | None]) -> str:
+    """A figure as `scripts/evaluate.py` writes it: with its interval, or its range over several splits."""
+    value = figure["value"]
+    if value is None:
+        return ""
+    if "low" in figure:
+        return f"{value:.3f} {_interval(figure)}"
+    if "min" in figure:
+        return f"{value:.3f} ({figure['min']:.3f} to {figure['max']:.3f})"
+    return f"{value:.3f}"
 
 
-def _interval(figure: dict[str, float]) -> str:
+def _interval(figure: dict[str, float | None]) -> str:
     return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}".replace("%", " %")
 
 
 def _rounded(value: float) -> float:
@@ -259,11 +305,7 @@ def _datasets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _title(dataset: str) -> str:
-    return IQA_DATASETS[dataset].title
-
-
-def _citation(dataset: str) -> str:
-    return IQA_DATASETS[dataset].citation
+    return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
 
 
 __all__ = ["FIGURES", "ModelCardError", "card_files", "write_card"]

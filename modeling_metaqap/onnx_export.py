@@ -97,7 +97,10 @@ def export_onnx(
     folder = Path(checkpoint if output is None else output)
     reference = Scorer(checkpoint, device="cpu")
     side = reference.image_processor.crop_size["height"]
-    inputs = {"pixel_values": torch.full((2, 3, 3, side, side), 0.5), "crop_weights": torch.full((2, 3), 1 / 3)}
+    inputs: dict[str, Any] = {
+        "pixel_values": torch.full((2, 3, 3, side, side), 0.5),
+        "crop_weights": torch.full((2, 3), 1 / 3),
+    }
     dynamic = {name: {0: torch.export.Dim.AUTO, 1: torch.export.Dim.AUTO} for name in inputs}
     with _quiet():
         exported = OnnxExporter().export(reference.model, inputs, config=OnnxConfig(dynamic_shapes=dynamic))
@@ -159,7 +162,7 @@ def _figures(record: ScoreRecord) -> list[float]:
     return [figure for figure in figures if figure is not None]
 
 
-def _quantized(program: Any, inputs: dict[str, torch.Tensor], crops: Sequence[dict[str, torch.Tensor]]) -> Any:
+def _quantized(program: Any, inputs: dict[str, Any], crops: Sequence[dict[str, torch.Tensor]]) -> Any:
     try:
         from onnxruntime.quantization import QuantType
     except ImportError as error:
@@ -169,9 +172,10 @@ def _quantized(program: Any, inputs: dict[str, torch.Tensor], crops: Sequence[di
     from transformers.exporters import OnnxRuntimeQuantizer, OnnxRuntimeStaticConfig
     from transformers.exporters.configs import ExportFormat
 
-    # Convolutions alone: they take the time, and a score depends on the pooled averages and the heads directly.
+    # Convolutions take the time; a score depends on the pooled averages and the heads directly, so these stay as they
+    # are. Without their activations, an output would be rounded before it is clipped, and most of the 256 values lost.
     config = OnnxRuntimeStaticConfig(
-        op_types_to_quantize=["Conv"],
+        op_types_to_quantize=["Conv", "Clip", "Relu"],
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,

@@ -52,7 +52,10 @@ allowed = set(sys.stdlib_module_names) | {"transformers_modules"} | {
 class OnlyAllowed(importlib.machinery.PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        return super().find_spec(name, path, target) if name.partition(".")[0] in allowed else None
+        root = name.partition(".")[0]
+        # The standard library's list of its modules leaves out the one with the platform's build settings.
+        if root in allowed or root.startswith("_sysconfigdata"):
+            return super().find_spec(name, path, target)
 
 finders = (importlib.machinery.BuiltinImporter, importlib.machinery.FrozenImporter)
 sys.meta_path[:] = [*finders, OnlyAllowed]

@@ -7,6 +7,7 @@ Git LFS's batch, upload and verification. Written after what the client sends an
 import base64
 import hashlib
 import json
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -72,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif parts[-3:] == ["lfs", "objects", "batch"]:
             step, repository = "batch", "/".join(parts[:2]).removesuffix(".git")
         elif parts[:2] == ["api", "models"]:
-            step, repository = parts[4], "/".join(parts[2:4])
+            step, repository = (parts[4] if len(parts) > 4 else "info"), "/".join(parts[2:4])
         else:
             step, repository = parts[-1], None
         self.server.steps.append(step)
@@ -80,7 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         if failure == "drop":
             self.rfile.read(length // 2)
-            self.connection.close()
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
             return
         body = self._body(length)
         if failure is not None:

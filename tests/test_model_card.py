@@ -128,7 +128,7 @@ def test_figures_of_others_are_as_published_and_named_with_their_source(card, re
 
 
 def test_cost_is_as_measured(card):
-    cost = json.loads((HUB_CARD / "cost.json").read_text())["inference"]
+    cost = json.loads((HUB_CARD / "cost.json").read_text())["inference"]  # made by scripts/benchmark.py
     if cost["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
         assert "Not measured for these weights." in card
         return
@@ -143,12 +143,27 @@ def test_cost_is_as_measured(card):
     assert cost["machine"]["cpu"] in card
 
 
+def test_agreement_of_the_onnx_files_is_as_measured(card):
+    measured = json.loads((HUB_CARD / "onnx.json").read_text())
+    if measured["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
+        assert "differ from\nPyTorch's by" not in card
+        return
+    engines = measured["engines"]
+    text = " ".join(card.split("\n## Cost\n")[1].split())
+    assert f"On {measured['n']} images of BIQ2021 {measured['split']}" in text
+    assert f"differ from PyTorch's by {engines['onnx']['largest']:.1e} at most" in text
+    int8, torch = engines["onnx-int8"], engines["torch"]
+    assert f"int8 file by {int8['largest']:.3f} at most and {int8['mean']:.3f} in the mean" in text
+    assert f"{int8['plcc']:.3f} / {int8['srocc']:.3f} for int8" in text
+    assert f"{torch['plcc']:.3f} / {torch['srocc']:.3f} for PyTorch" in text
+
+
 def test_a_changed_result_changes_the_card_everywhere(sources):
-    change(sources / "results.json", lambda data: data["results"][0]["plcc"].update(value=0.12345, low=0.1, high=0.2))
+    change(sources / "results.json", lambda data: data["results"][0]["plcc"].update(value=0.12334, low=0.1, high=0.2))
     files = card_files(DEFAULT_CHECKPOINT, sources)
     assert files["README.md"].count("0.123 [0.100, 0.200]") == 2  # results and comparison
-    assert files["README.md"].count("value: 0.1234") == 1  # model-index; Python rounds half to even
-    assert "value: 0.1234" in files[".eval_results/biq2021.yaml"]
+    assert files["README.md"].count("value: 0.1233") == 1  # in the model-index
+    assert "value: 0.1233" in files[".eval_results/biq2021.yaml"]
 
 
 def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
@@ -167,6 +182,24 @@ def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
     assert measured == ["**metaqap-lite**", "PIQE"]
     assert "0.457 [" in text and "NIQE" not in text
     assert len(table(text, "\n## Results\n")) == 1
+
+
+def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(sources):
+    def add(data):
+        [own] = data["results"]
+        medians = {name: {"value": 0.5, "min": 0.4, "max": 0.6} for name in ("plcc", "srocc", "krocc", "rmse")}
+        split = {"dataset": "livec", "split": "test_0 to test_9", "median_of": 10, "n": 232, "confidence": None}
+        undefined = {"rmse": {"value": None, "low": None, "high": None}}
+        data["results"] += [own | medians | split, own | undefined | {"checkpoint": "brisque", "weights_sha256": "b"}]
+
+    change(sources / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, sources)
+    [_, row] = table(files["README.md"], "\n## Results\n")
+    assert row[1:] == ["test_0 to test_9", "232", *["0.500 (0.400 to 0.600)"] * 4]
+    assert "median over several splits" in files["README.md"]
+    assert [row[0] for row in table(files["README.md"], "\n### Beside")][:2] == ["**metaqap-lite**", "BRISQUE"]
+    notes = [entry["notes"] for entry in yaml.safe_load(files[".eval_results/livec.yaml"])]
+    assert notes == ["test_0 to test_9 split, n 232"] * 4
 
 
 def test_a_second_data_set_gets_its_row_its_file_and_its_citation(sources):
@@ -211,4 +244,6 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
         assert f"\n## {heading}\n" in card
     assert "Higher is better" in card and "not stated by the publisher" in card
     assert "arXiv:2506.16601" in card
-    assert not re.search(r"\{\{|\{%|None|nan\b", card.split("---", 2)[2]), "a hole in the template"
+    assert not re.search(r"\{\{ |\{%|\bNone\b(?! of its images)|\bnan\b", card.split("---", 2)[2]), (
+        "a hole in the template"
+    )

@@ -49,7 +49,7 @@ def photos(tmp_path_factory):
 def checkpoint(make_checkpoint, photos, tmp_path_factory):
     """An ensemble with interval and distortion head, exported into its own folder with an int8 file."""
     folder = make_checkpoint(
-        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", "test_efficientnet", interval_radius=0.1
+        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", "test_resnet", interval_radius=0.1
     )
     export = export_onnx(folder, photographs=photos, int8=True)
     assert export.folder == folder
