@@ -75,8 +75,25 @@ def launch_options() -> dict[str, Any]:
     """What `launch` needs to know of the app's looks and limits. No font, script or style comes from elsewhere."""
     fonts = [Font("system-ui"), Font("-apple-system"), Font("Segoe UI"), Font("Roboto"), Font("sans-serif")]
     theme = gr.themes.Soft(
-        primary_hue="teal", secondary_hue="teal", neutral_hue="slate", radius_size="lg", font=fonts,
+        primary_hue="teal",
+        secondary_hue="teal",
+        neutral_hue="slate",
+        font=fonts,
         font_mono=[Font("ui-monospace"), Font("Consolas"), Font("monospace")],
+    ).set(
+        # Soft's own shades are too pale to read: text needs a contrast of 4.5 to its ground.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*primary_800",
+        block_label_text_color_dark="*primary_200",
+        block_title_text_color="*primary_800",
+        block_title_text_color_dark="*primary_200",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_400",
     )
     return {
         "theme": theme,
@@ -284,11 +301,12 @@ def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> Non
     with gr.Row():
         with gr.Column():
             left = _photo_field("Left", "compare-left")
-            _offer(samples, left, label="Examples for the left")
         with gr.Column():
             right = _photo_field("Right", "compare-right")
-            _offer(samples, right, label="Examples for the right")
     verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
+    if samples:
+        pairs = [list(pair) for pair in zip(samples[::2], samples[1::2], strict=False)]
+        gr.Examples(pairs, [left, right], label="Examples", examples_per_page=3, api_visibility="private")
     gr.on(
         [left.change, right.change],
         demo.show_comparison,
@@ -364,9 +382,11 @@ def _photo_field(label: str, elem_id: str) -> gr.Image:
     return field
 
 
-def _offer(samples: list[str], photo: gr.Image, label: str = "Examples") -> None:
+def _offer(samples: list[str], photo: gr.Image) -> None:
     if samples:
-        gr.Examples(samples, photo, label=label, examples_per_page=6, api_visibility="private")
+        # Every third, then the next third: neighbours in the alphabet are versions of one picture.
+        varied = [sample for start in range(3) for sample in samples[start::3]]
+        gr.Examples(varied, photo, label="Examples", examples_per_page=4, api_visibility="private")
 
 
 def _sample_photographs(folder: Path | None) -> list[str]:

@@ -148,7 +148,7 @@ def quality_map_overlay(assessment: Assessment) -> str:
 <label><span>photo</span><input type="range" min="0" max="100" value="60" aria-label="How much of the quality map shows"
 oninput="this.closest('.mq-map').style.setProperty('--mix', this.value / 100)"><span>quality map</span></label>
 <div class="mq-legend"><span>0 bad</span><i style="background:{_gradient()}"></i><span>excellent 1</span></div>
-<p class="mq-note">{record.width:,} × {record.height:,} pixels. The mean of the map is the score.</p></div>"""
+<p class="mq-note">{record.width:,} × {record.height:,} pixels. The score is the average of local quality.</p></div>"""
 
 
 def quality_map_image(quality_map: np.ndarray) -> Image.Image:
@@ -235,9 +235,9 @@ def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parame
         for i in range(len(records))
     )
     spoken = ", ".join(f"level {i}: {quality:.2f}" for i, quality in enumerate(qualities))
-    change = qualities[level] - qualities[0]
+    signed = f"{qualities[level] - qualities[0]:+.2f}".replace("-", "−")
     headline = (
-        f"{escape(name)}, level {level}: {qualities[level]:.2f} <small>({change:+.2f})</small>"
+        f"{escape(name)}, level {level}: {qualities[level]:.2f} <small>({signed})</small>"
         if level
         else f"As it is: {qualities[0]:.2f}"
     )
