@@ -180,9 +180,7 @@ class Scorer:
             raise ScoringError(f"{checkpoint} is a {self.model.config.model_type} model, not a MetaQAP checkpoint.")
         self.model = self.model.eval().to(self.device, memory_format=torch.channels_last)
 
-    def score(
-        self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False
-    ) -> Iterator[ScoreRecord]:
+    def score(self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
 
         Args:

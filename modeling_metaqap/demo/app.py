@@ -26,6 +26,9 @@ MAX_FILE_SIZE = "100mb"
 #: Requests that wait for their turn; one more is turned away.
 MAX_WAITING = 128
 
+# As a default argument it makes Gradio hand over a new one with each call.
+_PROGRESS = gr.Progress()
+
 _STYLE = Path(__file__).with_name("style.css")
 
 # All computing events share one limit, so that memory does not grow with the number of tabs in use.
@@ -212,8 +215,7 @@ class Demo:
         _, distorted, records = self.assessor.distort(photo, distortion, int(level))
         entry = DISTORTIONS[distortion]
         curve: dict[str, Any] = {
-            name: [getattr(record, name) for record in records]
-            for name in ("quality", "quality_low", "quality_high")
+            name: [getattr(record, name) for record in records] for name in ("quality", "quality_low", "quality_high")
         }
         return distorted, curve | {"parameters": list(entry.levels), "unit": entry.unit}
 
@@ -231,17 +233,17 @@ class Demo:
         curve = figures.level_curve(records, int(level), name=figures.humanize(distortion), parameter=parameter)
         return (photograph.pixels, distorted), curve
 
-    def batch(self, files: list[str] | None, progress: gr.Progress = gr.Progress()) -> tuple[list[dict[str, Any]], str]:
+    def batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[list[dict[str, Any]], str]:
         """Score up to 200 photographs.
 
-        Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error and
-        nulls), and a CSV file with the columns of `metaqap score`.
+        Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error
+        and nulls), and a CSV file with the columns of `metaqap score`.
         """
         records = self._batch(files, progress)
         return [self._json(record) for record in records], self._csv(records)
 
     def show_batch(
-        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
+        self, files: list[str] | None, progress: gr.Progress = _PROGRESS
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
         try:
             records = self._batch(files, progress)
@@ -364,7 +366,12 @@ def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
     )
     download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download")
     run.click(
-        demo.show_batch, files, [summary, table, download], api_visibility="private", show_progress_on=summary, **options
+        demo.show_batch,
+        files,
+        [summary, table, download],
+        api_visibility="private",
+        show_progress_on=summary,
+        **options,
     )
     rows, file = gr.JSON(visible=False, label="scores"), gr.File(visible=False, label="CSV")
     _endpoint(demo.batch, [files], [rows, file], options)
@@ -395,9 +402,7 @@ def _sample_photographs(folder: Path | None) -> list[str]:
     return sorted(str(path) for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _endpoint(
-    function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]
-) -> None:
+def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]) -> None:
     """Let programs call a function, named as in Python and described by its docstring."""
 
     @wraps(function)
