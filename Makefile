@@ -1,13 +1,14 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
 #   make test   install with the dev extra; lint, types and tests (those in a browser need Chromium, and say so)
+# and `make card` writes the model card anew from hub_card/results.json.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint test-all test-fast format space clean
+.PHONY: demo test lint test-all test-fast format card space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -28,6 +29,9 @@ test-fast: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+card: $(VENV)/.installed-dev
+	$(BIN)/python scripts/make_card.py
 
 # What the repository of the Space holds: its own files and the package next to them, links followed.
 space:

@@ -3,6 +3,7 @@
 import csv
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, Annotated, Any
 
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -18,7 +20,11 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from . import DEFAULT_CHECKPOINT, __version__
-from .scoring import Scorer, ScoreRecord, ScoringError, describe, find_images
+from .engines import ONNX_FILES, Engine
+from .explanation import explanation_picture
+from .image_processing_metaqap import to_rgb
+from .onnx_export import export_onnx
+from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 160)
@@ -76,11 +82,18 @@ def score(
         Path | None, typer.Option("--output", "-o", help="Also write the results here: .csv, .jsonl or .parquet.")
     ] = None,
     checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    engine: Annotated[
+        Engine, typer.Option(help="What runs the model; onnx and onnx-int8 need `metaqap export` first.")
+    ] = Engine.torch,
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.float32,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
+    explain: Annotated[
+        Path | None,
+        typer.Option(help="For each image write a picture here: its quality map and the likeliest distortions."),
+    ] = None,
 ) -> None:
     """Score images: quality is higher for better images, and most photographs lie between 0 and 1.
 
@@ -91,10 +104,14 @@ def score(
     if not images:
         raise ScoringError("There are no images to score: standard input is empty.")
     with _writer(output) as write:
-        scorer = Scorer(checkpoint, device=device, dtype=dtype.value, batch_size=batch_size)
+        scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype.value, batch_size=batch_size)
+        explanations = None if explain is None else _Explanations(explain, scorer)
         records = []
-        for record in _with_progress(scorer.score(images), total=len(images)):
+        scored = scorer.score(images, quality_map=explanations is not None)
+        for record in _with_progress(scored, total=len(images)):
             records.append(record)
+            if explanations is not None:
+                explanations.write(record)
             if sort is Order.input:
                 # Written at once, so that an interrupted run keeps what it has done.
                 write(record)
@@ -109,6 +126,32 @@ def score(
     if failed:
         errors.print(f"{failed} of {len(records)} images could not be read.", highlight=False)
         raise typer.Exit(1)
+
+
+@app.command()
+def distort(
+    photo: Annotated[Path, typer.Argument(help="A photograph, 32 x 32 pixels or more.")],
+    grid: Annotated[Path, typer.Option(help="The picture to write, such as grid.png.")],
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the distortions' randomness.")] = 0,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Longer side of one cell in pixels.")] = 224,
+) -> None:
+    """Draw the 25 distortions of quality-aware pretraining at their five levels on a photograph."""
+    try:
+        from .distortions.grid import distortion_grid
+    except ImportError as error:
+        raise ScoringError(f"The distortions need {error.name}; install `metaqap[train]`.") from error
+    if grid.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise ScoringError(f"The picture {grid} must end in .png, .jpg or .webp.")
+    try:
+        with Image.open(photo) as opened:
+            picture = distortion_grid(to_rgb(opened), seed=seed, cell=cell)
+    except (OSError, ValueError) as error:
+        raise ScoringError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
+    try:
+        picture.save(grid)
+    except OSError as error:
+        raise ScoringError(f"Cannot write {grid}: {(error.strerror or str(error)).lower()}.") from error
+    errors.print(f"Wrote {grid}, {picture.width} x {picture.height} pixels.", highlight=False)
 
 
 @app.command()
@@ -158,6 +201,59 @@ def serve(
     except ImportError as error:
         raise ScoringError(f'The demo needs {error.name}; install it with `pip install "metaqap[space]"`.') from error
     serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+
+
+@app.command()
+def export(
+    checkpoint: Checkpoint = str(DEFAULT_CHECKPOINT),
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder to write; default the checkpoint's own.")
+    ] = None,
+    photos: Annotated[
+        list[str] | None, typer.Option(help="Images or folders to compare with PyTorch on; can be repeated.")
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write an int8 file, calibrated on the photos.")] = False,
+) -> None:
+    """Write the checkpoint as ONNX for `metaqap score --engine onnx`, and say how far it is from PyTorch."""
+    result = export_onnx(checkpoint, output, photographs=find_images(photos or []), int8=int8)
+    table = Table(title=f"Exported to {result.folder}", title_justify="left")
+    table.add_column("file")
+    for heading in ("MB", "images compared", "largest difference", "mean difference"):
+        table.add_column(heading, justify="right")
+    for engine, agreement in result.agreement.items():
+        size = (result.folder / ONNX_FILES[engine]).stat().st_size / 1e6
+        differences = (f"{agreement.largest:.1e}", f"{agreement.mean:.1e}")
+        table.add_row(ONNX_FILES[engine], f"{size:.1f}", str(agreement.n), *differences)
+    console.print(table)
+    errors.print("Differences are in units of quality, to PyTorch in float32.", highlight=False)
+
+
+class _Explanations:
+    """A folder with one picture for each scored image, under the image's own name."""
+
+    def __init__(self, folder: Path, scorer: Scorer):
+        self.folder, self.scorer = folder, scorer
+        self.names: Counter[str] = Counter()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ScoringError(f"Cannot write to {folder}: {(error.strerror or str(error)).lower()}.") from error
+
+    def write(self, record: ScoreRecord) -> None:
+        if record.error is not None:
+            return
+        photograph = self.scorer.read(record.path).pixels
+        picture = explanation_picture(photograph, record, self.scorer.model.config.distortion_labels or [])
+        record.quality_map = None  # it is drawn, and thousands of them would fill the memory
+        stem = Path(record.path).stem
+        self.names[stem] += 1
+        name = f"{stem}.png" if self.names[stem] == 1 else f"{stem}-{self.names[stem]}.png"
+        try:
+            picture.save(self.folder / name)
+        except OSError as error:
+            raise ScoringError(
+                f"Cannot write {self.folder / name}: {(error.strerror or str(error)).lower()}."
+            ) from error
 
 
 def _flat(value: Any) -> str:

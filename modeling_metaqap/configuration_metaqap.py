@@ -38,7 +38,7 @@ KADID_DISTORTIONS = [
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
-_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages"}
+_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages", "distortion_head"}
 
 
 class MetaQAPConfig(PreTrainedConfig):
@@ -50,10 +50,11 @@ class MetaQAPConfig(PreTrainedConfig):
             One entry for each base learner, or just the name of its backbone. Keys: `backbone` (any timm CNN that
             supports `features_only`), `name` (shown to people, defaults to the backbone's), `image_mean` and
             `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
-            backbone's stages to pool, default all). Defaults to one `tf_efficientnet_lite0`.
+            backbone's stages to pool, default all), `distortion_head` (whether this learner names distortions,
+            default true). Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
-            Names of the distortion head's classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
-            list makes a model without a distortion head.
+            Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
+            list makes a model without distortion heads.
         interval_radius (`float`, *optional*):
             Half the width of the calibrated 90 % prediction interval, in units of quality. `None` while the model is
             not calibrated; `MetaQAPOutput.interval` is `None` then.
@@ -98,6 +99,8 @@ class MetaQAPConfig(PreTrainedConfig):
         self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
         if self.distortion_labels is None:
             self.distortion_labels = list(KADID_DISTORTIONS)
+        if self.distortion_labels and not any(learner["distortion_head"] for learner in self.base_learners):
+            raise ValueError("There are `distortion_labels`, but no base learner has a `distortion_head`.")
         if self.loss_surrogate not in ("softmax", "soft_rank"):
             raise ValueError(f"`loss_surrogate` must be 'softmax' or 'soft_rank', not {self.loss_surrogate!r}.")
         if self.interval_radius is not None and self.interval_radius < 0:
@@ -135,7 +138,13 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"Unknown base learner option {sorted(unknown)}; the options are {sorted(_BASE_LEARNER_KEYS)}."
         )
-    defaults = {"name": learner["backbone"], "image_mean": IMAGENET_MEAN, "image_std": IMAGENET_STD, "stages": None}
+    defaults = {
+        "name": learner["backbone"],
+        "image_mean": IMAGENET_MEAN,
+        "image_std": IMAGENET_STD,
+        "stages": None,
+        "distortion_head": True,
+    }
     # A copy: neither the caller's lists nor the constants above are shared with this configuration.
     learner = deepcopy(defaults | learner)
     if len(learner["image_mean"]) != 3 or len(learner["image_std"]) != 3 or min(learner["image_std"]) <= 0:

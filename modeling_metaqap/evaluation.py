@@ -4,7 +4,6 @@ import hashlib
 import platform
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import datasets
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from .release import weights_sha256
 from .scoring import Scorer
 from .version import __version__
 
@@ -43,12 +43,6 @@ def _score_all(scorer: Scorer, dataset: datasets.Dataset) -> Iterator[Any]:
 
 def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
     return (row["image"] for row in dataset.select_columns("image"))
-
-
-def weights_sha256(checkpoint: str | Path) -> str | None:
-    """SHA-256 of the checkpoint's weight file; None for a checkpoint that is not a local folder."""
-    path = Path(checkpoint) / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def image_list_sha256(dataset: datasets.Dataset) -> str:

@@ -36,7 +36,8 @@ class MetaQAPOutput(ModelOutput):
         interval (`torch.FloatTensor` of shape `(B, 2)`, `None` while the model is not calibrated):
             Lower and upper end of the calibrated 90 % prediction interval.
         distortion_logits (`torch.FloatTensor` of shape `(B, D)`, `None` without a distortion head):
-            Which synthetic distortion the image resembles, in the order of `config.distortion_labels`.
+            Which synthetic distortion the image resembles, in the order of `config.distortion_labels`: the mean over
+            the learners that have a distortion head.
         quality_map (`torch.FloatTensor` of shape `(B, h, w)`, or `(B, N, h, w)` for N crops, on request):
             Local quality. Its mean over the map, weighted with `crop_weights` over the crops, is `logits`.
         hidden_states (`tuple[torch.FloatTensor]`, on request):
@@ -102,7 +103,9 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         self.register_buffer("feature_std", torch.ones(num_features))
         self.quality_head = nn.Linear(num_features, 1)
         self.distortion_head = (
-            nn.Linear(num_features, len(config.distortion_labels)) if config.distortion_labels else None
+            nn.Linear(num_features, len(config.distortion_labels))
+            if config.distortion_labels and learner["distortion_head"]
+            else None
         )
 
     def stage_activations(self, pixel_values: Tensor) -> list[Tensor]:
@@ -286,7 +289,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         """Merge trained base learners into one ensemble.
 
         Args:
-            models: K models with one base learner each and the same distortion labels.
+            models: K models with one base learner each. Those that name distortions have the same labels.
             weights: K weights of the meta-learner, default the plain mean. A learner with weight 0 is left out.
             intercept: of the meta-learner, in units of quality.
 
@@ -307,13 +310,19 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 raise ValueError(
                     f"`from_base_models` merges single base learners; one model has {model.config.num_base_learners}."
                 )
-            if model.config.distortion_labels != models[0].config.distortion_labels:
-                raise ValueError("The models have different `distortion_labels` and cannot share one output.")
         kept = [(model, weight) for model, weight in zip(models, weights, strict=True) if weight != 0]
         if not kept:
             raise ValueError("All weights are 0; no base learner is left.")
+        labels = [model.config.distortion_labels for model, _ in kept if model.config.distortion_labels]
+        if any(other != labels[0] for other in labels):
+            raise ValueError("The models have different `distortion_labels` and cannot share one output.")
         config = MetaQAPConfig.from_dict(models[0].config.to_dict())
-        config.base_learners = [deepcopy(model.config.base_learners[0]) for model, _ in kept]  # type: ignore[index]
+        config.distortion_labels = list(labels[0]) if labels else []
+        config.base_learners = [
+            deepcopy(model.config.base_learners[0])  # type: ignore[index]
+            | {"distortion_head": model.base_learners[0].distortion_head is not None}
+            for model, _ in kept
+        ]
         config.interval_radius = None
         config.training_summary = None
         ensemble = cls(config)
@@ -371,7 +380,8 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         for index, base_learner in enumerate(self.base_learners):
             score, learner_distortion_logits, activations = base_learner(flat_crops, crop_weights)
             scores.append(score)
-            distortion_logits.append(learner_distortion_logits)
+            if learner_distortion_logits is not None:
+                distortion_logits.append(learner_distortion_logits)
             if output_hidden_states:
                 hidden_states += tuple(activations)
             if output_quality_map:
@@ -407,7 +417,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             logits=quality,
             base_scores=base_scores,
             interval=interval,
-            distortion_logits=torch.stack(distortion_logits).mean(dim=0) if self.config.distortion_labels else None,
+            distortion_logits=torch.stack(distortion_logits).mean(dim=0) if distortion_logits else None,
             quality_map=quality_map,
             hidden_states=hidden_states if output_hidden_states else None,
         )

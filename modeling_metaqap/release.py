@@ -1,5 +1,6 @@
-"""Writing a checkpoint folder the way it goes to users: half the size, complete with its code."""
+"""A checkpoint folder the way it goes to users: half the size, complete with its code, known by its weights."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -38,4 +39,10 @@ def save_release(model: MetaQAPModel, folder: str | Path) -> None:
                 shutil.copyfile(file, target)
 
 
-__all__ = ["save_release"]
+def weights_sha256(checkpoint: str | Path) -> str | None:
+    """SHA-256 of the checkpoint's weight file; None for a checkpoint that is not a local folder."""
+    path = Path(checkpoint) / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+__all__ = ["save_release", "weights_sha256"]

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoImageProcessor
 
 from . import DEFAULT_CHECKPOINT
+from .engines import Engine, ScoringError, TorchEngine, load_engine
 from .image_processing_metaqap import CropLayout, crop_layout, to_rgb
+from .modeling_metaqap import MetaQAPModel
 
 #: File name endings that a folder is searched for.
 IMAGE_SUFFIXES = frozenset(
@@ -28,10 +30,6 @@ IMAGE_SUFFIXES = frozenset(
 # megapixels then needs its decoder's memory and little more.
 _LARGE_PIXELS = 50_000_000
 _LARGE_SHORTEST_EDGE = 2048
-
-
-class ScoringError(ValueError):
-    """A path, device or checkpoint that cannot be used; the message says what to change."""
 
 
 @dataclass(kw_only=True)
@@ -111,8 +109,14 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
 
 
 @dataclass
-class _Prepared:
-    """One decoded image on its way through the model."""
+class Prepared:
+    """One decoded image on its way through the engine.
+
+    Attributes:
+        record: without a score yet, or with the reason why there will be none.
+        crops: `(N, 3, H, W)` RGB bytes; None if the image could not be read.
+        outputs: of the engine, crop by crop.
+    """
 
     record: ScoreRecord
     size: tuple[int, int] = (0, 0)
@@ -129,8 +133,9 @@ class Scorer:
 
     Args:
         checkpoint: folder or Hub id; default the ensemble that ships with the package.
-        device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one.
-        dtype: `"float32"`, `"bfloat16"` or `"float16"`.
+        engine: `"torch"`, or `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime.
+        device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
         max_pixels: images of more are refused before they are decoded. Pillow itself refuses what has more than twice
@@ -138,7 +143,7 @@ class Scorer:
         max_crops: images that need more crops, long and narrow ones, are refused too.
 
     Raises:
-        ScoringError: for a checkpoint, device or dtype that cannot be used.
+        ScoringError: for a checkpoint, engine, device or dtype that cannot be used.
 
     Example:
 
@@ -154,6 +159,7 @@ class Scorer:
         self,
         checkpoint: str | Path = DEFAULT_CHECKPOINT,
         *,
+        engine: str = Engine.torch,
         device: str | None = None,
         dtype: str = "float32",
         batch_size: int = 8,
@@ -163,22 +169,27 @@ class Scorer:
     ):
         if batch_size < 1:
             raise ScoringError(f"The batch size must be at least 1, got {batch_size}.")
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise ScoringError(f"The dtype must be float32, bfloat16 or float16, got {dtype}.")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.max_pixels = max_pixels
         self.max_crops = max_crops
         self._one_large_image_at_a_time = threading.Lock()
-        self.device = _resolve_device(device)
+        self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
         try:
-            self.model = AutoModel.from_pretrained(checkpoint, dtype=getattr(torch, dtype))
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         except (OSError, ValueError) as error:
-            raise ScoringError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
-        if self.model.config.model_type != "metaqap":
-            raise ScoringError(f"{checkpoint} is a {self.model.config.model_type} model, not a MetaQAP checkpoint.")
-        self.model = self.model.eval().to(self.device, memory_format=torch.channels_last)
+            raise ScoringError(f"{checkpoint} has no image processor: {str(error).splitlines()[0]}") from error
+
+    @property
+    def model(self) -> MetaQAPModel:
+        """The PyTorch model.
+
+        Raises:
+            ScoringError: with another engine.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise ScoringError("Only the PyTorch engine has the model itself.")
+        return self.engine.model
 
     def score(self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
@@ -187,9 +198,9 @@ class Scorer:
             images: paths or Pillow images.
             quality_map: also give each record the map of local quality.
         """
-        waiting: deque[Future[_Prepared]] = deque()
-        pending: deque[_Prepared] = deque()
-        todo: list[tuple[_Prepared, int]] = []
+        waiting: deque[Future[Prepared]] = deque()
+        pending: deque[Prepared] = deque()
+        todo: list[tuple[Prepared, int]] = []
         source = iter(images)
         with ThreadPoolExecutor(self.num_workers) as pool:
             exhausted = False
@@ -197,7 +208,7 @@ class Scorer:
                 # A few images ahead keep the model busy; more would only fill the memory.
                 while not exhausted and len(waiting) < 2 * self.num_workers:
                     try:
-                        waiting.append(pool.submit(self._prepare, next(source)))
+                        waiting.append(pool.submit(self.prepare, next(source)))
                     except StopIteration:
                         exhausted = True
                 if waiting:
@@ -224,7 +235,7 @@ class Scorer:
             else:
                 rgb, (width, height) = self._decode(image)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ScoringError(_explain(error)) from error
+            raise ScoringError(explain_error(error)) from error
         resized = self._layout(rgb.size).resized
         if resized != (rgb.height, rgb.width):
             rgb = rgb.resize(resized[::-1], Image.Resampling(self.image_processor.resample))
@@ -256,33 +267,26 @@ class Scorer:
             height, width, shortest_edge=processor.size["shortest_edge"], crop_size=processor.crop_size["height"]
         )
 
-    def _prepare(self, image: str | Path | Image.Image) -> _Prepared:
+    def prepare(self, image: str | Path | Image.Image) -> Prepared:
+        """Decodes one image and cuts it into crops."""
         record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
         try:
             photograph = self.read(image)
         except ScoringError as error:
             record.error = str(error)
-            return _Prepared(record)
+            return Prepared(record)
         record.width, record.height = photograph.width, photograph.height
-        # Bytes travel between threads; the division by 255 waits until the batch is on the device.
+        # Bytes travel between threads; the engine divides by 255.
         inputs = self.image_processor(photograph.pixels, do_rescale=False, return_tensors="np")
-        return _Prepared(record, size=photograph.pixels.size, crops=inputs["pixel_values"][0])
+        return Prepared(record, size=photograph.pixels.size, crops=inputs["pixel_values"][0])
 
-    @torch.inference_mode()
-    def _run(self, batch: Sequence[tuple[_Prepared, int]], *, quality_map: bool) -> None:
+    def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
         crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
-        pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
-        outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255, output_quality_map=quality_map)
-        names = [
-            name
-            for name in ("logits", "base_scores", "interval", "distortion_logits", "quality_map")
-            if outputs.get(name) is not None
-        ]
-        values = {name: outputs[name].float().cpu() for name in names}
+        values = self.engine(crops, quality_map=quality_map)
         for row, (prepared, _) in enumerate(batch):
             prepared.outputs.append({name: value[row] for name, value in values.items()})
 
-    def _finish(self, prepared: _Prepared) -> ScoreRecord:
+    def _finish(self, prepared: Prepared) -> ScoreRecord:
         record = prepared.record
         if prepared.crops is None:
             return record
@@ -298,7 +302,7 @@ class Scorer:
             record.quality_low, record.quality_high = means["interval"].tolist()
         if "distortion_logits" in means:
             probabilities = means["distortion_logits"].softmax(dim=0)
-            record.distortion = self.model.config.distortion_labels[int(probabilities.argmax())]
+            record.distortion = self.engine.config.distortion_labels[int(probabilities.argmax())]
             record.distortion_probability = probabilities.max().item()
             record.distortion_probabilities = probabilities.tolist()
         if "quality_map" in prepared.outputs[0]:
@@ -343,7 +347,8 @@ def _too_many_pixels(limit: int) -> str:
     return f"it has more pixels than the limit of {limit:,}"
 
 
-def _explain(error: Exception) -> str:
+def explain_error(error: Exception) -> str:
+    """Why an image could not be read, in a few words without a name."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow can read"
     if isinstance(error, Image.DecompressionBombError):
@@ -351,19 +356,6 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _resolve_device(device: str | None) -> torch.device:
-    if device is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.zeros(1, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ScoringError(f"The device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
-    return resolved
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -386,4 +378,14 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["IMAGE_SUFFIXES", "Photograph", "ScoreRecord", "Scorer", "ScoringError", "describe", "find_images"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Photograph",
+    "Prepared",
+    "ScoreRecord",
+    "Scorer",
+    "ScoringError",
+    "describe",
+    "explain_error",
+    "find_images",
+]

@@ -2,10 +2,12 @@
 
     OMP_NUM_THREADS=1 python scripts/benchmark.py
     OMP_NUM_THREADS=1 python scripts/benchmark.py --sections pseudo_mos --seconds 5
+    OMP_NUM_THREADS=1 python scripts/benchmark.py --sections inference --seconds 30 --output hub_card/cost.json
 
 A section replaces its own part of the JSON and leaves the others as they are. Everything is measured on one thread, so
 that the figures are for one core, and on the same photographs: those that ship with scikit-image, or `--images DIR`.
-A figure is taken from the fastest of its repetitions, which other work on the machine disturbs least.
+A figure is taken from the fastest of its repetitions, which other work on the machine disturbs least; the engines of
+`inference` take turns, and what compares them is the median over the turns.
 """
 
 import argparse
@@ -13,8 +15,11 @@ import functools
 import json
 import os
 import platform
+import re
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +33,17 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 from skimage import data
+from torch.utils.flop_counter import FlopCounterMode
 
+from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.distortions import DISTORTIONS, LEVELS, distort
 from modeling_metaqap.distortions.build import BuildError, find_photographs
+from modeling_metaqap.engines import CropEngine, Engine, TorchEngine, load_engine
 from modeling_metaqap.image_processing_metaqap import to_rgb
+from modeling_metaqap.onnx_export import export_onnx
 from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
+from modeling_metaqap.release import weights_sha256
+from modeling_metaqap.scoring import ScoringError
 
 console = Console()
 
@@ -49,10 +60,12 @@ class Bench:
     Attributes:
         photographs: Square uint8 RGB images of `side` pixels.
         seconds: Time to spend on one figure, at least one repetition.
+        checkpoint: Folder of the model that `inference` measures.
     """
 
     photographs: list[NDArray[np.uint8]]
     seconds: float
+    checkpoint: Path = DEFAULT_CHECKPOINT
 
     def fastest(self, work: Callable[[], Any]) -> float:
         """Seconds that one run of `work` takes at best, after a first run that does not count."""
@@ -109,8 +122,87 @@ def pseudo_mos_speed(bench: Bench) -> dict[str, Any]:
     return {"sides": sizes}
 
 
+def inference(bench: Bench) -> dict[str, Any]:
+    """Size of a checkpoint, multiply-adds and memory for one crop, and the speed of each engine beside PyTorch's."""
+    with tempfile.TemporaryDirectory() as exported:
+        pictures = [Image.fromarray(photograph) for photograph in bench.photographs]
+        export_onnx(bench.checkpoint, exported, photographs=pictures, int8=True)
+        engines: dict[str, CropEngine] = {
+            "torch": TorchEngine(bench.checkpoint, device="cpu"),
+            "torch-bfloat16": TorchEngine(bench.checkpoint, device="cpu", dtype="bfloat16"),
+            "onnx": load_engine(exported, Engine.onnx),
+            "onnx-int8": load_engine(exported, Engine.onnx_int8),
+        }
+    crops = np.stack([photograph.transpose(2, 0, 1) for photograph in bench.photographs])
+    seconds = _in_turns({name: functools.partial(engine, crops) for name, engine in engines.items()}, bench.seconds)
+    model = engines["torch"].model  # type: ignore[attr-defined]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, *crops.shape[1:]))
+    return {
+        "checkpoint": bench.checkpoint.name,
+        "weights_sha256": weights_sha256(bench.checkpoint),
+        "side": crops.shape[-1],
+        "threads": torch.get_num_threads(),
+        "crops_in_one_pass": len(crops),
+        "turns": len(seconds["torch"]),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "macs": counter.get_total_flops() // 2,
+        "weights_megabytes": round((bench.checkpoint / "model.safetensors").stat().st_size / 1e6, 2),
+        "peak_memory_megabytes": _peak_memory(bench.checkpoint, pictures[0]),
+        "engines": {
+            name: {
+                "crops_per_second": round(len(crops) / min(taken), 2),
+                # Within a turn all engines meet about the same machine.
+                "over_torch": round(
+                    statistics.median(base / own for base, own in zip(seconds["torch"], taken, strict=True)), 3
+                ),
+            }
+            for name, taken in seconds.items()
+        },
+    }
+
+
+def _in_turns(works: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
+    """Seconds of each run, all works once in every turn, after a first turn that does not count."""
+    for work in works.values():
+        work()
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    end = time.perf_counter() + seconds * len(works)
+    while True:
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            taken[name].append(time.perf_counter() - started)
+        if time.perf_counter() >= end:
+            return taken
+
+
+def _peak_memory(checkpoint: Path, picture: Image.Image) -> float:
+    """Megabytes that a process takes at most which loads the checkpoint and scores one image; Linux tells them."""
+    code = """
+import sys
+from modeling_metaqap.scoring import Scorer
+[record] = Scorer(sys.argv[1], device="cpu").score([sys.argv[2]])
+assert record.error is None, record.error
+print(open("/proc/self/status").read())
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        picture.save(Path(folder) / "picture.png")
+        run = subprocess.run(
+            [sys.executable, "-c", code, str(checkpoint.resolve()), str(Path(folder) / "picture.png")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    # Not getrusage: its peak starts from that of the process that started this one.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", run.stdout)
+    assert peak is not None
+    return round(int(peak[1]) * 1024 / 1e6)
+
+
 SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "distortions": distortions,
+    "inference": inference,
     "pseudo_mos": pseudo_mos_speed,
 }
 
@@ -138,8 +230,24 @@ def show_pseudo_mos(result: dict[str, Any]) -> Table:
     return table
 
 
+def show_inference(result: dict[str, Any]) -> Table:
+    side = result["side"]
+    table = Table("engine", title=f"{result['checkpoint']}: crops of {side} x {side} on {result['threads']} thread")
+    table.add_column("crops/s", justify="right")
+    table.add_column("beside PyTorch", justify="right")
+    for name, row in result["engines"].items():
+        table.add_row(name, f"{row['crops_per_second']:.2f}", f"{row['over_torch']:.2f} x")
+    table.caption = (
+        f"{result['parameters'] / 1e6:.2f} M parameters, {result['macs'] / 1e9:.2f} G multiply-adds for one crop, "
+        f"{result['weights_megabytes']:.1f} MB of weights, {result['peak_memory_megabytes']:.0f} MB peak memory, "
+        f"{result['turns']} turns"
+    )
+    return table
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "distortions": show_distortions,
+    "inference": show_inference,
     "pseudo_mos": show_pseudo_mos,
 }
 
@@ -176,7 +284,7 @@ def _tensor(image: NDArray[np.uint8]) -> torch.Tensor:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     photographs = load_photographs(args.images, side=args.side, count=args.count)
-    bench = Bench(photographs, args.seconds)
+    bench = Bench(photographs, args.seconds, args.checkpoint)
     result = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
     for name in args.sections:
         console.print(f"Measuring {name} ...")
@@ -194,6 +302,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=Path, help="directory of photographs (default: scikit-image's)")
     parser.add_argument("--count", type=int, default=3, help="photographs to measure with (3)")
     parser.add_argument("--side", type=int, default=512, help="side of the distorted images in pixels (512)")
+    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder that inference measures")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each repeated measurement (0.3)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (hub_card/benchmark.json)")
     args = parser.parse_args(arguments)
@@ -201,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.count < 1 or args.side < 32:
             raise BuildError("At least one photograph of at least 32 pixels is needed.")
         run(args)
-    except (BuildError, OSError) as error:
+    except (BuildError, OSError, ScoringError) as error:
         Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
         return 2
     return 0

@@ -1,37 +1,58 @@
-"""Train one MetaQAP base learner on human opinion scores.
+"""Train one MetaQAP base learner: on synthetic distortions, then on human opinion scores.
 
-    accelerate launch scripts/train.py --stage finetune --recipe scripts/recipes/finetune-lite0.yaml \
-        --data_dir path/to/BIQ2021 --output_dir runs/lite0
+    accelerate launch scripts/train.py --stage pretrain --recipe scripts/recipes/pretrain-mobilenetv2.yaml \
+        --distorted_dir data/distorted/train --distorted_validation_dir data/distorted/validation \
+        --output_dir runs/mobilenetv2-pretrained
+
+    accelerate launch scripts/train.py --stage finetune --recipe scripts/recipes/finetune-mobilenetv2.yaml \
+        --init runs/mobilenetv2-pretrained/best --data_dir path/to/BIQ2021 --distorted_dir data/distorted/train \
+        --output_dir runs/mobilenetv2
+
+Pretraining learns the pseudo opinion score and the distortion of images that scripts/distort.py has made. Fine-tuning
+learns human opinion scores, from `--init` or from ImageNet weights; with `synthetic_batch_size` in the recipe each of
+its steps adds a few distorted images, so that the learner still names distortions afterwards.
 
 The same script runs, without changes, on one CPU, several CPU processes, one GPU, several GPUs and several machines,
 in full or mixed precision: `accelerate launch` (or `accelerate config`) decides. The batch size of the recipe is the
-global one, and the loss is a statistic of the global batch in each of these settings.
+global one, and the loss is a statistic of the global batch in each of these settings. Where a batch does not fit in
+memory, `--gradient_accumulation_steps` computes the same step in parts, at the price of a second forward pass.
 
-The run folder holds recipe.yaml, metrics.jsonl, states/ to resume from, and the models best/ (by SROCC on the
-validation split) and last/, with `refit_head` also refitted/.
-A run that was stopped goes on with `--resume_from_checkpoint latest`.
+The run folder holds recipe.yaml, versions.json, metrics.jsonl, curves.png, states/ to resume from, and the models
+best/ (by SROCC on the validation split) and last/, with `refit_head` also refitted/.
+A run that was stopped goes on with `--resume_from_checkpoint latest`, and one that has not begun begins with it.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import asdict
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Subset
 from transformers import get_cosine_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss
+from modeling_metaqap.distortions.build import BuildError, load_distorted
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.training import (
+    STAGES,
+    EndlessSampler,
     EpochSampler,
     Recipe,
     RecipeError,
@@ -43,6 +64,7 @@ from modeling_metaqap.training import (
     freeze_batch_norm,
     new_base_learner,
     parameter_groups,
+    pooled_features,
 )
 
 console = Console(stderr=True)
@@ -52,7 +74,12 @@ class Position:
     """Where a run stands; saved and restored with the rest of its state."""
 
     def __init__(self) -> None:
-        self.epoch, self.step_in_epoch, self.step, self.best_srocc = 0, 0, 0, -1.0
+        self.epoch, self.step_in_epoch, self.step = 0, 0, 0
+        self.best_srocc, self.best_epoch = -1.0, 0
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether there was no better epoch among the last `patience` ones."""
+        return patience is not None and self.epoch - self.best_epoch >= patience
 
     def state_dict(self) -> dict:
         return dict(vars(self))
@@ -61,9 +88,7 @@ class Position:
         vars(self).update(state)
 
 
-def gathered_loss(
-    accelerator: Accelerator, logits: torch.Tensor, labels: torch.Tensor, recipe: Recipe
-) -> torch.Tensor:
+def quality_loss(accelerator: Accelerator, logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
     """Quality-aware loss over the global batch.
 
     Each process computes it on everyone's predictions but has a gradient through its own only. Data parallelism then
@@ -84,21 +109,100 @@ def gathered_loss(
     )
 
 
+def distortion_loss(accelerator: Accelerator, logits: Tensor, distortions: Tensor) -> Tensor:
+    """This process's part of the mean cross-entropy over the global batch."""
+    return F.cross_entropy(logits.float(), distortions, reduction="sum") / (len(logits) * accelerator.num_processes)
+
+
+def forward_backward(
+    accelerator: Accelerator,
+    model: MetaQAPModel,
+    recipe: Recipe,
+    pixels: Tensor,
+    labels: Tensor,
+    distortions: Tensor | None,
+    *,
+    parts: int = 1,
+) -> Tensor:
+    """Compute the loss and its gradients for this process's images; return the loss of the global batch.
+
+    The first images have a quality label and the last ones a distortion; in pretraining all have both.
+
+    A loss that is a statistic of the batch is no sum over parts of it. With several `parts` the outputs of all are
+    computed first, without a graph; then each part is run again and takes its share of the loss's gradient with
+    respect to the outputs (Gao, Zhang, Han and Callan, "Scaling deep contrastive learning batch size under memory
+    limited setup", RepL4NLP 2021).
+    """
+
+    def forward(images: Tensor) -> tuple[Tensor, ...]:
+        with accelerator.autocast():
+            output = model(pixel_values=images.to(memory_format=torch.channels_last).float() / 255)
+        named = output.distortion_logits
+        return (output.logits,) if named is None else (output.logits, named)
+
+    chunks = pixels.chunk(parts)
+    if len(chunks) == 1:
+        outputs = forward(pixels)
+    else:
+        with torch.no_grad():
+            outputs = tuple(torch.cat(tensors) for tensors in zip(*map(forward, chunks), strict=True))
+        outputs = tuple(tensor.requires_grad_() for tensor in outputs)
+    loss = quality_loss(accelerator, outputs[0][: len(labels)], labels, recipe)
+    total = loss.detach()
+    if distortions is not None:
+        part = distortion_loss(accelerator, outputs[1][-len(distortions) :], distortions)
+        loss = loss + recipe.distortion_loss_weight * part
+        total = total + recipe.distortion_loss_weight * accelerator.reduce(part.detach(), "sum")
+    if not torch.isfinite(total):
+        return total
+    if len(chunks) == 1:
+        accelerator.backward(loss * accelerator.num_processes)
+        return total
+    gradients = torch.autograd.grad(loss * accelerator.num_processes, outputs)
+    shares = zip(*(gradient.split([len(chunk) for chunk in chunks]) for gradient in gradients), strict=True)
+    for number, (chunk, share) in enumerate(zip(chunks, shares, strict=True), start=1):
+        # Processes exchange gradients once, with the last part.
+        with nullcontext() if number == len(chunks) else accelerator.no_sync(model):
+            pairs = zip(forward(chunk), share, strict=True)
+            accelerator.backward(sum((output * gradient).sum() for output, gradient in pairs))
+    return total
+
+
 @torch.inference_mode()
-def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) -> dict[str, float]:
-    """PLCC and SROCC on whole validation images, computed once on everything gathered."""
+def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) -> dict[str, Tensor]:
+    """Scores and labels of whole validation images, gathered from all processes, on the CPU.
+
+    Where the images are distorted ones, also the `distortion` named, and the true one as `true_distortion`.
+    """
     model.eval()
-    predictions, targets = [], []
+    batches = []
     for batch in loader:
-        labels = batch.pop("labels")
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
         with accelerator.autocast():
-            scores = model(**batch).logits.squeeze(1)
-        gathered = accelerator.gather_for_metrics((scores, labels.to(accelerator.device)))
-        predictions.append(gathered[0].cpu())
-        targets.append(gathered[1].cpu())
-    predicted, quality = torch.cat(predictions).numpy(), torch.cat(targets).numpy()
-    return {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
+            output = model(pixel_values=batch["pixel_values"], crop_weights=batch["crop_weights"])
+        told = {"quality": output.logits.squeeze(1), "true_quality": batch["labels"]}
+        if "distortion" in batch:
+            told |= {"distortion": output.distortion_logits.argmax(dim=1), "true_distortion": batch["distortion"]}
+            told |= {"level": batch["level"]}
+        batches.append({name: tensor.cpu() for name, tensor in accelerator.gather_for_metrics(told).items()})
+    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+
+
+def validation_figures(
+    accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader, distorted: DataLoader | None
+) -> dict[str, float]:
+    """PLCC and SROCC, computed once on all validation images, and the share of the distortions named rightly.
+
+    Level 1 is left out of the share: it is hardly visible.
+    """
+    told = validate(accelerator, model, loader)
+    predicted, quality = told["quality"].numpy(), told["true_quality"].numpy()
+    figures = {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
+    if distorted is not None:
+        named = told if distorted is loader else validate(accelerator, model, distorted)
+        right = named["distortion"] == named["true_distortion"]
+        figures["validation_distortion_accuracy"] = right[named["level"] > 1].float().mean().item()
+    return figures
 
 
 def save_model(model: MetaQAPModel, folder: Path) -> None:
@@ -115,75 +219,134 @@ def save_state(accelerator: Accelerator, run: RunFolder, position: Position) -> 
         run.commit_state(pending)
 
 
+def load_data(
+    args: argparse.Namespace, recipe: Recipe, accelerator: Accelerator
+) -> tuple[datasets.Dataset, datasets.Dataset, datasets.Dataset | None, datasets.Dataset | None]:
+    """The images to learn quality from, to validate it on, to learn distortions from, and to validate those on."""
+
+    def distorted(directory: str | None, *, needed: str) -> datasets.Dataset:
+        if directory is None:
+            raise RecipeError(f"{needed}: name a data set made by scripts/distort.py.")
+        return load_distorted(directory, cache_dir=args.cache_dir)
+
+    with accelerator.main_process_first():
+        synthetic = synthetic_validation = None
+        if recipe.learns_distortions:
+            synthetic = distorted(args.distorted_dir, needed="The recipe learns distortions and needs --distorted_dir")
+            if args.distorted_validation_dir is not None or recipe.stage == "pretrain":
+                needed = "Pretraining needs --distorted_validation_dir"
+                synthetic_validation = distorted(args.distorted_validation_dir, needed=needed)
+                if shared := set(synthetic["reference_id"]) & set(synthetic_validation["reference_id"]):
+                    raise RecipeError(
+                        f"{args.distorted_dir} and {args.distorted_validation_dir} share {len(shared)} pristine "
+                        f"photographs, such as {min(shared)}; make them from different ones."
+                    )
+        if recipe.stage == "pretrain":
+            assert synthetic is not None and synthetic_validation is not None
+            return synthetic, synthetic_validation, synthetic, synthetic_validation
+        # The training split is read by a function that refuses the test split.
+        training, validation = (
+            load_training_split(recipe.dataset, split=split, data_dir=args.data_dir, cache_dir=args.cache_dir)
+            for split in (recipe.train_split, recipe.validation_split)
+        )
+    return training, validation, synthetic, synthetic_validation
+
+
 def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
-    accelerator = Accelerator(mixed_precision=args.mixed_precision, cpu=args.cpu)
+    accelerator = Accelerator(
+        mixed_precision=args.mixed_precision, cpu=args.cpu, log_with=args.with_tracking, project_dir=args.output_dir
+    )
     set_seed(recipe.seed)
     run = RunFolder(args.output_dir)
-    resume = args.resume_from_checkpoint is not None
-    if accelerator.is_main_process:
-        run.start(recipe, resume=resume)
-    accelerator.wait_for_everyone()
+    state = run.state_to_resume(args.resume_from_checkpoint)
+    for name in ("batch_size", "synthetic_batch_size"):
+        if getattr(recipe, name) % accelerator.num_processes:
+            raise RecipeError(
+                f"`{name}` {getattr(recipe, name)} is the global one and must be divisible by the number of "
+                f"processes, {accelerator.num_processes}."
+            )
 
-    # Data. The training split is read by a function that refuses the test split.
-    if recipe.batch_size % accelerator.num_processes:
-        raise RecipeError(
-            f"`batch_size` {recipe.batch_size} is the global one and must be divisible by the number of processes, "
-            f"{accelerator.num_processes}."
-        )
-    load = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
-    with accelerator.main_process_first():
-        training_split = load_training_split(recipe.dataset, split=recipe.train_split, **load)
-        validation_split = load_training_split(recipe.dataset, split=recipe.validation_split, **load)
+    # Data.
+    training_split, validation_split, synthetic, synthetic_validation = load_data(args, recipe, accelerator)
     if len(training_split) < recipe.batch_size:
         raise RecipeError(
-            f"The split {recipe.train_split!r} has {len(training_split)} images, fewer than one batch of "
-            f"{recipe.batch_size}."
+            f"There are {len(training_split)} training images, fewer than one batch of {recipe.batch_size}."
         )
+    workers = {"num_workers": args.num_workers, "persistent_workers": False}
     crops = TrainingCrops(training_split, crop_size=recipe.crop_size, seed=recipe.seed)
     sampler = EpochSampler(len(crops), seed=recipe.seed)
-    workers = {"num_workers": args.num_workers, "persistent_workers": False}
     training_loader = DataLoader(
         crops, batch_sampler=BatchSampler(sampler, recipe.batch_size, drop_last=True), **workers
     )
-    local_batch = slice(
-        accelerator.process_index * recipe.batch_size // accelerator.num_processes,
-        (accelerator.process_index + 1) * recipe.batch_size // accelerator.num_processes,
-    )
-    image_processor = MetaQAPImageProcessor()
-    validation_loader = accelerator.prepare(
-        DataLoader(WholeImages(validation_split, image_processor), batch_size=8, collate_fn=collate_crops, **workers)
-    )
+    stream: DataLoader | None = None
+    if recipe.synthetic_batch_size:
+        stream_sampler = EndlessSampler(len(synthetic), seed=recipe.seed)
+        stream = DataLoader(
+            TrainingCrops(synthetic, crop_size=recipe.crop_size, seed=recipe.seed),
+            batch_sampler=BatchSampler(stream_sampler, recipe.synthetic_batch_size, drop_last=True),
+            **workers,
+        )
 
-    # Model: a trained one, or an ImageNet backbone with its head started from ridge regression on its features.
+    def local(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Every process draws the same global batch and keeps its own part of it."""
+        size = len(batch["labels"]) // accelerator.num_processes
+        start = accelerator.process_index * size
+        return {name: tensor[start : start + size].to(accelerator.device) for name, tensor in batch.items()}
+
+    def whole(dataset: datasets.Dataset) -> DataLoader:
+        # Distorted images are often smaller than the photographs that are scored in use, and not to be padded.
+        side = recipe.crop_size if "distortion" in dataset.column_names else 512
+        images = WholeImages(dataset, MetaQAPImageProcessor(crop_size=side))
+        return accelerator.prepare(DataLoader(images, batch_size=8, collate_fn=collate_crops, **workers))
+
+    validation_loader = whole(validation_split)
+    distorted_loader = validation_loader
+    if synthetic_validation is not validation_split:
+        distorted_loader = None if synthetic_validation is None else whole(synthetic_validation)
+
+    # Model: a trained one or an ImageNet backbone, with its head started from ridge regression on its features.
     model = new_base_learner(recipe, init=args.init)
-    if not resume and args.init is None and recipe.epochs > 0:
+    model.to(accelerator.device)
+    if accelerator.is_main_process:
+        run.start(recipe, resume=args.resume_from_checkpoint is not None)
+        if state is None:
+            run.forget_after(-1)
+    accelerator.wait_for_everyone()
+    if args.with_tracking:
+        settings = {name: str(value) for name, value in asdict(recipe).items()}
+        accelerator.init_trackers("metaqap", config=settings)
+
+    def log(*, step: int, **values: Any) -> None:
+        run.log(step=step, **values)
+        accelerator.log({name: value for name, value in values.items() if name != "refit_head"}, step=step)
+
+    def fit_head(model: MetaQAPModel, loader: DataLoader, doing: str) -> dict[str, float]:
+        with console.status(doing), accelerator.autocast():
+            features, targets = pooled_features(
+                model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics
+            )
+        return fit_ridge_head(model, features, targets)
+
+    if state is None and recipe.epochs > 0:
         head = Subset(crops, [(0, index) for index in range(len(crops))])  # type: ignore[arg-type]
-        with console.status("Starting the head from ridge regression ..."):
-            with accelerator.autocast():
-                fitted = fit_ridge_head(
-                    model, DataLoader(head, batch_size=recipe.batch_size, **workers), device=accelerator.device
-                )
+        loader = accelerator.prepare(DataLoader(head, batch_size=recipe.batch_size, **workers))
+        fitted = fit_head(model, loader, "Starting the head from ridge regression ...")
         if accelerator.is_main_process:
-            run.log(step=0, **fitted)
+            log(step=0, **fitted)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
     steps_per_epoch = len(crops) // recipe.batch_size
     total_steps = recipe.epochs * steps_per_epoch
     scheduler = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup_fraction * total_steps), total_steps)
-    model.to(accelerator.device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     position = Position()
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler, average, position)
 
-    if resume:
-        latest = args.resume_from_checkpoint == "latest"
-        state = run.latest_state() if latest else Path(args.resume_from_checkpoint)
-        if state is None or not state.is_dir():
-            raise RecipeError(f"There is no state to resume from in {run.states if latest else state}.")
+    if state is not None:
         accelerator.load_state(str(state))
+        console.print(f"Resumed at step {position.step} of {total_steps}.")
         if accelerator.is_main_process:
             run.forget_after(position.step)
-        console.print(f"Resumed at step {position.step} of {total_steps}.")
 
     progress = Progress(
         TextColumn("epoch {task.fields[epoch]}"),
@@ -197,23 +360,28 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     with progress:
         task = progress.add_task("train", total=total_steps, completed=position.step, epoch=position.epoch, loss="-")
         losses, started = [], time.perf_counter()
-        while position.epoch < recipe.epochs:
+        while position.epoch < recipe.epochs and not position.is_over(recipe.patience):
             model.train()
             freeze_batch_norm(model)
             sampler.set_epoch(position.epoch, skip=position.step_in_epoch * recipe.batch_size)
-            for batch in training_loader:
-                # Every process draws the same global batch and keeps its own part of it.
-                pixels = batch["pixel_values"][local_batch].to(accelerator.device, memory_format=torch.channels_last)
-                labels = batch["labels"][local_batch].to(accelerator.device)
-                with accelerator.autocast():
-                    logits = model(pixel_values=pixels.float() / 255).logits
-                loss = gathered_loss(accelerator, logits, labels, recipe)
+            synthetic_batches: Iterator[dict[str, Any]] = repeat({})
+            if stream is not None:
+                stream_sampler.start = position.step * recipe.synthetic_batch_size
+                synthetic_batches = iter(stream)
+            for batch, synthetic_batch in zip(training_loader, synthetic_batches, strict=False):
+                batch = local(batch)
+                pixels, labels, distortions = batch["pixel_values"], batch["labels"], batch.get("distortion")
+                if synthetic_batch:
+                    synthetic_batch = local(synthetic_batch)
+                    pixels = torch.cat([pixels, synthetic_batch["pixel_values"]])
+                    distortions = synthetic_batch["distortion"]
+                parts = args.gradient_accumulation_steps
+                loss = forward_backward(accelerator, model, recipe, pixels, labels, distortions, parts=parts)
                 if not torch.isfinite(loss):
                     raise RecipeError(
                         f"The loss is not finite at step {position.step}: training diverged. Lower `learning_rate` "
                         "and resume or start again."
                     )
-                accelerator.backward(loss * accelerator.num_processes)
                 accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
                 optimizer.step()
                 optimizer.zero_grad()
@@ -225,7 +393,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 progress.update(task, advance=1, epoch=position.epoch, loss=f"{losses[-1]:.4f}")
                 if position.step % args.logging_steps == 0 and accelerator.is_main_process:
                     rate = len(losses) * recipe.batch_size / (time.perf_counter() - started)
-                    run.log(
+                    log(
                         step=position.step,
                         epoch=position.epoch,
                         loss=sum(losses) / len(losses),
@@ -237,13 +405,14 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                     save_state(accelerator, run, position)
 
             ema: MetaQAPModel = average.module if recipe.ema_decay else accelerator.unwrap_model(model)
-            figures = validate(accelerator, ema, validation_loader)
+            figures = validation_figures(accelerator, ema, validation_loader, distorted_loader)
             position.epoch += 1
             position.step_in_epoch = 0
             improved = figures["validation_srocc"] > position.best_srocc
-            position.best_srocc = max(position.best_srocc, figures["validation_srocc"])
+            if improved:
+                position.best_srocc, position.best_epoch = figures["validation_srocc"], position.epoch
             if accelerator.is_main_process:
-                run.log(step=position.step, epoch=position.epoch, **figures)
+                log(step=position.step, epoch=position.epoch, **figures)
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
                 console.print(f"epoch {position.epoch}: {shown}")
                 for name in ["last", "best"] if improved else ["last"]:
@@ -251,45 +420,55 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
             save_state(accelerator, run, position)
             losses, started = [], time.perf_counter()
 
-    if recipe.refit_head and accelerator.is_main_process:
-        # One process is enough: the features are computed once and the regression is solved in closed form.
-        final = MetaQAPModel.from_pretrained(run.path / "best") if recipe.epochs else accelerator.unwrap_model(model)
-        whole = DataLoader(
-            WholeImages(training_split, image_processor), batch_size=8, collate_fn=collate_crops, **workers
-        )
-        with console.status("Fitting the head on whole images ..."), accelerator.autocast():
-            fitted = fit_ridge_head(final, whole, device=accelerator.device)
-        figures = validate(accelerator, final, validation_loader)
-        run.log(step=position.step, refit_head=True, **fitted, **figures)
-        console.print("refitted head: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
-        save_model(final, run.path / "refitted")
+    if recipe.refit_head:
+        final = accelerator.unwrap_model(model)
+        if recipe.epochs:
+            final = MetaQAPModel.from_pretrained(run.path / "best").to(accelerator.device)
+        fitted = fit_head(final, whole(training_split), "Fitting the head on whole images ...")
+        figures = validation_figures(accelerator, final, validation_loader, distorted_loader)
+        if accelerator.is_main_process:
+            log(step=position.step, refit_head=True, **fitted, **figures)
+            console.print("refitted head: " + "  ".join(f"{name} {value:.4f}" for name, value in figures.items()))
+            save_model(final, run.path / "refitted")
 
     if accelerator.is_main_process:
+        run.plot_curves()
         print(json.dumps({"output_dir": str(run.path), "best_validation_srocc": position.best_srocc}))
     accelerator.end_training()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--stage", choices=["finetune"], required=True, help="what to train on")
+    parser.add_argument("--stage", choices=STAGES, required=True, help="what to learn")
     parser.add_argument("--recipe", required=True, help="YAML file with every setting of the run")
     parser.add_argument("--output_dir", required=True, help="the run folder")
     parser.add_argument("--init", help="start from this trained base learner instead of ImageNet weights")
     parser.add_argument("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
+    parser.add_argument("--distorted_dir", help="distorted images to learn from, made by scripts/distort.py")
+    parser.add_argument("--distorted_validation_dir", help="likewise, of other photographs, to validate on")
     parser.add_argument("--cache_dir", help="where the prepared data set is kept")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default=None)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
+    parser.add_argument(
+        "--gradient_accumulation_steps", type=int, default=1, help="compute each step in so many parts to save memory"
+    )
+    parser.add_argument(
+        "--with_tracking", choices=["tensorboard", "trackio"], help="also log to this, on this machine"
+    )
     parser.add_argument("--logging_steps", type=int, default=20)
     parser.add_argument("--checkpointing_steps", type=int, default=100, help="0: only at the end of each epoch")
     parser.add_argument("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
     args = parser.parse_args()
+    if args.gradient_accumulation_steps < 1:
+        parser.error("--gradient_accumulation_steps must be at least 1")
     transformers_logging.disable_progress_bar()
     try:
-        training_function(args, Recipe.load(args.recipe, seed=args.seed, epochs=args.epochs))
-    except (RecipeError, TestSplitError, IQADatasetError) as error:
+        recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs)
+        training_function(args, recipe)
+    except (RecipeError, TestSplitError, IQADatasetError, BuildError) as error:
         console.print(f"[bold red]Error:[/] {error}", highlight=False)
         sys.exit(2)
 

@@ -1,15 +1,19 @@
 """scripts/benchmark.py: a table and a JSON of speeds."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from script_loader import load_script
 
+from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.distortions import DISTORTION_NAMES
 from modeling_metaqap.pseudo_mos import METRICS
+from modeling_metaqap.release import save_release, weights_sha256
 
 benchmark = load_script("benchmark")
 
@@ -43,6 +47,52 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
     assert set(row["milliseconds"]) == set(METRICS)
     assert row["full_images_per_second"] == pytest.approx(1e3 / sum(row["milliseconds"].values()), rel=0.02)
     assert row["fast_images_per_second"] > row["full_images_per_second"]
+
+
+def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="needs the onnx extra")
+    model = make_model("test_resnet", distortion_labels=[])
+    save_release(model, tmp_path / "tiny")
+    MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(tmp_path / "tiny")
+    output = tmp_path / "cost.json"
+    options = ["--sections", "inference", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]
+    assert benchmark.main([*options, "--checkpoint", str(tmp_path / "tiny")]) == 0
+    section = json.loads(output.read_text())["inference"]
+    assert list(section["engines"]) == ["torch", "torch-bfloat16", "onnx", "onnx-int8"]
+    assert section["engines"]["torch"]["over_torch"] == 1
+    assert all(row["crops_per_second"] > 0 for row in section["engines"].values())
+    assert section["weights_sha256"] == weights_sha256(tmp_path / "tiny")
+    assert section["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    # Counted by hand from the shapes that the convolutions and linear layers see.
+    macs = []
+
+    def count(module, inputs, result):
+        kernel = module.weight[0].numel()
+        macs.append(result.numel() * kernel)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    model(torch.zeros(1, 3, 64, 64))
+    assert section["macs"] == sum(macs)
+    assert section["peak_memory_megabytes"] > 100
+
+
+def test_turns_take_every_engine_once_and_leave_the_first_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    calls = []
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
+
+    def work(name: str, durations: Any) -> None:
+        calls.append(name)
+        clock[0] += next(durations)
+
+    works = {
+        "a": functools.partial(work, "a", iter([9.0, 2.0, 3.0])),
+        "b": functools.partial(work, "b", iter([9.0, 1.0, 1.0])),
+    }
+    assert benchmark._in_turns(works, seconds=2) == {"a": [2.0, 3.0], "b": [1.0, 1.0]}
+    assert calls == ["a", "b"] * 3
 
 
 def test_a_figure_is_the_fastest_repetition_without_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:

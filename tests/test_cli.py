@@ -151,3 +151,66 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
 def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):
     _, out, err = metaqap("score", *[photos] * 2, "--checkpoint", checkpoint)
     assert not re.search(r"\x1b", out + err)
+
+
+def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):
+    pytest.importorskip("skimage")
+    photo, grid = tmp_path / "photo.png", tmp_path / "grid.png"
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)).save(photo)
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 0
+    with Image.open(grid) as picture:
+        assert picture.height > 25 * 90 and picture.width > 6 * 32
+    assert "Wrote" in err
+
+
+@pytest.mark.parametrize(
+    ("photo", "grid", "message"),
+    [
+        ("nowhere.png", "grid.png", "nowhere.png cannot be distorted: no such file or directory."),
+        ("text.png", "grid.png", "text.png cannot be distorted: not an image that Pillow can read."),
+        ("tiny.png", "grid.png", "tiny.png cannot be distorted"),
+        ("photo.png", "grid.txt", "must end in .png, .jpg or .webp"),
+        ("photo.png", "nowhere/grid.png", "Cannot write"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
+    tmp_path, monkeypatch, metaqap, photo, grid, message
+):
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 2
+    assert message in " ".join(err.split())
+
+
+def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos):
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "with-head"
+    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
+    (photos / "broken.png").write_text("no image")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "[0].png").write_bytes((photos / "[0].png").read_bytes())
+    folder, output = tmp_path / "why" / "here", tmp_path / "scores.jsonl"
+    status, out, _ = metaqap("score", photos, other, "--checkpoint", checkpoint, "--explain", folder, "-o", output)
+    assert status == 1  # of the broken one
+    assert sorted(path.name for path in folder.iterdir()) == ["[0]-2.png", "[0].png", "[1].png", "[2].png"]
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    scored = [row for row in rows if row["error"] is None]
+    labels = MetaQAPConfig().distortion_labels
+    assert all(row["distortion"] in labels and 1 / 25 <= row["distortion_probability"] <= 1 for row in scored)
+    assert all("quality_map" not in row for row in rows)
+    # The same photograph gives the same picture but for its name; another one does not.
+    pictures = {path.name: np.asarray(Image.open(path).convert("L")) for path in folder.iterdir()}
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[0]-2.png"][:60]).max() == 0
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[2].png"][:60]).max() > 50
+
+
+def test_a_folder_for_explanations_that_cannot_be_made_is_one_sentence_and_status_2(metaqap, photos, checkpoint):
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "--explain", photos / "[0].png" / "x")
+    assert status == 2
+    assert "Cannot write to" in err

@@ -16,6 +16,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
             "image_mean": IMAGENET_MEAN,
             "image_std": IMAGENET_STD,
             "stages": None,
+            "distortion_head": True,
         }
     ]
     assert config.distortion_labels == KADID_DISTORTIONS
@@ -120,3 +121,10 @@ def test_trainer_can_add_to_the_keys_that_it_ignores():
     # `Trainer` computes `keys_to_ignore_at_inference + ["loss"]`.
     assert isinstance(MetaQAPConfig.keys_to_ignore_at_inference, list)
     assert "logits" not in MetaQAPConfig.keys_to_ignore_at_inference
+
+
+def test_labels_that_no_learner_can_name_are_refused():
+    with pytest.raises(ValueError, match="no base learner has a `distortion_head`"):
+        MetaQAPConfig(base_learners=[{"backbone": "test_resnet", "distortion_head": False}])
+    silent = {"backbone": "test_resnet", "distortion_head": False}
+    assert len(MetaQAPConfig(base_learners=[silent, "test_resnet"]).distortion_labels) == 25

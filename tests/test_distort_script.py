@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,13 @@ from script_loader import SCRIPTS, load_script
 
 from modeling_metaqap.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
 from modeling_metaqap.distortions import build as build_module
-from modeling_metaqap.distortions.build import BuildError, BuildSettings, draw_distortions, parse_shard
+from modeling_metaqap.distortions.build import (
+    BuildError,
+    BuildSettings,
+    draw_distortions,
+    load_distorted,
+    parse_shard,
+)
 
 distort = load_script("distort")
 
@@ -298,3 +305,20 @@ def test_shards_are_read_and_settings_checked() -> None:
     assert parse_shard("2/4") == (2, 4)
     with pytest.raises(BuildError, match="crop size is 100"):
         BuildSettings(per_image=1, crop_size=100)
+
+
+def test_a_data_set_is_read_back_as_training_reads_it(single_run: Path, tmp_path: Path) -> None:
+    table = load_distorted(single_run, cache_dir=str(tmp_path))
+    assert set(table.column_names) == {"image", "quality", "distortion", "level", "reference_id"}
+    assert len(table) == 4 * 5
+    assert all(0 <= quality <= 1 for quality in table["quality"])
+
+
+def test_a_data_set_that_is_not_complete_is_not_read(single_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="no distorted data set in"):
+        load_distorted(tmp_path)
+    copy = shutil.copytree(single_run, tmp_path / "copy")
+    total = len(list(copy.glob("part-*")))
+    next(copy.glob("part-*.parquet")).unlink()
+    with pytest.raises(BuildError, match=f"holds {total - 1} of {total} parts"):
+        load_distorted(copy)

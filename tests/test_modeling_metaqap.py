@@ -260,6 +260,20 @@ def test_a_model_without_distortion_labels_has_no_distortion_head(make_model, im
     assert not any("distortion" in name for name in model.state_dict())
 
 
+def test_learners_without_a_distortion_head_join_those_with_one(make_model, images, tmp_path):
+    naming, silent = make_model("test_resnet", seed=1), make_model("test_efficientnet", seed=2, distortion_labels=[])
+    for models in ([naming, silent], [silent, naming]):
+        merged = MetaQAPModel.from_base_models(models)
+        merged.save_pretrained(tmp_path)
+        for model in (merged, MetaQAPModel.from_pretrained(tmp_path)):
+            output = run(model, images)
+            torch.testing.assert_close(output.distortion_logits, run(naming, images).distortion_logits)
+            expected = (run(naming, images).logits + run(silent, images).logits) / 2
+            torch.testing.assert_close(output.logits, expected)
+    without = MetaQAPModel.from_base_models([naming, silent], weights=[0, 1])
+    assert without.config.distortion_labels == [] and run(without, images).distortion_logits is None
+
+
 def test_chosen_stages_alone_are_pooled(make_model, images):
     model = make_model({"backbone": "test_resnet", "stages": [1, 3]})
     output = run(model, images, output_hidden_states=True, output_quality_map=True)

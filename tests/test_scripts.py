@@ -16,17 +16,18 @@ from script_loader import load_script
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
+from modeling_metaqap.distortions import DISTORTION_NAMES
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
 backbone: tf_efficientnet_lite0
 dataset: folder
-epochs: 2
 batch_size: 4
 crop_size: 32
 freeze_stages: 1
 refit_head: true
-"""
+epochs: 2
+"""  # a test adds what it changes; YAML takes the last of two settings with one name
 
 pytestmark = pytest.mark.skipif(
     WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
@@ -59,17 +60,50 @@ def run(*command, **environment):
 
 @pytest.fixture(scope="module")
 def train(folder, tmp_path_factory):
-    recipe = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
-    recipe.write_text(RECIPE)
+    recipes = tmp_path_factory.mktemp("recipes")
     cache = tmp_path_factory.mktemp("cache")
 
-    def train(output, *options, processes=1, script=ROOT / "scripts" / "train.py"):
+    def train(
+        output, *options, stage="finetune", change="", processes=1, script=ROOT / "scripts" / "train.py", data=folder
+    ):
+        recipe = recipes / f"{output.name}.yaml"
+        recipe.write_text(f"{RECIPE}{change}")
         launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", processes, "--num_machines", 1]
         launch += ["--mixed_precision", "no", "--dynamo_backend", "no", script]
-        launch += ["--stage", "finetune", "--recipe", recipe, "--data_dir", folder, "--cache_dir", cache]
+        launch += ["--stage", stage, "--recipe", recipe, "--data_dir", data, "--cache_dir", cache]
         return run(*launch, "--output_dir", output, "--num_workers", 0, "--logging_steps", 1, *options)
 
     return train
+
+
+@pytest.fixture(scope="module")
+def distorted(tmp_path_factory):
+    """Distorted images of three photographs to learn from and of two others to validate on."""
+    root = tmp_path_factory.mktemp("distorted")
+    rng = np.random.default_rng(1)
+    for part, count in (("train", 3), ("validation", 2)):
+        (root / f"{part}-pristine").mkdir()
+        for index in range(count):
+            smooth = Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8)).resize((64, 64))
+            smooth.save(root / f"{part}-pristine" / f"{part}{index}.png")
+        made = run(
+            ROOT / "scripts" / "distort.py", "--pristine", root / f"{part}-pristine", "--output", root / part,
+            "--per-image", 20, "--metrics", "gmsd,psnr",
+        )  # fmt: skip
+        assert made.returncode == 0, made.stderr
+    return root
+
+
+@pytest.fixture(scope="module")
+def pretrained(train, distorted, tmp_path_factory):
+    output = tmp_path_factory.mktemp("run") / "pretrained"
+    finished = train(output, *synthetic(distorted), stage="pretrain", change="epochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    return output
+
+
+def synthetic(distorted):
+    return ["--distorted_dir", distorted / "train", "--distorted_validation_dir", distorted / "validation"]
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +130,7 @@ def test_training_leaves_models_metrics_and_its_recipe(trained):
             "tf_efficientnet_lite0"
         )
     assert "crop_size: 32" in (trained / "recipe.yaml").read_text()
+    assert Image.open(trained / "curves.png").width > 1000
 
 
 def test_training_changes_the_backbone_but_not_its_frozen_stages(trained):
@@ -122,6 +157,88 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, tr
     for name in ("last", "refitted"):
         weights, expected = (load_file(run / name / "model.safetensors") for run in (output, trained))
         assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
+def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path):
+    output = tmp_path / "early"
+    script = tmp_path / "train.py"
+    code = (ROOT / "scripts" / "train.py").read_text()
+    place = "    optimizer = torch.optim.AdamW("
+    assert code.count(place) == 1
+    script.write_text(code.replace(place, f"    __import__('os')._exit(9)\n{place}"))
+    assert train(output, script=script).returncode != 0
+    assert "already holds a run" in " ".join(train(output).stderr.split())
+    finished = train(output, "--resume_from_checkpoint", "latest")
+    assert finished.returncode == 0, finished.stderr
+    assert rows(output)[0] == rows(trained)[0]
+    assert losses(output) == losses(trained)
+
+
+def test_pretraining_learns_pseudo_opinion_scores_and_distortions(pretrained):
+    model = MetaQAPModel.from_pretrained(pretrained / "best")
+    assert model.config.distortion_labels == list(DISTORTION_NAMES)
+    assert model.base_learners[0].distortion_head.weight.abs().max() > 0.05  # it starts far below
+    assert len(losses(pretrained)) == 3 * 20 // 4
+    [epoch, refitted] = [row for row in rows(pretrained) if "validation_srocc" in row]
+    assert 0 <= epoch["validation_distortion_accuracy"] <= 1
+    # Fitting the quality head anew does not change what the distortion head says.
+    assert refitted["validation_distortion_accuracy"] == epoch["validation_distortion_accuracy"]
+
+
+def test_fine_tuning_goes_on_from_a_pretrained_learner_and_keeps_naming_distortions(
+    train, pretrained, distorted, tmp_path
+):
+    output = tmp_path / "tuned"
+    options = [*synthetic(distorted), "--init", pretrained / "best"]
+    finished = train(output, *options, change="synthetic_batch_size: 2\nepochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    before, after = (MetaQAPModel.from_pretrained(run / "last").base_learners[0] for run in (pretrained, output))
+    assert not torch.equal(before.distortion_head.weight, after.distortion_head.weight)
+    assert len(losses(output)) == 4
+    assert all("validation_distortion_accuracy" in row for row in rows(output) if "validation_srocc" in row)
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_and_fine_tune_with_distorted_images_like_one(train, pretrained, distorted, tmp_path):
+    two = tmp_path / "pretrained-by-two"
+    finished = train(two, *synthetic(distorted), stage="pretrain", change="epochs: 1\n", processes=2)
+    assert finished.returncode == 0, finished.stderr
+    assert losses(two) == pytest.approx(losses(pretrained), rel=1e-3)
+    options = [*synthetic(distorted), "--init", pretrained / "best"]
+    change = "synthetic_batch_size: 2\nepochs: 1\n"
+    runs = [tmp_path / "tuned-by-one", tmp_path / "tuned-by-two"]
+    for processes, output in enumerate(runs, start=1):
+        # The one process computes its steps in two parts, which changes nothing either.
+        parts = ["--gradient_accumulation_steps", 3 - processes]
+        finished = train(output, *options, *parts, change=change, processes=processes)
+        assert finished.returncode == 0, finished.stderr
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-3)
+    figures = [rows(output)[-1]["validation_srocc"] for output in runs]
+    assert figures[0] == pytest.approx(figures[1], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "needs --distorted_dir"),
+        (["--distorted_dir", "train"], "needs --distorted_validation_dir"),
+        (["--distorted_dir", "train", "--distorted_validation_dir", "train"], "share 3 pristine photographs"),
+        (["--distorted_dir", "train-pristine"], "no distorted data set in"),
+    ],
+)
+def test_pretraining_without_its_data_is_one_sentence_and_status_2(
+    distorted, tmp_path, monkeypatch, capsys, options, message
+):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    paths = [option if option.startswith("--") else distorted / option for option in options]
+    arguments = ["--stage", "pretrain", "--recipe", recipe, "--output_dir", tmp_path / "run", "--cpu", *paths]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        load_script("train").main()
+    assert exit_.value.code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, cli
+from modeling_metaqap.explanation import humanize
 from modeling_metaqap.release import save_release
 from modeling_metaqap.scoring import Scorer, ScoreRecord, ScoringError
 
@@ -102,9 +103,7 @@ class TestScore:
         assert f"<b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
         assert overlay.count("data:image/jpeg") == 2 and 'type="range"' in overlay
         best = max(scores["distortions"], key=scores["distortions"].get)
-        assert distortions.index(figures.humanize(best)) == min(
-            distortions.index(figures.humanize(label)) for label in LABELS
-        )
+        assert distortions.index(humanize(best)) == min(distortions.index(humanize(label)) for label in LABELS)
         assert "test_resnet" in votes
 
     def test_file_names_cannot_bring_markup_into_the_page(self, assessor, photos, tmp_path):

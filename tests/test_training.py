@@ -1,19 +1,23 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_loader import load_script
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
+from accelerate import Accelerator  # noqa: E402
+
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss  # noqa: E402
-from modeling_metaqap import training as training_module  # noqa: E402
 from modeling_metaqap.training import (  # noqa: E402
+    EndlessSampler,
     EpochSampler,
     Recipe,
     RecipeError,
@@ -26,8 +30,10 @@ from modeling_metaqap.training import (  # noqa: E402
     freeze_stages,
     new_base_learner,
     parameter_groups,
+    pooled_features,
     random_crop,
 )
+from modeling_metaqap.training import learner as learner_module  # noqa: E402
 
 
 @pytest.fixture
@@ -88,6 +94,13 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: 1.5", "`epochs` in .* must be a whole number, got 1.5"),
         ("backbone: a\nepochs: 0", "`epochs` must be at least 1"),
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
+        ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
+        ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),
+        ("backbone: a\nstage: finetuning", "`stage` must be one of pretrain, finetune, got 'finetuning'"),
+        ("backbone: a\nloss_surrogate: hard_rank", "`loss_surrogate` must be one of softmax, soft_rank"),
+        ("backbone: a\nweight_decay: -0.1", "`weight_decay` must not be negative"),
+        ("backbone: a\ndistortion_loss_weight: -1", "`distortion_loss_weight` must not be negative"),
+        ("backbone: a\nstage: pretrain\nsynthetic_batch_size: 4", "is for fine-tuning"),
         ("backbone: a\nbatch_size: 0", "`batch_size` must be at least 1"),
         ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
         ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` must be above 0"),
@@ -106,7 +119,7 @@ def test_a_missing_recipe_is_refused(tmp_path):
 
 
 def test_all_committed_recipes_can_be_read():
-    recipes = sorted(Path(training_module.__file__).parents[1].glob("scripts/recipes/*.yaml"))
+    recipes = sorted(Path(__file__).parents[1].glob("scripts/recipes/*.yaml"))
     assert recipes
     for path in recipes:
         assert Recipe.load(path).model_config().base_learners[0]["backbone"]
@@ -136,6 +149,29 @@ def test_an_epoch_can_be_continued_in_its_middle():
     sampler.set_epoch(2, skip=13)
     assert list(sampler) == whole[13:]
     assert len(sampler) == 7
+
+
+def test_the_endless_order_is_that_of_one_epoch_after_the_other_and_starts_anywhere():
+    epochs = EpochSampler(7, seed=5)
+    expected = []
+    for epoch in range(4):
+        epochs.set_epoch(epoch)
+        expected += list(epochs)
+    sampler = EndlessSampler(7, seed=5)
+    for start in (0, 6, 7, 17):
+        sampler.start = start
+        found = [item for item, _ in zip(sampler, range(28 - start), strict=False)]
+        assert found == expected[start:]
+
+
+def test_distorted_images_bring_the_distortion_and_its_level(make_model):
+    row = ROWS[0] | {"distortion": 3, "level": 4}
+    for item in (
+        TrainingCrops([row], crop_size=16, seed=0)[0, 0],
+        WholeImages([row], MetaQAPImageProcessor())[0],
+    ):
+        assert (item["distortion"].item(), item["level"].item()) == (3, 4)
+    assert "distortion" not in TrainingCrops(ROWS, crop_size=16, seed=0)[0, 0]
 
 
 def test_a_training_crop_depends_on_seed_epoch_and_index_alone():
@@ -226,7 +262,7 @@ def test_whole_images_come_as_the_image_processor_makes_them():
 
 @pytest.fixture
 def no_imagenet(monkeypatch):
-    monkeypatch.setattr(training_module, "load_imagenet_weights", lambda backbone, name: None)
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", lambda backbone, name: None)
 
 
 def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
@@ -241,7 +277,7 @@ def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
         assert name == "test_resnet"
         torch.nn.init.constant_(backbone.conv1[0].weight, 7)
 
-    monkeypatch.setattr(training_module, "load_imagenet_weights", fill)
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", fill)
     model = new_base_learner(Recipe(backbone="test_resnet"))
     assert (model.base_learners[0].backbone.conv1[0].weight == 7).all()
 
@@ -254,6 +290,44 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
         assert torch.equal(tensor, trained.base_learners[0].state_dict()[name]), name
     with pytest.raises(RecipeError, match="does not hold the base learner"):
         new_base_learner(Recipe(backbone="test_efficientnet"), init=tmp_path)
+    with pytest.raises(RecipeError, match="has no head for the 25 distortions; pretrain it first"):
+        new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
+    with pytest.raises(RecipeError, match="nowhere holds no trained base learner"):
+        new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path / "nowhere")
+
+
+def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):
+    pretrained = make_model("test_resnet")
+    pretrained.save_pretrained(tmp_path)
+    kept = new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
+    assert torch.equal(
+        kept.base_learners[0].distortion_head.weight, pretrained.base_learners[0].distortion_head.weight
+    )
+    dropped = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    assert dropped.base_learners[0].distortion_head is None
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(dropped.eval()(x).logits, pretrained(x).logits)
+
+
+@pytest.mark.parametrize(("stage", "stream", "labels"), [("pretrain", 0, 25), ("finetune", 2, 25), ("finetune", 0, 0)])
+def test_a_learner_has_a_distortion_head_where_it_sees_distorted_images(stage, stream, labels):
+    recipe = Recipe(backbone="test_resnet", stage=stage, synthetic_batch_size=stream)
+    assert len(recipe.model_config().distortion_labels) == labels
+
+
+def test_a_backbone_that_timm_does_not_have_is_one_sentence():
+    with pytest.raises(RecipeError, match="no model 'resnet_fifty'"):
+        new_base_learner(Recipe(backbone="resnet_fifty"))
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
+    def unreachable(backbone, name):
+        raise OSError("The ImageNet weights could not be downloaded.")
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", unreachable)
+    with pytest.raises(RecipeError, match="could not be downloaded"):
+        new_base_learner(Recipe(backbone="test_resnet"))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +336,7 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
         ("test_efficientnet", 0, ()),
         ("test_efficientnet", 1, ("conv_stem", "bn1", "blocks.0")),
         ("test_efficientnet", 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ("test_resnet", 1, ("conv1", "bn1")),  # the first stage is an activation without weights
         ("test_resnet", 2, ("conv1", "bn1", "layer1")),
         ("test_convnext", 1, ("stem_0", "stem_1", "stages_0")),
     ],
@@ -296,7 +371,9 @@ def test_batch_norm_keeps_its_statistics_in_training(make_model):
 def test_heads_and_backbone_learn_at_their_own_rates_and_only_matrices_decay(make_model):
     model = make_model("test_efficientnet")
     freeze_stages(model, 1)
-    recipe = Recipe(backbone="x", learning_rate=1e-4, head_learning_rate=1e-3, weight_decay=0.02)
+    recipe = Recipe(
+        backbone="x", learning_rate=1e-4, head_learning_rate=1e-3, distortion_learning_rate=1e-2, weight_decay=0.02
+    )
     settings_of = {
         id(parameter): (group["lr"], group["weight_decay"])
         for group in parameter_groups(model, recipe)
@@ -308,7 +385,8 @@ def test_heads_and_backbone_learn_at_their_own_rates_and_only_matrices_decay(mak
         elif ".backbone." in name:
             assert settings_of[id(parameter)] == (1e-4, 0.02 if parameter.ndim > 1 else 0), name
         else:
-            assert settings_of[id(parameter)] == (1e-3, 0), name
+            rate = 1e-2 if "distortion_head" in name else 1e-3
+            assert settings_of[id(parameter)] == (rate, 0), name
 
 
 def ridge_reference(features, targets, penalties):
@@ -349,7 +427,7 @@ def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, ma
     if whole_images:
         features = 0.25 * features[::2] + 0.75 * features[1::2]
 
-    found = fit_ridge_head(model, batches, device=torch.device("cpu"))
+    found = fit_ridge_head(model, *pooled_features(model, batches, device=torch.device("cpu")))
 
     mean, std, penalty, weight = ridge_reference(features, labels.double().numpy(), 10 ** np.arange(-1, 5.01, 0.5))
     learner = model.base_learners[0]
@@ -364,6 +442,19 @@ def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, ma
     np.testing.assert_allclose(scores, fitted, atol=1e-3)
     assert found["train_rmse"] == pytest.approx(np.sqrt(((fitted - labels.numpy()) ** 2).mean()), rel=1e-3)
     assert np.corrcoef(scores, labels.numpy())[0, 1] > 0.9
+
+
+def test_fitting_the_quality_head_leaves_what_the_distortion_head_says(make_model):
+    model = make_model("test_resnet")
+    x = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        before = model(x)
+        generator = torch.Generator().manual_seed(0)
+        features = 3 + 2 * torch.rand(50, model.base_learners[0].feature_mean.numel(), generator=generator).double()
+        fit_ridge_head(model, features, torch.rand(50, generator=generator).double())
+        after = model(x)
+    assert not torch.allclose(before.logits, after.logits)
+    torch.testing.assert_close(before.distortion_logits, after.distortion_logits, rtol=1e-4, atol=1e-4)
 
 
 # The run folder
@@ -386,6 +477,23 @@ def run(tmp_path):
 def test_a_folder_with_a_run_is_not_overwritten(run):
     with pytest.raises(RecipeError, match="already holds a run.*--resume_from_checkpoint latest"):
         run.start(Recipe(backbone="test_resnet"), resume=False)
+
+
+def test_a_run_that_never_began_begins_when_it_is_resumed(tmp_path):
+    run = RunFolder(tmp_path / "new")
+    assert run.state_to_resume("latest") is None
+    run.start(Recipe(backbone="test_resnet"), resume=True)
+    assert Recipe.load(run.path / "recipe.yaml").backbone == "test_resnet"
+
+
+def test_a_run_is_resumed_from_the_newest_state_or_the_one_named(run):
+    for step in (5, 10):
+        run.commit_state(write_state(run, step))
+    assert run.state_to_resume(None) is None
+    assert run.state_to_resume("latest").name == "step_10"
+    assert run.state_to_resume(str(run.states / "step_5")).name == "step_5"
+    with pytest.raises(RecipeError, match="no state to resume from in .*step_7"):
+        run.state_to_resume(str(run.states / "step_7"))
 
 
 def test_a_run_is_resumed_with_its_own_recipe_only(run):
@@ -433,7 +541,50 @@ def test_metrics_of_steps_that_are_done_again_are_forgotten(run):
     assert rows[-1]["loss"] == 0.5
 
 
-# The loss of several processes
+def test_curves_are_drawn_from_what_was_logged(run):
+    run.plot_curves()  # of nothing
+    empty = (run.path / "curves.png").read_bytes()
+    for step in (10, 20):
+        run.log(step=step, epoch=0, loss=1 / step)
+    run.log(step=20, epoch=1, validation_plcc=0.5, validation_srocc=0.4)
+    run.plot_curves()
+    drawn = Image.open(run.path / "curves.png")
+    assert drawn.size == (1200, 480)
+    assert (run.path / "curves.png").read_bytes() != empty
+
+
+def test_a_run_says_with_which_versions_it_was_made(run):
+    assert json.loads((run.path / "versions.json").read_text())["torch"] == version("torch")
+
+
+def test_training_is_over_when_the_last_epochs_were_no_better():
+    position = load_script("train").Position()
+    position.epoch, position.best_epoch = 5, 3
+    assert [position.is_over(patience) for patience in (None, 1, 2, 3)] == [False, True, True, False]
+
+
+# One step, in parts or on several processes
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("synthetic", [0, 3])
+def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts, synthetic, make_model):
+    train = load_script("train")
+    recipe = Recipe(backbone="x", synthetic_batch_size=synthetic, loss_surrogate="soft_rank")
+    torch.manual_seed(0)
+    pixels = torch.randint(256, (5 + synthetic, 3, 32, 32), dtype=torch.uint8)
+    labels, distortions = torch.rand(5), torch.tensor([3, 1, 24]) if synthetic else None
+    found = []
+    for count in (1, parts):
+        model = make_model("test_resnet", distortion_labels=None if synthetic else [])
+        loss = train.forward_backward(Accelerator(cpu=True), model, recipe, pixels, labels, distortions, parts=count)
+        found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
+    (whole, expected), (in_parts, gradients) = found
+    torch.testing.assert_close(in_parts, whole)
+    assert any(gradient.abs().max() > 0 for gradient in expected.values())
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
+
 
 TWO_PROCESSES = """
 import json, sys
@@ -452,13 +603,16 @@ def work(report):
     mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
     found = {}
     for surrogate in ("softmax", "soft_rank"):
-        layer = torch.nn.Linear(6, 1)
+        layer = torch.nn.Linear(6, 4)
         layer.load_state_dict(data["layer"])
         layer = accelerator.prepare(layer)
         recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
-        loss = train.gathered_loss(accelerator, layer(data["x"][mine]), data["y"][mine], recipe)
-        accelerator.backward(loss * accelerator.num_processes)
-        found[surrogate] = [loss.item(), [p.grad.flatten().tolist() for p in layer.parameters()]]
+        outputs = layer(data["x"][mine])
+        quality = train.quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
+        distortion = train.distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
+        accelerator.backward((quality + distortion) * accelerator.num_processes)
+        losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
+        found[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]
     with open(f"{report}.{accelerator.process_index}", "w") as file:
         json.dump(found, file)
 
@@ -469,9 +623,9 @@ if __name__ == "__main__":
 
 def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(tmp_path):
     torch.manual_seed(9)
-    layer, x, y = torch.nn.Linear(6, 1), torch.rand(8, 6), torch.rand(8)
+    layer, x, y, classes = torch.nn.Linear(6, 4), torch.rand(8, 6), torch.rand(8), torch.randint(3, (8,))
     report = tmp_path / "report"
-    torch.save({"layer": layer.state_dict(), "x": x, "y": y}, f"{report}.pt")
+    torch.save({"layer": layer.state_dict(), "x": x, "y": y, "classes": classes}, f"{report}.pt")
     program = tmp_path / "program.py"
     program.write_text(TWO_PROCESSES)
     tests = Path(__file__).parent
@@ -489,12 +643,13 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(tm
     assert done.returncode == 0, done.stderr[-3000:]
     for surrogate in ("softmax", "soft_rank"):
         layer.zero_grad()
-        loss = quality_aware_loss(layer(x), y, lambda_mse=0.3, lambda_srocc=0.7, surrogate=surrogate)
-        loss.backward()
+        quality = quality_aware_loss(layer(x)[:, 0], y, lambda_mse=0.3, lambda_srocc=0.7, surrogate=surrogate)
+        distortion = torch.nn.functional.cross_entropy(layer(x)[:, 1:], classes)
+        (quality + distortion).backward()
         expected = [parameter.grad.flatten().tolist() for parameter in layer.parameters()]
         for process in range(2):
-            found_loss, gradients = json.loads(Path(f"{report}.{process}").read_text())[surrogate]
-            assert found_loss == pytest.approx(loss.item(), abs=1e-6)
+            found_losses, gradients = json.loads(Path(f"{report}.{process}").read_text())[surrogate]
+            assert found_losses == pytest.approx([quality.item(), distortion.item()], abs=1e-6)
             for found, reference in zip(gradients, expected, strict=True):
                 assert found == pytest.approx(reference, abs=1e-6)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..distortions import DISTORTIONS, LEVELS
+from ..explanation import humanize, quality_map_image
 from ..scoring import IMAGE_SUFFIXES, Scorer, ScoreRecord, ScoringError
 from . import figures
 from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json, write_csv
@@ -39,7 +40,7 @@ _INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
 are.</p></header>"""
 
 _DISTORTION_CHOICES = [
-    (f"{figures.humanize(entry.family).replace('_', ' ')} · {figures.humanize(name)}", name)
+    (f"{humanize(entry.family).replace('_', ' ')} · {humanize(name)}", name)
     for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
 ]
 
@@ -166,7 +167,7 @@ class Demo:
         """The map of local quality of one photograph as an image, from red (0) over yellow (0.5) to blue-green (1)."""
         quality_map = self.assessor.assess(photo).record.quality_map
         assert quality_map is not None, "assess asks for the map"
-        return figures.quality_map_image(quality_map)
+        return quality_map_image(quality_map)
 
     def show_score(self, photo: str | None) -> tuple[str, str, str, str]:
         if not photo:
@@ -230,7 +231,7 @@ class Demo:
             return None, figures.message(str(error))
         entry = DISTORTIONS[distortion]
         parameter = f"{entry.unit}: {entry.levels[int(level) - 1]:g}" if level else f"level 1 to 5: {entry.unit}"
-        curve = figures.level_curve(records, int(level), name=figures.humanize(distortion), parameter=parameter)
+        curve = figures.level_curve(records, int(level), name=humanize(distortion), parameter=parameter)
         return (photograph.pixels, distorted), curve
 
     def batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[list[dict[str, Any]], str]:
@@ -262,7 +263,7 @@ class Demo:
             "quality": lambda record: _rounded(record.quality),
             "low": lambda record: _rounded(record.quality_low),
             "high": lambda record: _rounded(record.quality_high),
-            "most like": lambda record: figures.humanize(record.distortion) if record.distortion else "",
+            "most like": lambda record: humanize(record.distortion) if record.distortion else "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": lambda record: record.error or "",
         }

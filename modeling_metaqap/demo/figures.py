@@ -9,11 +9,9 @@ from html import escape
 import numpy as np
 from PIL import Image
 
+from ..explanation import humanize, quality_colors, quality_map_image
 from ..scoring import ScoreRecord
 from .assessment import Assessment, Comparison
-
-# From bad to excellent. Red against blue-green, lightest in the middle, so that colour-blind people can tell them.
-_PALETTE = np.array([(192, 57, 84), (226, 125, 86), (233, 196, 106), (96, 178, 158), (22, 122, 140)], dtype=np.float64)
 
 # The five grades of ITU-R BT.500, each a fifth of the scale.
 _GRADES = ("bad", "poor", "fair", "good", "excellent")
@@ -26,19 +24,7 @@ def grade(quality: float) -> str:
 
 def color(quality: float) -> str:
     """Colour of a quality; values outside [0, 1] get that of the nearest end."""
-    return "#{:02x}{:02x}{:02x}".format(*_colors(np.array(quality)))
-
-
-def _colors(quality: np.ndarray) -> np.ndarray:
-    stops = np.linspace(0, 1, len(_PALETTE))
-    channels = [np.interp(quality, stops, channel) for channel in _PALETTE.T]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def humanize(name: str) -> str:
-    """`"jpeg2000_compression"` -> `"JPEG2000 compression"`."""
-    words = name.replace("_", " ").replace("jpeg", "JPEG")
-    return words[:1].upper() + words[1:]
+    return "#{:02x}{:02x}{:02x}".format(*quality_colors(np.array(quality)))
 
 
 def message(sentence: str) -> str:
@@ -153,13 +139,8 @@ oninput="this.closest('.mq-map').style.setProperty('--mix', this.value / 100)"><
 <p class="mq-note">{record.width:,} × {record.height:,} pixels. The score is the average of local quality.</p></div>"""
 
 
-def quality_map_image(quality_map: np.ndarray) -> Image.Image:
-    """A map of local quality `(height, width)` in the colours of the scale from 0 to 1."""
-    return Image.fromarray(_colors(quality_map))
-
-
 def _gradient() -> str:
-    return "linear-gradient(90deg," + ",".join(color(stop) for stop in np.linspace(0, 1, len(_PALETTE))) + ")"
+    return "linear-gradient(90deg," + ",".join(color(stop) for stop in np.linspace(0, 1, 5)) + ")"
 
 
 def _data_uri(image: Image.Image) -> str:
@@ -285,10 +266,8 @@ __all__ = [
     "gauge",
     "grade",
     "hint",
-    "humanize",
     "level_curve",
     "message",
-    "quality_map_image",
     "quality_map_overlay",
     "verdict",
     "votes",

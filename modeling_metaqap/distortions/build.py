@@ -120,6 +120,34 @@ def features(metrics: Sequence[str]) -> datasets.Features:
     )
 
 
+def load_distorted(directory: str | Path, *, cache_dir: str | None = None) -> datasets.Dataset:
+    """Read a complete data set that `build` has made.
+
+    Returns:
+        Rows of `image`, `quality` (the pseudo opinion score, in [0, 1], higher is better), `distortion` (the position
+        in `DISTORTION_NAMES`), `level` and `reference_id`.
+
+    Raises:
+        BuildError: There is no such data set, or parts of it are missing.
+    """
+    directory = Path(directory)
+    if not (directory / SETTINGS_FILE).is_file():
+        raise BuildError(f"There is no distorted data set in {directory}; make one with scripts/distort.py.")
+    settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+    total = -(-settings["photographs"] // settings["images_per_part"])
+    files = sorted(str(path) for path in directory.glob("part-*.parquet"))
+    done = len(files) + len(list(directory.glob("part-*.empty")))
+    if done < total or not files:
+        raise BuildError(
+            f"{directory} holds {done} of {total} parts; run scripts/distort.py with the same settings again to make "
+            "the others."
+        )
+    table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache_dir)
+    if table.features["distortion"].names != list(DISTORTION_NAMES):
+        raise BuildError(f"{directory} was made with other distortions; make it anew with scripts/distort.py.")
+    return table.rename_column("pseudo_mos", "quality").remove_columns("metrics")
+
+
 def find_photographs(directory: Path, names: Sequence[str] | None = None) -> list[str]:
     """The photographs of a directory and its sub-directories as sorted relative paths with forward slashes.
 
@@ -370,6 +398,7 @@ __all__ = [
     "draw_distortions",
     "features",
     "find_photographs",
+    "load_distorted",
     "parse_shard",
     "parts_of_shard",
 ]

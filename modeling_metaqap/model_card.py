@@ -1,0 +1,269 @@
+"""The model card and the evaluation files of a checkpoint, written from measured results."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from .iqa_datasets import IQA_DATASETS
+from .release import weights_sha256
+
+#: Figures of a result in the order of the tables, with their names for people.
+FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
+
+_ENGINES = {
+    "torch": "PyTorch, float32",
+    "torch-bfloat16": "PyTorch, bfloat16",
+    "onnx": "ONNX Runtime, float32",
+    "onnx-int8": "ONNX Runtime, int8",
+}
+
+_SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
+
+
+class ModelCardError(ValueError):
+    """A checkpoint and results that do not belong together; the message says what to run."""
+
+
+def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | None = None) -> dict[str, str]:
+    """The card (`README.md`) and `.eval_results/*.yaml` of a checkpoint.
+
+    Args:
+        checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
+        sources: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
+            others) and, if it was measured, `cost.json` (by `scripts/benchmark.py`).
+        repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
+
+    Returns:
+        Path in the repository -> text.
+
+    Raises:
+        ModelCardError: if there are no results, or only those of other weights.
+        OSError: if a file is missing.
+    """
+    checkpoint, sources = Path(checkpoint), Path(sources)
+    name = checkpoint.resolve().name
+    config, fit, processor = (
+        _read(checkpoint / file) for file in ("config.json", "fit.json", "preprocessor_config.json")
+    )
+    weights = weights_sha256(checkpoint)
+    rows = [row for row in _read(sources / "results.json")["results"] if row.get("split", "").startswith("test")]
+    own = [row for row in rows if row.get("weights_sha256") == weights]
+    if weights is None or not own:
+        raise ModelCardError(
+            f"{sources / 'results.json'} has no test results of the weights in {checkpoint}; measure them with "
+            "`python scripts/evaluate.py`."
+        )
+    # Results of other methods; those of other weights of this model would be read as this one's.
+    others = [row for row in rows if row not in own and row["checkpoint"] != name]
+    published = _read(sources / "published.json")
+    cost = _cost(sources / "cost.json", weights)
+    trained_on = IQA_DATASETS[fit["dataset"]]
+    trained_split = (config["training_summary"] or {}).get("trained_on", fit["dataset"])
+    fitted_on = f"{trained_on.title} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
+    card = ModelCard.from_template(
+        _front_matter(name, own, trained_on=fit["dataset"]),
+        template_str=(sources / "template.md").read_text(encoding="utf-8"),
+        name=name,
+        repo_id=repo_id or name,
+        learners=_learners(config, fit),
+        fusions=[
+            {"name": f"**{label}**" if label == "meta-learner" else label} | _correlations(fit["figures"][label])
+            for label in ("plain mean", "meta-learner")
+            if len(config["base_learners"]) > 1
+        ],
+        interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
+        distortions=len(config["distortion_labels"]),
+        fitted_on=fitted_on,
+        shortest_edge=processor["size"]["shortest_edge"],
+        trained_on=trained_split.replace(fit["dataset"], trained_on.title),
+        training_set=fit["dataset"],
+        training_title=trained_on.title,
+        training_summary=trained_on.summary,
+        training_homepage=trained_on.homepage,
+        training_licence=trained_on.license,
+        pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
+        surrogate=_SURROGATES[config["loss_surrogate"]],
+        confidence=f"{own[0]['confidence']:.0%}".replace("%", " %"),
+        cross=any(row["dataset"] != fit["dataset"] for row in own),
+        results=[
+            {"title": _title(row["dataset"]), "split": row["split"], "n": _thousands(row["n"])}
+            | {figure: _with_interval(row[figure]) for figure in FIGURES}
+            for row in own
+        ],
+        published=published,
+        comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
+        cost=cost,
+        citations=list(dict.fromkeys(_citation(dataset) for dataset in (fit["dataset"], *_datasets(own)))),
+    )
+    files = {"README.md": str(card).rstrip("\n") + "\n"}
+    for dataset in _datasets(own):
+        entries = [entry for row in own if row["dataset"] == dataset for entry in _eval_entries(row)]
+        text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=1000)
+        files[f".eval_results/{dataset}.yaml"] = text
+    return files
+
+
+def write_card(files: dict[str, str], folder: str | Path) -> None:
+    """Write what `card_files` gives; evaluation files of data sets that are no longer among them are removed."""
+    folder = Path(folder)
+    for old in folder.glob(".eval_results/*.yaml"):
+        if str(old.relative_to(folder)) not in files:
+            old.unlink()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> ModelCardData:
+    results = [
+        EvalResult(
+            # The Hub has no task of its own for image quality; the stock pipeline of this one loads the model.
+            task_type="image-classification",
+            task_name="No-reference image quality assessment",
+            dataset_type=row["dataset"],
+            dataset_name=_title(row["dataset"]),
+            dataset_split=row["split"],
+            metric_type=figure,
+            metric_name=label,
+            metric_value=_rounded(row[figure]["value"]),
+        )
+        for row in own
+        for figure, label in FIGURES.items()
+    ]
+    return ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[
+            "image-quality-assessment",
+            "no-reference",
+            "metaqap",
+            "timm",
+            "ensemble",
+            "custom_code",
+            "arxiv:2506.16601",
+        ],
+        datasets=list(dict.fromkeys([trained_on, *_datasets(own)])),
+        metrics=list(FIGURES),
+        model_name=name,
+        eval_results=results,
+    )
+
+
+def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
+    return [
+        EvalResultEntry(
+            dataset_id=row["dataset"],
+            task_id=figure,
+            value=_rounded(row[figure]["value"]),
+            notes=f"{row['split']} split, n {row['n']}"
+            + (
+                f", {row['confidence']:.0%} bootstrap interval {_interval(row[figure])}"
+                if "low" in row[figure]
+                else ""
+            ),
+        )
+        for figure in FIGURES
+    ]
+
+
+def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any]]:
+    # A learner of weight 0 is not stored, see `MetaQAPModel.from_base_models`.
+    kept = [
+        (model["name"], weight) for model, weight in zip(fit["base_models"], fit["weights"], strict=True) if weight
+    ]
+    return [
+        {"name": name, "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
+        | _correlations(fit["figures"][name])
+        for (name, weight), learner in zip(kept, config["base_learners"], strict=True)
+    ]
+
+
+def _comparison(
+    row: dict[str, Any], name: str, others: list[dict[str, Any]], published: dict[str, Any]
+) -> dict[str, Any]:
+    measured = [(f"**{name}**", row)]
+    measured += [
+        (other["checkpoint"], other) for other in others if _place(other) == _place(row) and other["n"] == row["n"]
+    ]
+    rows = [
+        {"method": method, "source": "measured here"}
+        | {figure: _with_interval(result[figure]) for figure in ("plcc", "srocc")}
+        for method, result in measured
+    ]
+    rows += [
+        {"method": result["method"], "source": published["source"]}
+        | {figure: result[figure] for figure in ("plcc", "srocc")}
+        for result in _published_for(row, published)
+    ]
+    return {"title": _title(row["dataset"]), "split": row["split"], "rows": rows}
+
+
+def _published_for(row: dict[str, Any], published: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in published["results"] if _place(result) == _place(row)]
+
+
+def _cost(path: Path, weights: str) -> dict[str, Any] | None:
+    if not path.exists() or (measured := _read(path)["inference"])["weights_sha256"] != weights:
+        return None
+    return {
+        "side": measured["side"],
+        "threads": measured["threads"],
+        "cpu": measured["machine"]["cpu"],
+        "parameters": f"{measured['parameters'] / 1e6:.2f}",
+        "macs": f"{measured['macs'] / 1e9:.2f}",
+        "megabytes": f"{measured['weights_megabytes']:.1f}",
+        "memory": f"{measured['peak_memory_megabytes']:.0f}",
+        "engines": [
+            {"name": _ENGINES[engine], "ratio": f"{row['over_torch']:.2f} x"}
+            for engine, row in measured["engines"].items()
+            if engine != "torch"
+        ],
+    }
+
+
+def _correlations(figures: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{figures[name]['value']:.3f}" for name in ("plcc", "srocc")}
+
+
+def _with_interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.3f}" + (f" {_interval(figure)}" if "low" in figure else "")
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}"
+
+
+def _place(row: dict[str, Any]) -> tuple[str, str]:
+    return row["dataset"], row["split"]
+
+
+def _datasets(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["dataset"] for row in rows))
+
+
+def _title(dataset: str) -> str:
+    return IQA_DATASETS[dataset].title
+
+
+def _citation(dataset: str) -> str:
+    return IQA_DATASETS[dataset].citation
+
+
+__all__ = ["FIGURES", "ModelCardError", "card_files", "write_card"]

@@ -1,0 +1,32 @@
+"""What the training scripts share: recipes, training images, the learner's parts, the folder of a run."""
+
+from .images import EndlessSampler, EpochSampler, TrainingCrops, WholeImages, collate_crops, random_crop
+from .learner import (
+    fit_ridge_head,
+    freeze_batch_norm,
+    freeze_stages,
+    new_base_learner,
+    parameter_groups,
+    pooled_features,
+)
+from .recipe import STAGES, Recipe, RecipeError
+from .run_folder import RunFolder
+
+__all__ = [
+    "STAGES",
+    "EndlessSampler",
+    "EpochSampler",
+    "Recipe",
+    "RecipeError",
+    "RunFolder",
+    "TrainingCrops",
+    "WholeImages",
+    "collate_crops",
+    "fit_ridge_head",
+    "freeze_batch_norm",
+    "freeze_stages",
+    "new_base_learner",
+    "parameter_groups",
+    "pooled_features",
+    "random_crop",
+]

@@ -1,0 +1,129 @@
+"""Images for training and validation, in an order that the seed alone decides."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ..image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
+
+
+class TrainingCrops(Dataset):
+    """Native-resolution random crops and flips of the images of an IQA data set, or of a distorted one.
+
+    Item `(epoch, index)` depends on the seed, the epoch and the index alone: not on workers, processes or resumption.
+    The image is shrunk first where the image processor would shrink it, so training sees the scoring resolution.
+    """
+
+    def __init__(self, dataset: datasets.Dataset, *, crop_size: int, seed: int):
+        self.dataset = dataset
+        self.crop_size = crop_size
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
+        epoch, index = item
+        rng = np.random.default_rng([self.seed, epoch, index])
+        row = self.dataset[index]
+        return {"pixel_values": random_crop(to_rgb(row["image"]), self.crop_size, rng), **_labels(row)}
+
+
+def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
+    labels = {"labels": torch.tensor(row["quality"], dtype=torch.float32)}
+    return labels | {name: torch.tensor(row[name]) for name in ("distortion", "level") if name in row}
+
+
+def random_crop(image: Image.Image, crop_size: int, rng: np.random.Generator) -> Tensor:
+    """A random crop of the resized image, flipped half of the time: `(3, crop_size, crop_size)` uint8."""
+    layout = crop_layout(image.height, image.width, crop_size=crop_size)
+    height, width = layout.resized
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    array = np.asarray(image)
+    if layout.padded != layout.resized:
+        pads = [
+            (before, padded - before - side)
+            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
+        ]
+        array = np.pad(array, (*pads, (0, 0)), mode="reflect")
+    top = rng.integers(array.shape[0] - crop_size + 1)
+    left = rng.integers(array.shape[1] - crop_size + 1)
+    array = array[top : top + crop_size, left : left + crop_size]
+    if rng.random() < 0.5:
+        array = array[:, ::-1]
+    return torch.from_numpy(array.transpose(2, 0, 1).copy())
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """`(epoch, index)` pairs of one epoch in an order that only the seed and the epoch decide."""
+
+    def __init__(self, length: int, *, seed: int):
+        self.length = length
+        self.seed = seed
+        self.epoch = 0
+        self.skip = 0
+
+    def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
+        """Choose the epoch; `skip` leaves out its first items, to go on in the middle of it."""
+        self.epoch = epoch
+        self.skip = skip
+
+    def __len__(self) -> int:
+        return self.length - self.skip
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
+        return iter([(self.epoch, int(index)) for index in order[self.skip :]])
+
+
+class EndlessSampler(Sampler[tuple[int, int]]):
+    """The `(epoch, index)` pairs of one epoch after the other without an end, from the item number `start`."""
+
+    def __init__(self, length: int, *, seed: int):
+        self.epochs = EpochSampler(length, seed=seed)
+        self.start = 0
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch, skip = divmod(self.start, self.epochs.length)
+        while True:
+            self.epochs.set_epoch(epoch, skip=skip)
+            yield from self.epochs
+            epoch, skip = epoch + 1, 0
+
+
+class WholeImages(Dataset):
+    """Whole images through the image processor, exactly as they are scored in use."""
+
+    def __init__(self, dataset: datasets.Dataset, image_processor: MetaQAPImageProcessor):
+        self.dataset = dataset
+        self.image_processor = image_processor
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        row = self.dataset[index]
+        inputs = self.image_processor(row["image"], return_tensors="pt")
+        return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | _labels(row)
+
+
+def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack images with different numbers of crops, the missing ones as zeros with weight zero."""
+    most = max(len(item["crop_weights"]) for item in items)
+    batch = {}
+    for name in items[0]:
+        tensors = [item[name] for item in items]
+        if name in ("pixel_values", "crop_weights"):
+            tensors = [torch.cat([t, t.new_zeros(most - len(t), *t.shape[1:])]) for t in tensors]
+        batch[name] = torch.stack(tensors)
+    return batch
+
+
+__all__ = ["EndlessSampler", "EpochSampler", "TrainingCrops", "WholeImages", "collate_crops", "random_crop"]

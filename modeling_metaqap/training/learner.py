@@ -1,0 +1,188 @@
+"""A base learner in training: how it starts, what of it learns, and its head in closed form."""
+
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..backbones import load_imagenet_weights
+from ..configuration_metaqap import MetaQAPConfig
+from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
+from .recipe import Recipe, RecipeError
+
+
+def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
+    """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`.
+
+    Raises:
+        RecipeError: for a backbone that timm or its weights do not offer, or an `init` that is not such a learner.
+    """
+    torch.manual_seed(recipe.seed)
+    try:
+        model = MetaQAPModel(recipe.model_config())
+        learner = base_learners_of(model)[0]
+        if init is None:
+            load_imagenet_weights(learner.backbone, recipe.backbone)
+        else:
+            _load_learner(learner, model.config, init)
+    except (OSError, ValueError) as error:
+        raise RecipeError(str(error)) from error
+    freeze_stages(model, recipe.freeze_stages)
+    return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
+
+
+def _load_learner(learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path) -> None:
+    """Take over the weights of a trained learner; a distortion head that the new one does not have is dropped."""
+    try:
+        trained = MetaQAPModel.from_pretrained(init)
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
+    if trained.config.base_learners != config.base_learners:
+        raise RecipeError(f"{init} does not hold the base learner that the recipe describes.")
+    if config.distortion_labels and trained.config.distortion_labels != config.distortion_labels:
+        raise RecipeError(
+            f"{init} has no head for the {len(config.distortion_labels)} distortions; pretrain it first."
+        )
+    weights = base_learners_of(trained)[0].state_dict()
+    learner.load_state_dict({name: weights[name] for name in learner.state_dict()})
+
+
+def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
+    return cast(list[MetaQAPBaseLearner], list(model.base_learners))
+
+
+def freeze_stages(model: MetaQAPModel, count: int) -> None:
+    """Stop gradients in the weights of the first `count` pooled stages of each base learner."""
+    for learner in base_learners_of(model):
+        names = cast(Any, learner.backbone).feature_info.module_name()
+        if not 0 <= count <= len(names):
+            raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
+        if count == 0:
+            continue
+        # Modules are listed in the order of the data's way, so everything before the stage lies before it in the list.
+        modules = list(learner.backbone.named_modules())
+        # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
+        last = names[count - 1], names[count - 1].replace(".", "_")
+        end = max(i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(tuple(f"{key}." for key in last)))
+        for _, module in modules[: end + 1]:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+
+
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Keep BatchNorm at its ImageNet statistics; call after each `model.train()`.
+
+    Small batches of crops estimate them worse, and with them a score would depend on the other images in its batch
+    and on the number of processes.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+@torch.no_grad()
+def pooled_features(
+    model: MetaQAPModel,
+    loader: Iterable[dict[str, Tensor]],
+    *,
+    device: torch.device,
+    gather: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda tensors: tensors,
+) -> tuple[Tensor, Tensor]:
+    """Features of all images of a loader before standardisation, and the labels.
+
+    Args:
+        model: one base learner, on `device`.
+        loader: over the images; gives `labels` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or `(B, N, 3, H, W)`
+            in [0, 1] with `crop_weights` `(B, N)`.
+        device: where to compute.
+        gather: brings the parts of a batch of all processes together.
+
+    Returns:
+        Features `(n, F)` and labels `(n,)` in float64 on the CPU.
+    """
+    learner = base_learners_of(model)[0].eval()
+    features, targets = [], []
+    for batch in loader:
+        pixels = batch["pixel_values"].to(device)
+        pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+        weights = batch.get("crop_weights", torch.ones(len(pixels), 1)).to(device)
+        crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
+        pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
+        pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
+        pooled, labels = gather((pooled, batch["labels"].to(device)))
+        features.append(pooled.cpu())
+        targets.append(labels.cpu())
+    return torch.cat(features).double(), torch.cat(targets).double()
+
+
+@torch.no_grad()
+def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> dict[str, float]:
+    """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
+
+    Before fine-tuning it gives a head that makes sense, so that the first gradients do not destroy the backbone. After
+    it, on whole images, it replaces a head that has seen crops only and that gradient steps have made noisy. The
+    distortion head is rewritten for the new standardisation; what it says does not change.
+
+    Args:
+        model: one base learner.
+        features: `(n, F)`, from `pooled_features`.
+        targets: `(n,)`, quality.
+
+    Returns:
+        The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
+    """
+    learner = base_learners_of(model)[0]
+    x, y = features, targets
+    mean, std = x.mean(dim=0), x.std(dim=0)
+    # A dead channel has no spread; standardising it by 1 leaves it at zero.
+    std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
+    u, singular_values, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
+    projected = u.T @ (y - y.mean())
+    best = (math.inf, 0.0)
+    for penalty in np.logspace(-1, 5, 13).tolist():
+        shrink = singular_values.square() / (singular_values.square() + penalty)
+        residual = y - y.mean() - u @ (shrink * projected)
+        gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2
+        best = min(best, (gcv, penalty))
+    penalty = best[1]
+    weight = vt.T @ (singular_values / (singular_values.square() + penalty) * projected)
+    if learner.distortion_head is not None:
+        head = learner.distortion_head
+        old_mean, old_std, old = (
+            tensor.cpu().double() for tensor in (learner.feature_mean, learner.feature_std, head.weight)
+        )
+        head.bias.add_((old @ ((mean - old_mean) / old_std)).to(head.bias))
+        head.weight.copy_(old * (std / old_std))
+    learner.feature_mean.copy_(mean)
+    learner.feature_std.copy_(std)
+    learner.quality_head.weight.copy_(weight.unsqueeze(0))
+    learner.quality_head.bias.fill_(y.mean().item())
+    fitted = (x - mean) / std @ weight + y.mean()
+    return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
+
+
+def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
+    """AdamW groups: each head and the backbone have their own rates; heads, biases and norms are not decayed."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        rate = recipe.learning_rate if ".backbone." in name else recipe.head_learning_rate
+        rate = recipe.distortion_learning_rate if ".distortion_head." in name else rate
+        decay = recipe.weight_decay if parameter.ndim > 1 and ".backbone." in name else 0.0
+        groups.setdefault((rate, decay), []).append(parameter)
+    return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+__all__ = [
+    "fit_ridge_head",
+    "freeze_batch_norm",
+    "freeze_stages",
+    "new_base_learner",
+    "parameter_groups",
+    "pooled_features",
+]

@@ -1,0 +1,153 @@
+"""Recipes: every setting of one training run."""
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..configuration_metaqap import MetaQAPConfig
+from ..losses_metaqap import SURROGATES
+
+STAGES = ("pretrain", "finetune")
+
+
+class RecipeError(ValueError):
+    """A recipe or run folder that cannot be used; the message says what to change."""
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """Every setting of one training run. Read from YAML by `Recipe.load`; unknown keys are refused.
+
+    Attributes:
+        backbone: name of a timm CNN.
+        stage: "pretrain" learns pseudo opinion scores and distortions of synthetic images, "finetune" learns human
+            opinion scores.
+        dataset: name of a data set of `iqa_datasets`, for fine-tuning.
+        train_split, validation_split: names of its splits; the test split is refused.
+        epochs: passes over the training split; 0 only fits the head.
+        patience: stop after so many epochs without a better SROCC on the validation split; null goes on to the end.
+        batch_size: images in one optimiser step, over all processes.
+        synthetic_batch_size: distorted images that each step of fine-tuning adds, over all processes, so that the
+            distortion head stays fit; 0 trains a learner without one. Pretraining has nothing but distorted images.
+        crop_size: side of the native-resolution training crops in pixels.
+        learning_rate: peak rate of the backbone's weights (AdamW).
+        head_learning_rate: peak rate of the quality head's weights.
+        distortion_learning_rate: peak rate of the distortion head's weights.
+        weight_decay: of AdamW, on matrices and convolutions only.
+        warmup_fraction: part of all steps in which the rates rise linearly; then they fall as a cosine to 0.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
+        freeze_stages: number of first backbone stages whose weights stay as they are.
+        refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
+        loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
+        distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
+        stages: indices of the backbone's stages to pool, null for all.
+        seed: of everything random.
+    """
+
+    backbone: str
+    stage: str = "finetune"
+    dataset: str = "biq2021"
+    train_split: str = "train"
+    validation_split: str = "validation"
+    epochs: int = 4
+    patience: int | None = None
+    batch_size: int = 16
+    synthetic_batch_size: int = 0
+    crop_size: int = 256
+    learning_rate: float = 1e-4
+    head_learning_rate: float = 1e-5
+    distortion_learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_fraction: float = 0.05
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.995
+    freeze_stages: int = 0
+    refit_head: bool = False
+    loss_mse_weight: float = 0.5
+    loss_srocc_weight: float = 0.5
+    loss_surrogate: str = "softmax"
+    distortion_loss_weight: float = 0.1
+    stages: list[int] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.stage not in STAGES:
+            raise RecipeError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
+        if self.loss_surrogate not in SURROGATES:
+            raise RecipeError(f"`loss_surrogate` must be one of {', '.join(SURROGATES)}, got {self.loss_surrogate!r}.")
+        if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
+            raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
+        if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
+            raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
+        for name in ("batch_size", "crop_size"):
+            if getattr(self, name) < 1:
+                raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "head_learning_rate", "distortion_learning_rate", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+        weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
+        for name in (*weights, "synthetic_batch_size", "freeze_stages"):
+            if not getattr(self, name) >= 0:
+                raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.stage == "pretrain" and self.synthetic_batch_size:
+            raise RecipeError("`synthetic_batch_size` is for fine-tuning; every image of pretraining is synthetic.")
+        if not 0 <= self.ema_decay < 1:
+            raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise RecipeError(f"`warmup_fraction` must lie in [0, 1], got {self.warmup_fraction}.")
+
+    @classmethod
+    def load(cls, path: str | Path, **overrides: Any) -> "Recipe":
+        """Read a YAML file; `overrides` that are not None replace its values.
+
+        Raises:
+            RecipeError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
+        """
+        try:
+            values = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+        except yaml.YAMLError as error:
+            raise RecipeError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
+        if not isinstance(values, dict):
+            raise RecipeError(f"The recipe {path} must be a mapping of settings to values.")
+        values |= {name: value for name, value in overrides.items() if value is not None}
+        known = {field.name: field.type for field in fields(cls)}
+        if unknown := sorted(set(values) - set(known)):
+            raise RecipeError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
+        if "backbone" not in values:
+            raise RecipeError(f"The recipe {path} names no `backbone`.")
+        for name, value in values.items():
+            # YAML reads 1e-4 (without a dot) as text.
+            if known[name] is float:
+                try:
+                    values[name] = float(value)
+                except (TypeError, ValueError) as error:
+                    raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.") from error
+            elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
+                raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
+        return cls(**values)
+
+    def save(self, path: Path) -> None:
+        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @property
+    def learns_distortions(self) -> bool:
+        """Whether the learner has a distortion head; without distorted images none could be trained."""
+        return self.stage == "pretrain" or self.synthetic_batch_size > 0
+
+    def model_config(self) -> MetaQAPConfig:
+        """Configuration of the base learner that this recipe trains."""
+        return MetaQAPConfig(
+            base_learners=[{"backbone": self.backbone, "stages": self.stages}],
+            distortion_labels=None if self.learns_distortions else [],
+            loss_mse_weight=self.loss_mse_weight,
+            loss_srocc_weight=self.loss_srocc_weight,
+            loss_surrogate=self.loss_surrogate,
+        )
+
+
+__all__ = ["STAGES", "Recipe", "RecipeError"]

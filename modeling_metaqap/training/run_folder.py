@@ -1,0 +1,123 @@
+"""The folder of one training run."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ..evaluation import software_versions
+from .recipe import Recipe, RecipeError
+
+
+class RunFolder:
+    """The files of one training run: recipe, metrics, resumable states and the best and last model."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.states = self.path / "states"
+
+    def start(self, recipe: Recipe, *, resume: bool) -> None:
+        """Create the folder, or check that a resumed run continues the same recipe.
+
+        A run that is to be resumed but never began is begun, so that one command can be repeated until it is done.
+
+        Raises:
+            RecipeError: if the folder holds another run or, on resumption, another recipe.
+        """
+        recipe_file = self.path / "recipe.yaml"
+        if resume and recipe_file.exists():
+            if Recipe.load(recipe_file) != recipe:
+                raise RecipeError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
+            return
+        if recipe_file.exists():
+            raise RecipeError(
+                f"{self.path} already holds a run; continue it with --resume_from_checkpoint latest or choose another "
+                "--output_dir."
+            )
+        self.states.mkdir(parents=True, exist_ok=True)
+        (self.path / "versions.json").write_text(json.dumps(software_versions(), indent=2) + "\n")
+        recipe.save(recipe_file)
+
+    def log(self, **values: Any) -> None:
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(values) + "\n")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What was logged, without a row that a kill cut off."""
+        rows = []
+        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return rows
+
+    def plot_curves(self) -> None:
+        """Draw the loss over the steps and the figures on the validation split over the epochs to curves.png."""
+        training = [row for row in self.rows() if "loss" in row]
+        validation = [row for row in self.rows() if "epoch" in row and "validation_srocc" in row]
+        figure = Figure(figsize=(10, 4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        left.plot([row["step"] for row in training], [row["loss"] for row in training], color="#4a5568", linewidth=1)
+        left.set(xlabel="step", ylabel="training loss")
+        names = [name for name in validation[0] if name.startswith("validation_")] if validation else []
+        for name in names:
+            values = [row[name] for row in validation]
+            label = (
+                name.removeprefix("validation_").replace("_", " ").replace("plcc", "PLCC").replace("srocc", "SROCC")
+            )
+            right.plot([row["epoch"] for row in validation], values, marker="o", markersize=4, label=label)
+        right.set(xlabel="epoch", ylabel="on the validation split")
+        right.xaxis.get_major_locator().set_params(integer=True)
+        if names:
+            right.legend(frameon=False)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.grid(alpha=0.25)
+        figure.savefig(self.path / "curves.png", dpi=120)
+
+    def forget_after(self, step: int) -> None:
+        """Drop logged rows of steps that a resumed run will do again."""
+        rows = [row for row in self.rows() if row.get("step", 0) <= step]
+        self.metrics_file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def state_to_resume(self, wanted: str | None) -> Path | None:
+        """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
+
+        Raises:
+            RecipeError: if the path holds no state.
+        """
+        if wanted is None or wanted == "latest":
+            return self.latest_state() if wanted else None
+        if not Path(wanted).is_dir():
+            raise RecipeError(f"There is no state to resume from in {wanted}.")
+        return Path(wanted)
+
+    def latest_state(self) -> Path | None:
+        # A state under construction ends in .tmp, see `commit_state`.
+        states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
+        return max(states, key=lambda path: int(path.name.removeprefix("step_")), default=None)
+
+    def pending_state(self, step: int) -> Path:
+        """Where to write the state of `step` before `commit_state` makes it valid."""
+        path = self.states / f"step_{step}.tmp"
+        shutil.rmtree(path, ignore_errors=True)
+        return path
+
+    def commit_state(self, pending: Path, *, keep: int = 2) -> None:
+        """Make a completely written state valid in one atomic step and remove all but the newest `keep`."""
+        final = pending.with_suffix("")
+        shutil.rmtree(final, ignore_errors=True)
+        pending.rename(final)
+        states = sorted(
+            (path for path in self.states.glob("step_*") if path.suffix != ".tmp"),
+            key=lambda path: int(path.name.removeprefix("step_")),
+        )
+        for old in states[:-keep]:
+            shutil.rmtree(old)
+
+
+__all__ = ["RunFolder"]
