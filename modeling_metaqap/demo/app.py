@@ -40,7 +40,7 @@ _INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
 are.</p></header>"""
 
 _DISTORTION_CHOICES = [
-    (f"{humanize(entry.family).replace('_', ' ')} · {humanize(name)}", name)
+    (f"{humanize(entry.family)} · {humanize(name)}", name)
     for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
 ]
 
