@@ -1,7 +1,9 @@
 """The Gradio app around `Assessor`: four tabs for people, the same five functions as an API for programs."""
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -32,6 +34,9 @@ _PROGRESS = gr.Progress()
 
 _STYLE = Path(__file__).with_name("style.css")
 
+# Seconds after which the last trace of an upload is gone: files older than five sixths are looked for every sixth.
+_KEPT = 3600
+
 # All computing events share one limit, so that memory does not grow with the number of tabs in use.
 _MODEL = "model"
 
@@ -56,7 +61,9 @@ def build_app(assessor: Assessor, *, concurrency: int = 2, examples: Path | None
     demo = Demo(assessor)
     options: dict[str, Any] = {"concurrency_id": _MODEL, "concurrency_limit": concurrency}
     samples = _sample_photographs(examples)
-    with gr.Blocks(title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+    with gr.Blocks(
+        title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(_KEPT // 6, _KEPT * 5 // 6)
+    ) as app:
         gr.HTML(_INTRODUCTION)
         with gr.Tabs():
             with gr.Tab("Score", id="score"):
@@ -150,6 +157,7 @@ class Demo:
 
     def __init__(self, assessor: Assessor):
         self.assessor = assessor
+        self._files = tempfile.TemporaryDirectory(prefix="metaqap-")
 
     def _json(self, record: ScoreRecord) -> dict[str, Any]:
         return as_json(record, self.assessor.learner_names, self.assessor.distortion_labels)
@@ -273,9 +281,12 @@ class Demo:
             del columns["note"]
         return {"headers": list(columns), "data": [[cell(record) for cell in columns.values()] for record in records]}
 
-    @staticmethod
-    def _csv(records: list[ScoreRecord]) -> str:
-        path = Path(tempfile.mkdtemp(prefix="metaqap-")) / "quality.csv"
+    def _csv(self, records: list[ScoreRecord]) -> str:
+        # Gradio copies what is returned, but only after this function is over; so the older ones are removed here.
+        for folder in Path(self._files.name).iterdir():
+            if time.time() - folder.stat().st_mtime > _KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(dir=self._files.name)) / "quality.csv"
         write_csv(records, path)
         return str(path)
 
