@@ -66,12 +66,12 @@ class Assessor:
     @property
     def distortion_labels(self) -> list[str]:
         """Names of the distortions that the checkpoint recognises; empty if it has no distortion head."""
-        return self.scorer.model.config.distortion_labels or []
+        return self.scorer.engine.config.distortion_labels or []
 
     @property
     def learner_names(self) -> list[str]:
         """Names of the base learners, in the order of `ScoreRecord.base_scores`."""
-        return [learner["name"] for learner in self.scorer.model.config.base_learners]
+        return [learner["name"] for learner in self.scorer.engine.config.base_learners]
 
     def read(self, path: str | None) -> Photograph:
         """Read an uploaded file.
