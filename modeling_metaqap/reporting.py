@@ -238,7 +238,9 @@ def plot_scatter(measurement: Measurement, path: Path) -> None:
         line = np.linspace(measurement.predictions.min(), measurement.predictions.max(), 400)
         axes.plot(line, fit(line), color=_ACCENT, linewidth=2, label="logistic fit")
         axes.legend(loc="lower right", frameon=False)
-    axes.set_xlabel(f"predicted by {title(measurement.row)}, higher is better")
+    name = title(measurement.row)
+    is_baseline = measurement.row["checkpoint"] in BASELINES
+    axes.set_xlabel(f"{name} score, negated" if is_baseline else f"quality predicted by {name}")
     axes.set_ylabel("opinion score as quality")
     axes.set_ylim(-0.03, 1.03)
     _describe(axes, measurement)
