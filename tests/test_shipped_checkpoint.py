@@ -62,8 +62,6 @@ def test_loading_and_scoring_needs_little_memory_and_no_network(tmp_path):
 import re, socket
 def refuse(*_): raise AssertionError("tried to reach the network")
 socket.socket.connect = refuse
-from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import read_results, results_table
 from modeling_metaqap.scoring import Scorer
 [record] = Scorer(device="cpu").score([{str(EXAMPLES / "coffee.jpg")!r}])
 assert record.error is None, record.error

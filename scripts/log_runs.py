@@ -1,0 +1,75 @@
+"""Collect what training runs did and measured into one committed log.
+
+    python scripts/log_runs.py runs/mobilenetv2 runs/lite0 --output hub_card/training_log.json
+
+For each run folder: what of its recipe is not the default, the figures on its validation images after each epoch and
+after the head was refitted, and the loss at the end of each epoch. Runs that are in the log already are replaced.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from modeling_metaqap.training import Recipe, RecipeError, RunFolder
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+OUTPUT = Path(__file__).parents[1] / "hub_card" / "training_log.json"
+
+
+def summary(path: Path) -> dict[str, Any]:
+    """What one run did.
+
+    Raises:
+        RecipeError: if the folder holds no run.
+    """
+    recipe = Recipe.load(path / "recipe.yaml")
+    defaults = asdict(Recipe(backbone=recipe.backbone))
+    rows = RunFolder(path).rows()
+    measured = []
+    for row in rows:
+        if "validation_srocc" in row:
+            figures = {name: round(value, 4) for name, value in row.items() if name.startswith("validation_")}
+            losses = [other["loss"] for other in rows if "loss" in other and other["step"] <= row["step"]]
+            end = {"after": "refitting the head"} if row.get("refit_head") else {"after": f"epoch {row['epoch']}"}
+            measured.append(end | figures | ({"loss": round(losses[-1], 4)} if losses else {}))
+    changed = {name: value for name, value in asdict(recipe).items() if value != defaults[name]}
+    return {"run": path.name, "recipe": {"backbone": recipe.backbone, **changed}, "measured": measured}
+
+
+def print_log(runs: list[dict[str, Any]]) -> None:
+    table = Table()
+    for heading in ("run", "after", "PLCC", "SROCC", "distortions named"):
+        table.add_column(heading, justify="left" if heading in ("run", "after") else "right")
+    for run in runs:
+        for row in run["measured"]:
+            named = row.get("validation_distortion_accuracy")
+            figures = [f"{row[f'validation_{name}']:.4f}" for name in ("plcc", "srocc")]
+            table.add_row(run["run"], row["after"], *figures, "" if named is None else f"{named:.1%}")
+    console.print(table)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of scripts/train.py")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (hub_card/training_log.json)")
+    args = parser.parse_args(arguments)
+    try:
+        known = json.loads(args.output.read_text()) if args.output.exists() else []
+        runs = {run["run"]: run for run in [*known, *map(summary, args.runs)]}
+        args.output.write_text(json.dumps(list(runs.values()), indent=1) + "\n")
+    except (RecipeError, OSError, ValueError) as error:
+        Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, soft_wrap=True)
+        return 2
+    print_log(list(runs.values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

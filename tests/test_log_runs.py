@@ -1,0 +1,57 @@
+"""scripts/log_runs.py: the committed log of training runs."""
+
+import json
+
+import pytest
+from script_loader import SCRIPTS, load_script
+
+pytest.importorskip("accelerate")
+
+from modeling_metaqap.training import Recipe, RunFolder  # noqa: E402
+
+log_runs = load_script("log_runs")
+
+
+@pytest.fixture
+def run(tmp_path):
+    run = RunFolder(tmp_path / "one")
+    run.start(Recipe(backbone="test_resnet", seed=3), resume=False)
+    run.log(step=0, ridge_penalty=1.0)
+    run.log(step=10, epoch=0, loss=0.25)
+    run.log(step=10, epoch=1, validation_plcc=0.5, validation_srocc=0.4, validation_distortion_accuracy=0.7)
+    run.log(step=10, refit_head=True, ridge_penalty=2.0, validation_plcc=0.55, validation_srocc=0.45)
+    return run
+
+
+def test_a_run_is_logged_with_what_it_changed_and_measured(run, tmp_path, capsys):
+    output = tmp_path / "log.json"
+    assert log_runs.main([str(run.path), "--output", str(output)]) == 0
+    [logged] = json.loads(output.read_text())
+    assert logged["recipe"] == {"backbone": "test_resnet", "seed": 3}
+    epoch, refitted = logged["measured"]
+    assert (epoch["after"], epoch["validation_srocc"], epoch["loss"]) == ("epoch 1", 0.4, 0.25)
+    assert (refitted["after"], refitted["validation_plcc"]) == ("refitting the head", 0.55)
+    assert "70.0%" in capsys.readouterr().out
+
+
+def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_path):
+    output = tmp_path / "log.json"
+    output.write_text(json.dumps([{"run": "other", "recipe": {}, "measured": []}]))
+    for srocc in (0.6, 0.7):
+        run.log(step=20, epoch=2, validation_plcc=0.6, validation_srocc=srocc)
+        assert log_runs.main([str(run.path), "--output", str(output)]) == 0
+    other, logged = json.loads(output.read_text())
+    assert other["run"] == "other"
+    assert [row["validation_srocc"] for row in logged["measured"]] == [0.4, 0.45, 0.6, 0.7]
+
+
+def test_a_folder_without_a_run_is_one_sentence_and_changes_nothing(tmp_path, capsys):
+    output = tmp_path / "log.json"
+    assert log_runs.main([str(tmp_path), "--output", str(output)]) == 2
+    assert "recipe.yaml cannot be read" in " ".join(capsys.readouterr().err.split())
+    assert not output.exists()
+
+
+def test_the_committed_log_names_each_run_once():
+    runs = json.loads((SCRIPTS.parent / "hub_card" / "training_log.json").read_text())
+    assert len({run["run"] for run in runs}) == len(runs) > 3
