@@ -252,7 +252,7 @@ class MetaQAPImageProcessor(PilBackend):
             target_sizes: `(height, width)` of each original image, after its EXIF orientation was applied.
 
         Returns:
-            For each image a map `(height, width)` of local quality; where crops overlap, their mean.
+            For each image a map `(height, width)` of local quality; where crops overlap, they fade into one another.
 
         Raises:
             ValueError: if the sizes are not those of the images that the maps were made from.
@@ -270,13 +270,17 @@ class MetaQAPImageProcessor(PilBackend):
                     f"{len(image_maps)}; pass (height, width) of the original images."
                 )
             side = self.crop_size.height
-            total, count = torch.zeros(2, *layout.padded, device=image_maps.device)
+            # A crop counts for most in its middle and for next to nothing at its border, so that no seam shows.
+            ramp = torch.arange(side, device=image_maps.device) + 0.5
+            ramp = torch.minimum(ramp, ramp.flip(0))
+            weight = torch.outer(ramp, ramp)
+            total, total_weight = torch.zeros(2, *layout.padded, device=image_maps.device)
             full = F.interpolate(image_maps.unsqueeze(1), size=(side, side), mode="bilinear").squeeze(1)
             for (y, x), crop_map in zip(layout.corners, full, strict=False):
-                total[y : y + side, x : x + side] += crop_map
-                count[y : y + side, x : x + side] += 1
+                total[y : y + side, x : x + side] += weight * crop_map
+                total_weight[y : y + side, x : x + side] += weight
             (top, left), (rows, columns) = layout.pad_before, layout.resized
-            whole = (total / count)[None, None, top : top + rows, left : left + columns]
+            whole = (total / total_weight)[None, None, top : top + rows, left : left + columns]
             results.append(F.interpolate(whole, size=(height, width), mode="bilinear")[0, 0])
         return results
 

@@ -437,11 +437,12 @@ def test_a_map_of_one_crop_covers_the_image(small):
     np.testing.assert_allclose(larger[::2, ::2].numpy(), whole.numpy(), atol=0.1)
 
 
-def test_overlapping_crops_are_averaged(small):
+def test_overlapping_crops_fade_into_one_another(small):
     constant = np.stack([np.zeros((4, 4)), np.ones((4, 4))])[None]
     (whole,) = small.post_process_quality_map(maps(constant), [(32, 48)])
     # Crops lie at 0..31 and 16..47.
-    expected = np.repeat([0.0, 0.5, 1.0], 16)[None].repeat(32, axis=0)
+    fade = (np.arange(16) + 0.5) / 16
+    expected = np.concatenate([np.zeros(16), fade, np.ones(16)])[None].repeat(32, axis=0)
     np.testing.assert_allclose(whole.numpy(), expected, atol=1e-6)
 
 

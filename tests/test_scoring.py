@@ -158,3 +158,46 @@ class TestFindImages:
         (tree / "empty").mkdir()
         with pytest.raises(ScoringError, match=path.replace("*", r"\*")):
             find_images([str(tree / path)])
+
+
+class TestLargePhotographs:
+    @pytest.fixture(autouse=True)
+    def small_is_large(self, monkeypatch):
+        monkeypatch.setattr("modeling_metaqap.scoring._LARGE_PIXELS", 1_000_000)
+        monkeypatch.setattr("modeling_metaqap.scoring._LARGE_SHORTEST_EDGE", 600)
+
+    @pytest.fixture(scope="class")
+    def photograph(self):
+        rng = np.random.default_rng(1)
+        # Of another colour in every corner, so that a turned image is another one.
+        noise = rng.integers(0, 255, (14, 21, 3), dtype=np.uint8)
+        return Image.fromarray(noise).resize((2100, 1400), Image.Resampling.BICUBIC)
+
+    @pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "RGBA"), ("png", "I;16")])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_they_look_and_score_the_same_as_read_whole(
+        self, scorer, photograph, tmp_path, monkeypatch, suffix, mode, orientation
+    ):
+        image = photograph.convert("L").convert("I;16") if mode == "I;16" else photograph.convert(mode)
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(photograph.convert("L")).astype(np.uint16) * 257)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"large.{suffix}"
+        image.save(path, exif=exif)
+        shrunk, [record] = scorer.read(path), scorer.score([path])
+        monkeypatch.setattr("modeling_metaqap.scoring._LARGE_PIXELS", 10**9)
+        whole, [expected] = scorer.read(path), scorer.score([path])
+        assert (record.width, record.height) == ((2100, 1400) if orientation == 1 else (1400, 2100))
+        assert shrunk[1:] == whole[1:]
+        assert shrunk.pixels.size == whole.pixels.size
+        difference = np.asarray(shrunk.pixels).astype(float) - np.asarray(whole.pixels)
+        assert np.abs(difference).mean() < 2
+        assert record.quality == pytest.approx(expected.quality, abs=0.01)
+
+
+def test_the_quality_map_has_the_size_of_what_the_model_sees_and_the_score_as_its_mean(scorer, photos):
+    records = list(scorer.score(photos, quality_map=True))
+    assert [record.quality_map.shape for record in records] == [(512, 512), (512, 1477), (90, 200), (1083, 512)]
+    assert records[0].quality_map.mean() == pytest.approx(records[0].quality, abs=1e-3)
+    assert next(scorer.score(photos)).quality_map is None

@@ -1,7 +1,9 @@
 """The Gradio app around `Assessor`: four tabs for people, the same five functions as an API for programs."""
 
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -16,6 +18,7 @@ from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..distortions import DISTORTIONS, LEVELS
+from ..explanation import humanize, quality_map_image
 from ..scoring import IMAGE_SUFFIXES, Scorer, ScoreRecord, ScoringError
 from . import figures
 from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json, write_csv
@@ -26,7 +29,13 @@ MAX_FILE_SIZE = "100mb"
 #: Requests that wait for their turn; one more is turned away.
 MAX_WAITING = 128
 
+# As a default argument it makes Gradio hand over a new one with each call.
+_PROGRESS = gr.Progress()
+
 _STYLE = Path(__file__).with_name("style.css")
+
+# Seconds after which the last trace of an upload is gone: files older than five sixths are looked for every sixth.
+_KEPT = 3600
 
 # All computing events share one limit, so that memory does not grow with the number of tabs in use.
 _MODEL = "model"
@@ -36,7 +45,7 @@ _INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
 are.</p></header>"""
 
 _DISTORTION_CHOICES = [
-    (f"{figures.humanize(entry.family).replace('_', ' ')} · {figures.humanize(name)}", name)
+    (f"{humanize(entry.family)} · {humanize(name)}", name)
     for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
 ]
 
@@ -52,7 +61,9 @@ def build_app(assessor: Assessor, *, concurrency: int = 2, examples: Path | None
     demo = Demo(assessor)
     options: dict[str, Any] = {"concurrency_id": _MODEL, "concurrency_limit": concurrency}
     samples = _sample_photographs(examples)
-    with gr.Blocks(title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(3600, 3600)) as app:
+    with gr.Blocks(
+        title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(_KEPT // 6, _KEPT * 5 // 6)
+    ) as app:
         gr.HTML(_INTRODUCTION)
         with gr.Tabs():
             with gr.Tab("Score", id="score"):
@@ -78,9 +89,22 @@ def launch_options() -> dict[str, Any]:
         primary_hue="teal",
         secondary_hue="teal",
         neutral_hue="slate",
-        radius_size="lg",
         font=fonts,
         font_mono=[Font("ui-monospace"), Font("Consolas"), Font("monospace")],
+    ).set(
+        # Soft's own shades are too pale to read: text needs a contrast of 4.5 to its ground.
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        block_label_text_color="*primary_800",
+        block_label_text_color_dark="*primary_200",
+        block_title_text_color="*primary_800",
+        block_title_text_color_dark="*primary_200",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_400",
     )
     return {
         "theme": theme,
@@ -133,6 +157,7 @@ class Demo:
 
     def __init__(self, assessor: Assessor):
         self.assessor = assessor
+        self._files = tempfile.TemporaryDirectory(prefix="metaqap-")
 
     def _json(self, record: ScoreRecord) -> dict[str, Any]:
         return as_json(record, self.assessor.learner_names, self.assessor.distortion_labels)
@@ -150,7 +175,7 @@ class Demo:
         """The map of local quality of one photograph as an image, from red (0) over yellow (0.5) to blue-green (1)."""
         quality_map = self.assessor.assess(photo).record.quality_map
         assert quality_map is not None, "assess asks for the map"
-        return figures.quality_map_image(quality_map)
+        return quality_map_image(quality_map)
 
     def show_score(self, photo: str | None) -> tuple[str, str, str, str]:
         if not photo:
@@ -214,22 +239,20 @@ class Demo:
             return None, figures.message(str(error))
         entry = DISTORTIONS[distortion]
         parameter = f"{entry.unit}: {entry.levels[int(level) - 1]:g}" if level else f"level 1 to 5: {entry.unit}"
-        curve = figures.level_curve(records, int(level), name=figures.humanize(distortion), parameter=parameter)
+        curve = figures.level_curve(records, int(level), name=humanize(distortion), parameter=parameter)
         return (photograph.pixels, distorted), curve
 
-    def batch(
-        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
-    ) -> tuple[list[dict[str, Any]], str]:
+    def batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[list[dict[str, Any]], str]:
         """Score up to 200 photographs.
 
-        Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error and
-        nulls), and a CSV file with the columns of `metaqap score`.
+        Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error
+        and nulls), and a CSV file with the columns of `metaqap score`.
         """
         records = self._batch(files, progress)
         return [self._json(record) for record in records], self._csv(records)
 
     def show_batch(
-        self, files: list[str] | None, progress: gr.Progress = gr.Progress()
+        self, files: list[str] | None, progress: gr.Progress = _PROGRESS
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
         try:
             records = self._batch(files, progress)
@@ -248,7 +271,7 @@ class Demo:
             "quality": lambda record: _rounded(record.quality),
             "low": lambda record: _rounded(record.quality_low),
             "high": lambda record: _rounded(record.quality_high),
-            "most like": lambda record: figures.humanize(record.distortion) if record.distortion else "",
+            "most like": lambda record: humanize(record.distortion) if record.distortion else "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": lambda record: record.error or "",
         }
@@ -258,9 +281,12 @@ class Demo:
             del columns["note"]
         return {"headers": list(columns), "data": [[cell(record) for cell in columns.values()] for record in records]}
 
-    @staticmethod
-    def _csv(records: list[ScoreRecord]) -> str:
-        path = Path(tempfile.mkdtemp(prefix="metaqap-")) / "quality.csv"
+    def _csv(self, records: list[ScoreRecord]) -> str:
+        # Gradio copies what is returned, but only after this function is over; so the older ones are removed here.
+        for folder in Path(self._files.name).iterdir():
+            if time.time() - folder.stat().st_mtime > _KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
+        path = Path(tempfile.mkdtemp(dir=self._files.name)) / "quality.csv"
         write_csv(records, path)
         return str(path)
 
@@ -289,11 +315,12 @@ def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> Non
     with gr.Row():
         with gr.Column():
             left = _photo_field("Left", "compare-left")
-            _offer(samples, left, label="Examples for the left")
         with gr.Column():
             right = _photo_field("Right", "compare-right")
-            _offer(samples, right, label="Examples for the right")
     verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
+    if samples:
+        pairs = [list(pair) for pair in zip(samples[::2], samples[1::2], strict=False)]
+        gr.Examples(pairs, [left, right], label="Examples", examples_per_page=3, api_visibility="private")
     gr.on(
         [left.change, right.change],
         demo.show_comparison,
@@ -374,9 +401,11 @@ def _photo_field(label: str, elem_id: str) -> gr.Image:
     return field
 
 
-def _offer(samples: list[str], photo: gr.Image, label: str = "Examples") -> None:
+def _offer(samples: list[str], photo: gr.Image) -> None:
     if samples:
-        gr.Examples(samples, photo, label=label, examples_per_page=6, api_visibility="private")
+        # Every third, then the next third: neighbours in the alphabet are versions of one picture.
+        varied = [sample for start in range(3) for sample in samples[start::3]]
+        gr.Examples(varied, photo, label="Examples", examples_per_page=4, api_visibility="private")
 
 
 def _sample_photographs(folder: Path | None) -> list[str]:

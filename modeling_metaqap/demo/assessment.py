@@ -66,12 +66,12 @@ class Assessor:
     @property
     def distortion_labels(self) -> list[str]:
         """Names of the distortions that the checkpoint recognises; empty if it has no distortion head."""
-        return self.scorer.model.config.distortion_labels or []
+        return self.scorer.engine.config.distortion_labels or []
 
     @property
     def learner_names(self) -> list[str]:
         """Names of the base learners, in the order of `ScoreRecord.base_scores`."""
-        return [learner["name"] for learner in self.scorer.model.config.base_learners]
+        return [learner["name"] for learner in self.scorer.engine.config.base_learners]
 
     def read(self, path: str | None) -> Photograph:
         """Read an uploaded file.
@@ -97,11 +97,11 @@ class Assessor:
     def compare(self, left: str | None, right: str | None) -> Comparison:
         """Score two photographs and weigh them against each other."""
         photographs = [self.read(left), self.read(right)]
-        records = list(self.scorer.score([photograph.pixels for photograph in photographs]))
-        for record, photograph, path in zip(records, photographs, (left, right), strict=True):
+        first, second = self.scorer.score([photograph.pixels for photograph in photographs])
+        for record, photograph, path in zip((first, second), photographs, (left, right), strict=True):
             record.path = Path(path or "").name
             record.width, record.height = photograph.width, photograph.height
-        return Comparison(*records, left_is_better=probability_better(*records))
+        return Comparison(first, second, left_is_better=probability_better(first, second))
 
     def distort(self, path: str | None, name: str, level: int) -> tuple[Photograph, Image.Image, list[ScoreRecord]]:
         """The photograph as the model sees it, the same distorted, and the records at level 0 (as it is) to 5.

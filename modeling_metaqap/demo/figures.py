@@ -114,7 +114,8 @@ def distortion_bars(record: ScoreRecord, labels: Sequence[str], *, most: int = 5
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     lines = "".join(
         f'<div class="mq-row"><span class="mq-name">{escape(humanize(name))}</span>'
-        f'<span class="mq-bar"><i style="width:{100 * probability:.1f}%"></i></span><span>{probability:.0%}</span></div>'
+        f'<span class="mq-bar"><i style="width:{100 * probability:.1f}%"></i></span>'
+        f"<span>{probability:.0%}</span></div>"
         for probability, name in likeliest
     )
     note = (
@@ -131,10 +132,11 @@ def quality_map_overlay(assessment: Assessment) -> str:
     return f"""<div class="mq mq-map" style="--mix:.6">
 <div class="mq-layers"><img src="{_data_uri(photograph)}" alt="The photograph {escape(record.path)}">
 <img class="mq-heat" src="{_data_uri(quality_map_image(record.quality_map))}" alt="Its map of local quality"></div>
-<label><span>photo</span><input type="range" min="0" max="100" value="60" aria-label="How much of the quality map shows"
+<label><span>photo</span>
+<input type="range" min="0" max="100" value="60" aria-label="How much of the quality map shows"
 oninput="this.closest('.mq-map').style.setProperty('--mix', this.value / 100)"><span>quality map</span></label>
 <div class="mq-legend"><span>0 bad</span><i style="background:{_gradient()}"></i><span>excellent 1</span></div>
-<p class="mq-note">{record.width:,} × {record.height:,} pixels. The mean of the map is the score.</p></div>"""
+<p class="mq-note">{record.width:,} × {record.height:,} pixels. The score is the average of local quality.</p></div>"""
 
 
 def _gradient() -> str:
@@ -167,12 +169,14 @@ def verdict(comparison: Comparison) -> str:
             headline = "Too close to call"
         else:
             headline = f"The {better} photograph is {'probably ' if sure < 0.9 else ''}better"
-        share = 100 * probability
-        split = f"""<div class="mq-split" role="img" aria-label="Left better: {share:.0f} %, right: {100 - share:.0f} %">
+        share, rest = 100 * probability, 100 * (1 - probability)
+        split = f"""<div class="mq-split" role="img" aria-label="Left better: {share:.0f} %, right: {rest:.0f} %">
 <i style="width:{share:.1f}%" class="{"mq-winner" if better == "left" else ""}"></i>
-<i style="width:{100 - share:.1f}%" class="{"mq-winner" if better == "right" else ""}"></i></div>
-<div class="mq-ends"><span>left better: <b>{share:.0f} %</b></span><span>right better: <b>{100 - share:.0f} %</b></span></div>
-<details><summary>How sure, and how we know</summary><p class="mq-note">Each score comes with an interval that holds the
+<i style="width:{rest:.1f}%" class="{"mq-winner" if better == "right" else ""}"></i></div>
+<div class="mq-ends"><span>left better: <b>{share:.0f} %</b></span>
+<span>right better: <b>{rest:.0f} %</b></span></div>
+<details><summary>How sure, and how we know</summary>
+<p class="mq-note">Each score comes with an interval that holds the
 raters' mean opinion for nine photographs in ten. Taking the two errors as independent and normal, the chance that
 raters would prefer one photograph follows from the difference of the scores. Two shots of one scene share some of
 their errors: for them the figure is on the cautious side. It says nothing about which picture is more beautiful.</p>
@@ -214,9 +218,9 @@ def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parame
         for i in range(len(records))
     )
     spoken = ", ".join(f"level {i}: {quality:.2f}" for i, quality in enumerate(qualities))
-    change = qualities[level] - qualities[0]
+    signed = f"{qualities[level] - qualities[0]:+.2f}".replace("-", "−")
     headline = (
-        f"{escape(name)}, level {level}: {qualities[level]:.2f} <small>({change:+.2f})</small>"
+        f"{escape(name)}, level {level}: {qualities[level]:.2f} <small>({signed})</small>"
         if level
         else f"As it is: {qualities[0]:.2f}"
     )
@@ -262,10 +266,8 @@ __all__ = [
     "gauge",
     "grade",
     "hint",
-    "humanize",
     "level_curve",
     "message",
-    "quality_map_image",
     "quality_map_overlay",
     "verdict",
     "votes",
