@@ -206,7 +206,7 @@ def _comparison(
         if _place(other) == _place(row) and other["n"] == row["n"]
     ]
     rows = [
-        {"method": method, "source": "measured here"}
+        {"method": method, "source": "measured here" + _training(result, row)}
         | {figure: _with_interval(result[figure]) for figure in ("plcc", "srocc")}
         for method, result in measured
     ]
@@ -216,6 +216,12 @@ def _comparison(
         for result in _published_for(row, published)
     ]
     return {"title": _title(row["dataset"]), "split": row["split"], "rows": rows}
+
+
+def _training(result: dict[str, Any], own: dict[str, Any]) -> str:
+    """What another method was trained on: images of the same kind or of another."""
+    trained_on = result.get("trained_on")
+    return f", as trained on {_title(trained_on)}" if trained_on and result is not own else ""
 
 
 def _published_for(row: dict[str, Any], published: dict[str, Any]) -> list[dict[str, Any]]:

@@ -179,6 +179,8 @@ def _quantized(program: Any, inputs: dict[str, Any], crops: Sequence[dict[str, t
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        # The mean over photographs of the lowest and highest activation: one odd picture would widen every range.
+        extra_options={"CalibMovingAverage": True},
     )
     return OnnxRuntimeQuantizer(config, calibration_dataset=crops).quantize(program, inputs, ExportFormat.ONNX)
 

@@ -49,6 +49,7 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
     assert row["fast_images_per_second"] > row["full_images_per_second"]
 
 
+@pytest.mark.slow
 def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     model = make_model("test_resnet", distortion_labels=[])
