@@ -72,6 +72,7 @@ def fuse(args: argparse.Namespace) -> None:
     figures["meta-learner"] = evaluate_scores(fused, targets)
     summary = figures["meta-learner"]
     ensemble.config.training_summary = {
+        "pretrained_on": args.pretrained_on,
         "trained_on": f"{args.dataset} train",
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
@@ -102,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", required=True, help="folders of trained base learners")
     parser.add_argument("--names", nargs="+", help="names for people to tell the base learners apart")
+    parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--split", default="validation", help="images that no learner was trained on")
     parser.add_argument("--data_dir")
