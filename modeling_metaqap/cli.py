@@ -174,6 +174,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0 for no intervals.")] = 1000,
 ) -> None:
     """Measure how well scores agree with your own ratings: figures, plots and the worst disagreements.
 
@@ -198,7 +199,13 @@ def evaluate(
     try:
         with errors.status(f"Scoring the images of {folder} ..."):
             measurement = evaluate_folder(
-                folder, options, checkpoint=checkpoint, device=device, batch_size=batch_size, seed=seed
+                folder,
+                options,
+                checkpoint=checkpoint,
+                device=device,
+                batch_size=batch_size,
+                seed=seed,
+                n_bootstrap=bootstrap,
             )
         disagreements = worst_disagreements(measurement, worst)
         write_folder_report(measurement, disagreements, output)

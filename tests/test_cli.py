@@ -227,7 +227,8 @@ def ratings(photos):
 def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, checkpoint, tmp_path):
     pytest.importorskip("datasets", reason="needs the train extra")
     output = tmp_path / "report"
-    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output", output, "--worst", 2]
+    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output", output]
+    options += ["--worst", 2, "--bootstrap", 20]
     status, out, err = metaqap("evaluate", photos, "--csv", ratings, *options)
     assert status == 0, err
     names = {path.name for path in output.iterdir()}
@@ -265,7 +266,7 @@ def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
     monkeypatch.chdir(ratings.parent)
     ratings.with_name("one.csv").write_text("file_name,mos\n[0].png,0.5\n")
     ratings.with_name("absent.csv").write_text("file_name,mos\n[0].png,0.5\n[9].png,0.5\n")
-    status, out, err = metaqap("evaluate", *arguments, "--checkpoint", checkpoint)
+    status, out, err = metaqap("evaluate", *arguments, "--checkpoint", checkpoint, "--bootstrap", 0)
     assert status == 2
     assert message in err
     assert len(err.strip().splitlines()) == 1
