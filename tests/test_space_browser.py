@@ -141,7 +141,7 @@ def fill_every_tab(page, photos):
     page.wait_for_selector("#batch-files >> text=grey")
     page.click("#batch-run")
     page.wait_for_selector("#batch-summary .mq-curve")
-    page.wait_for_selector("#batch-table td >> text=grey")
+    page.wait_for_selector("#batch-table [role=gridcell] >> text=grey")
     yield "Batch"
 
 
@@ -212,11 +212,11 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     assert "3 photographs scored, 1 could not be read" in page.inner_text("#batch-summary")
 
     def files():
-        cells = page.locator("#batch-table tbody tr td:first-child").all_inner_texts()
+        cells = page.locator("#batch-table [role=gridcell][aria-colindex='1']").all_inner_texts()
         return list(dict.fromkeys(name.strip() for name in cells if name.strip()))
 
     assert files() == ["bright.png", "broken.jpg", "dark.png", "grey.png"]
-    page.locator("#batch-table th >> text=quality").last.click()
+    page.locator("#batch-table [role=columnheader] >> text=quality").last.click()
     expected = [f"{name}.png" for name in sorted(quality, key=quality.get)]
     page.wait_for_timeout(500)
     assert [name for name in files() if name != "broken.jpg"] in (expected, expected[::-1])
@@ -235,7 +235,7 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_
     assert text_of(page, "#score-gauge [role=alert]") == (
         "broken.jpg cannot be scored: not an image that Pillow can read."
     )
-    page.get_by_role("button", name="Clear").first.click()
+    page.locator("#score-photo").get_by_role("button", name="Remove Image").click()
     page.wait_for_selector("#score-gauge .mq-hint")
     upload(page, "score-photo", photos / "grey.png")
     assert text_of(page, "#score-gauge .mq-number") == f"{quality['grey']:.2f}"

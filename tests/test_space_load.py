@@ -54,7 +54,7 @@ def peak_memory(space):
 
 @pytest.fixture(scope="module")
 def client(space):
-    return gradio_client.Client(space.url, verbose=False)
+    return connect(space)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,11 @@ def quality():
     paths = sorted(EXAMPLES.glob("*.jpg"))
     records = Scorer(device="cpu").score(paths)
     return {path.name: record.quality for path, record in zip(paths, records, strict=True)}
+
+
+def connect(space):
+    # On a busy machine the default of 5 seconds is less than a queue of 64 takes to answer.
+    return gradio_client.Client(space.url, verbose=False, httpx_kwargs={"timeout": 300})
 
 
 def ask(client, path):
@@ -75,7 +80,7 @@ def assert_alive(client, quality):
 def test_64_requests_of_16_clients_at_once_are_all_answered_right(space, quality, peak_memory):
     names = sorted(quality)
     with ThreadPoolExecutor(16) as pool:
-        clients = list(pool.map(lambda _: gradio_client.Client(space.url, verbose=False), range(16)))
+        clients = list(pool.map(lambda _: connect(space), range(16)))
         start = time.monotonic()
         jobs = [
             (names[(4 * number + turn) % len(names)], client.submit)
