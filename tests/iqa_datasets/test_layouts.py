@@ -256,7 +256,7 @@ class TestFolder:
     @pytest.mark.parametrize(
         ("change", "options", "message"),
         [
-            (lambda root: (root / "scores.csv").unlink(), {}, "must hold one CSV file .found: none.; say which one"),
+            (lambda root: (root / "scores.csv").unlink(), {}, "must hold one CSV file .found: none.; name the one"),
             (lambda root: write_csv(root / "b.csv", ("a",), []), {}, r"found: b\.csv, scores\.csv"),
             (lambda root: None, {"labels": "x.csv"}, r"label file .*x\.csv does not exist"),
             (
