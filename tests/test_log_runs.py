@@ -55,3 +55,15 @@ def test_a_folder_without_a_run_is_one_sentence_and_changes_nothing(tmp_path, ca
 def test_the_committed_log_names_each_run_once():
     runs = json.loads((SCRIPTS.parent / "hub_card" / "training_log.json").read_text())
     assert len({run["run"] for run in runs}) == len(runs) > 3
+
+
+def test_the_readme_quotes_the_log():
+    runs = json.loads((SCRIPTS.parent / "hub_card" / "training_log.json").read_text())
+    last = {run["run"]: run["measured"][-1] for run in runs}
+    readme = " ".join((SCRIPTS.parent / "README.md").read_text().split())
+    pretrained, tuned = last["mnet_pre"], last["mnet_tuned_s0"]
+    assert f"SROCC of {pretrained['validation_srocc']:.3f} with the pseudo opinion score" in readme
+    assert f"names {pretrained['validation_distortion_accuracy']:.1%}".replace("%", " %") in readme
+    assert f"still names {tuned['validation_distortion_accuracy']:.1%}".replace("%", " %") in readme
+    for run in ("mnet_tuned_s0_refit", "mobilenetv2_refit"):
+        assert f"{last[run]['validation_srocc']:.3f}" in readme, run
