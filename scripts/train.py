@@ -4,7 +4,7 @@
         --distorted_dir data/distorted/train --distorted_validation_dir data/distorted/validation \
         --output_dir runs/mobilenetv2-pretrained
 
-    accelerate launch scripts/train.py --stage finetune --recipe scripts/recipes/finetune-mobilenetv2.yaml \
+    accelerate launch scripts/train.py --stage finetune --recipe scripts/recipes/finetune-pretrained-mobilenetv2.yaml \
         --init runs/mobilenetv2-pretrained/best --data_dir path/to/BIQ2021 --distorted_dir data/distorted/train \
         --output_dir runs/mobilenetv2
 
