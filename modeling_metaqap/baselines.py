@@ -56,7 +56,7 @@ def _load_brisque() -> tuple[Distortion, str]:
             "BRISQUE needs the baselines extra; install it with `pip install 'metaqap[baselines]'`."
         ) from error
 
-    class Brisque(BRISQUE):  # type: ignore[misc]
+    class Brisque(BRISQUE):
         def scale_features(self, features: Iterable[Any]) -> Any:
             # brisque 0.2.0 makes arrays of one element of some, which NumPy 2.4 no longer takes for numbers.
             return super().scale_features([np.asarray(feature).item() for feature in features])

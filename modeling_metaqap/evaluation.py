@@ -134,7 +134,7 @@ def _load_splits(
     source: DataSource, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
 ) -> list[list[_Split]]:
     """For each split the numbered ones that it is measured on, or the official one alone."""
-    where = {"data_dir": source.data_dir, "cache_dir": cache_dir}
+    where: dict[str, Any] = {"data_dir": source.data_dir, "cache_dir": cache_dir}
     numbered = repeats > 1 and "test_0" in split_names(source.name, **where)
     return [
         [

@@ -284,7 +284,7 @@ def plot_matrix(rows: Sequence[Row], path: Path) -> None:
         axes.text(column, row, text, ha="center", va="center", color=colour)
     colours = figure.colorbar(image, ax=axes, pad=0.03)
     colours.set_label("SROCC")
-    colours.outline.set_visible(False)  # type: ignore[operator]
+    colours.outline.set_visible(False)
     figure.savefig(path)
 
 
