@@ -33,14 +33,12 @@ class Baseline:
         load: Gives the function from (H, W, 3) RGB pixels to a distortion score, lower is better, and the SHA-256 of
             its parameters, `None` for a method without any.
         packages: Distributions that a score depends on, beyond what everything needs.
-        trained_on: Rated images that its parameters were fitted to, if any.
     """
 
     title: str
     source: str
     load: Callable[[], tuple[Distortion, str | None]]
     packages: tuple[str, ...] = ()
-    trained_on: str | None = None
 
 
 def _load_piqe() -> tuple[Distortion, None]:
@@ -74,7 +72,6 @@ BASELINES: dict[str, Baseline] = {
         "Transactions on Image Processing 21(12), 2012; code and parameters of the package brisque",
         load=_load_brisque,
         packages=("brisque", "libsvm-official", "opencv-python-headless", "scikit-image", "scipy"),
-        trained_on="live",
     ),
     "piqe": Baseline(
         title="PIQE",

@@ -162,7 +162,7 @@ def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
     software = software_versions()
     if isinstance(scorer, BaselineScorer):
         return {
-            "trained_on": scorer.baseline.trained_on,
+            "trained_on": None,
             "weights_sha256": scorer.parameters_sha256,
             "software": software | scorer.software_versions(),
         }
