@@ -311,7 +311,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise BuildError("At least one photograph of at least 32 pixels is needed.")
         run(args)
     except (BuildError, OSError, ScoringError) as error:
-        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0
 

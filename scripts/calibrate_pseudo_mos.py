@@ -215,7 +215,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         calibrate(parser.parse_args(arguments))
     except (CalibrationError, OSError) as error:
-        console.print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0
 

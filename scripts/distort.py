@@ -83,7 +83,7 @@ def make_dataset(args: argparse.Namespace) -> None:
             rows += part.rows if part.built else 0
             rows_before += 0 if part.built else part.rows
             for name, reason in part.skipped:
-                console.print(f"Skipped {name}: {reason}.", highlight=False, soft_wrap=True)
+                console.print(f"Skipped {name}: {reason}.", highlight=False, markup=False, soft_wrap=True)
             progress.advance(task, part.photographs)
     minutes = (time.monotonic() - started) / 60
     before = f" ({rows_before} more were there)" if rows_before else ""
@@ -95,7 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         make_dataset(args)
     except (BuildError, MetricError, OSError) as error:
-        console.print(f"Error: {error}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         console.print("Stopped. The same command goes on where it was.")

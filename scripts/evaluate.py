@@ -158,7 +158,7 @@ def main() -> None:
     if is_main:
         print_results(measurements)
         if args.output is not None:
-            console.print(f"Wrote {results} and {args.output}.", highlight=False, soft_wrap=True)
+            console.print(f"Wrote {results} and {args.output}.", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

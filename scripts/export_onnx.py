@@ -83,7 +83,7 @@ def main() -> None:
             raise ScoringError("At least 10 images are needed to correlate scores with opinions; raise --limit.")
         run(args)
     except (IQADatasetError, ScoringError, TestSplitError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"export_onnx: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"export_onnx: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 
 

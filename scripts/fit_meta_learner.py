@@ -117,7 +117,9 @@ def main() -> None:
     try:
         fuse(args)
     except (EvaluationError, IQADatasetError, ScoringError, TestSplitError, ValueError, OSError) as error:
-        Console(stderr=True).print(f"fit_meta_learner: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"fit_meta_learner: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         sys.exit(2)
 
 

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
         runs = {run["run"]: run for run in [*known, *map(summary, args.runs)]}
         args.output.write_text(json.dumps(list(runs.values()), indent=1) + "\n")
     except (RecipeError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     print_log(list(runs.values()))
     return 0

@@ -30,7 +30,7 @@ def main() -> None:
         files = card_files(args.checkpoint, args.sources, repo_id=args.repo_id)
         write_card(files, output)
     except (ModelCardError, OSError) as error:
-        Console(stderr=True).print(f"make_card: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"make_card: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     for name in files:
         print(output / name)

@@ -81,9 +81,11 @@ def main() -> None:
         )
         if args.push_to_hub:
             url = push_to_hub(args.output, args.push_to_hub, public=args.public)
-            console.print(f"Uploaded to {url}", highlight=False, soft_wrap=True)
+            console.print(f"Uploaded to {url}", highlight=False, markup=False, soft_wrap=True)
     except (IQADatasetError, OSError, huggingface_hub.errors.HfHubHTTPError) as error:
-        Console(stderr=True).print(f"prepare_dataset: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"prepare_dataset: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         sys.exit(2)
 
 

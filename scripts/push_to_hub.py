@@ -66,7 +66,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             run(args, args.output or Path(temporary))
     except (ModelCardError, PublishingError, ScoringError, OSError) as error:
-        Console(stderr=True).print(f"push_to_hub: {error}", style="red", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"push_to_hub: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         copy_best(parser.parse_args(arguments))
     except (SelectionError, IQADatasetError, TestSplitError, OSError) as error:
-        console.print(f"select_pristine: {error}", style="red", highlight=False, soft_wrap=True)
+        console.print(f"select_pristine: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0
 

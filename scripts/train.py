@@ -469,7 +469,7 @@ def main() -> None:
         recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs)
         training_function(args, recipe)
     except (RecipeError, TestSplitError, IQADatasetError, BuildError) as error:
-        console.print(f"[bold red]Error:[/] {error}", highlight=False)
+        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 
 

@@ -169,7 +169,7 @@ class TestBatch:
     def test_the_csv_is_what_the_command_line_writes(self, assessor, photos, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(b"broken")
-        demo = Demo(assessor)  # its files go with it
+        demo = Demo(assessor)  # the file lasts as long as this
         rows, path = demo.batch([*photos, str(broken)])
         with open(path, newline="") as file:
             written = list(csv.DictReader(file))
@@ -221,7 +221,7 @@ class TestServeCommand:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            (["--checkpoint", "absent"], "not a MetaQAP checkpoint"),
+            (["--checkpoint", "."], "not a MetaQAP checkpoint"),
             (["--examples", "absent"], "holds no photographs"),
             (["--concurrency", "0"], "--concurrency"),
             (["--port", "x"], "--port"),
