@@ -20,9 +20,11 @@ playwright = pytest.importorskip(
 )
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="the browser tests need Chromium: apt-get install chromium, or your system's equivalent"
-)
+if CHROMIUM is None:
+    pytest.skip(
+        "the browser tests need Chromium: apt-get install chromium, or your system's equivalent",
+        allow_module_level=True,
+    )
 
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
