@@ -67,9 +67,8 @@ def fuse(args: argparse.Namespace) -> None:
     ensemble = MetaQAPModel.from_base_models(models, weights=fit.weights.tolist(), intercept=fit.intercept)
     fused = fit.predict(base_scores)
     ensemble.config.interval_radius = conformal_radius(fused, targets, coverage=0.9)
-    figures = {name: evaluate_scores(column, targets) for name, column in zip(names, columns, strict=True)}
-    figures["plain mean"] = evaluate_scores(base_scores.mean(axis=1), targets)
-    figures["meta-learner"] = evaluate_scores(fused, targets)
+    rated = dict(zip(names, columns, strict=True)) | {"plain mean": base_scores.mean(axis=1), "meta-learner": fused}
+    figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
     summary = figures["meta-learner"]
     ensemble.config.training_summary = {
         "pretrained_on": args.pretrained_on,
@@ -109,6 +108,7 @@ def main() -> None:
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
+    parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the bootstrap; 0 for no intervals")
     parser.add_argument("--device")
     args = parser.parse_args()
     transformers_logging.disable_progress_bar()

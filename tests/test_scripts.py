@@ -297,7 +297,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     checkpoint, output = tmp_path / "ensemble", tmp_path / "evaluation"
     fused = run(
         ROOT / "scripts" / "fit_meta_learner.py", "--models", *models, "--names", "one", "two", *data,
-        "--split", "train+validation", "--output", checkpoint,
+        "--split", "train+validation", "--bootstrap", 20, "--output", checkpoint,
     )  # fmt: skip
     assert fused.returncode == 0, fused.stderr
     fit = json.loads((checkpoint / "fit.json").read_text())
@@ -309,7 +309,9 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
         fit["figures"][name]["rmse"]["value"] for name in ("one", "two", "plain mean")
     )
 
-    evaluated = run(ROOT / "scripts" / "evaluate.py", "--checkpoint", checkpoint, *data, "--output", output)
+    evaluated = run(
+        ROOT / "scripts" / "evaluate.py", "--checkpoint", checkpoint, *data, "--bootstrap", 20, "--output", output
+    )
     assert evaluated.returncode == 0, evaluated.stderr
     [result] = json.loads((output / "results.json").read_text())["results"]
     assert (result["dataset"], result["split"], result["n"]) == ("folder", "test", 8)
