@@ -84,4 +84,5 @@ def test_pixels_are_read_as_for_a_checkpoint(scorer):
     turned.info["exif"] = exif.tobytes()
     turned.getexif()[0x0112] = 6
     plain, upright = scorer.score([image, turned])
-    assert upright.quality == plain.quality
+    # Sums of pixels differ in the last bits with where the arrays lie in memory.
+    assert upright.quality == pytest.approx(plain.quality, rel=1e-9)
