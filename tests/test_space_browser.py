@@ -170,7 +170,11 @@ def test_score_shows_number_interval_map_distortions_and_votes(open_page, photos
 
 def test_an_example_is_scored_with_one_click(open_page, quality):
     page = open_page()
-    page.locator("#score-photo").locator("xpath=following::button[.//img]").first.click()
+    example = page.locator("#score-photo").locator("xpath=following::button[.//img]").first
+    # A click while the page still starts is lost, on a busy machine; the thumbnail comes late in that.
+    page.wait_for_function("image => image.naturalWidth > 0", arg=example.locator("img").element_handle())
+    page.wait_for_timeout(500)
+    example.click()
     assert text_of(page, "#score-gauge .mq-number") in {f"{quality[name]:.2f}" for name in ("bright", "dark")}
 
 
