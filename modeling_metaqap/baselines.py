@@ -18,7 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from .piqe import piqe
-from .scoring import ScoreRecord, ScoringError, explain_error, read_rgb
+from .scoring import UNREADABLE, ScoreRecord, ScoringError, explain_error, read_rgb
 
 Distortion = Callable[[npt.NDArray[np.uint8]], float]
 
@@ -109,7 +109,7 @@ class BaselineScorer:
                     # Of divisions by the variation of a flat image, which is told below.
                     warnings.simplefilter("ignore", RuntimeWarning)
                     distortion = float(self._distortion(pixels))
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 record.error = explain_error(error)
             else:
                 if math.isfinite(distortion):

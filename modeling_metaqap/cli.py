@@ -1,15 +1,12 @@
 """The `metaqap` command."""
 
-import csv
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,18 +19,21 @@ from . import DEFAULT_CHECKPOINT, __version__
 from .engines import ONNX_FILES, Engine
 from .explanation import explanation_picture
 from .onnx_export import export_onnx
-from .scoring import Scorer, ScoreRecord, ScoringError, describe, explain_error, find_images, read_rgb
+from .record_files import cannot_write, record_writer
+from .scoring import (
+    UNREADABLE,
+    Scorer,
+    ScoreRecord,
+    ScoringError,
+    describe,
+    explain_error,
+    find_images,
+    read_rgb,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
-
-#: What an output file holds: one column for each field of a record that is a single value.
-COLUMNS = {
-    column.name: column.type
-    for column in fields(ScoreRecord)
-    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
-}
 
 
 class Order(StrEnum):
@@ -101,7 +101,7 @@ def score(
     images = find_images([path for path in paths if path != "-"], recursive=recursive) + from_stdin
     if not images:
         raise ScoringError("There are no images to score: standard input is empty.")
-    with _writer(output) as write:
+    with record_writer(output) as write:
         scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype.value, batch_size=batch_size)
         explanations = None if explain is None else _Explanations(explain, scorer)
         records = []
@@ -142,12 +142,12 @@ def distort(
         raise ScoringError(f"The picture {grid} must end in .png, .jpg or .webp.")
     try:
         picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ScoringError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
     try:
         picture.save(grid)
     except OSError as error:
-        raise ScoringError(f"Cannot write {grid}: {(error.strerror or str(error)).lower()}.") from error
+        raise cannot_write(grid, error) from error
     errors.print(f"Wrote {grid}, {picture.width} x {picture.height} pixels.", highlight=False)
 
 
@@ -212,7 +212,7 @@ def evaluate(
     except (EvaluationError, IQADatasetError) as error:
         raise ScoringError(str(error)) from error
     except OSError as error:
-        raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
+        raise cannot_write(output, error) from error
 
     table = Table(title=f"{folder}: {measurement.row['n']} images", title_justify="left")
     table.add_column("")
@@ -329,9 +329,7 @@ class _Explanations:
         try:
             picture.save(self.folder / name)
         except OSError as error:
-            raise ScoringError(
-                f"Cannot write {self.folder / name}: {(error.strerror or str(error)).lower()}."
-            ) from error
+            raise cannot_write(self.folder / name, error) from error
 
 
 def _flat(value: Any) -> str:
@@ -393,77 +391,6 @@ def _print_records(records: list[ScoreRecord]) -> None:
         # As `Text`, so that brackets in a path are not taken for markup.
         table.add_row(Text(record.path), *cells, size)
     console.print(table)
-
-
-@contextmanager
-def _writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
-    """A function that writes one record to the file, in the format that its ending names."""
-    if output is None:
-        yield lambda record: None
-        return
-    suffix = output.suffix.lower()
-    if suffix not in (".csv", ".jsonl", ".parquet"):
-        raise ScoringError(f"The output {output} must end in .csv, .jsonl or .parquet.")
-    try:
-        if suffix == ".parquet":
-            with _parquet_writer(output) as write:
-                yield write
-        else:
-            with output.open("w", newline="", encoding="utf-8") as file:
-                yield _csv_writer(file) if suffix == ".csv" else _jsonl_writer(file)
-    except OSError as error:
-        raise ScoringError(f"Cannot write {output}: {(error.strerror or str(error)).lower()}.") from error
-
-
-def _row(record: ScoreRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in COLUMNS}
-
-
-def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
-    rows = csv.DictWriter(file, COLUMNS)
-    rows.writeheader()
-
-    def write(record: ScoreRecord) -> None:
-        rows.writerow(_row(record))
-        file.flush()
-
-    return write
-
-
-def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
-    def write(record: ScoreRecord) -> None:
-        file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
-        file.flush()
-
-    return write
-
-
-@contextmanager
-def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise ScoringError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.") from error
-    types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])  # type: ignore[index]
-    records: list[dict[str, Any]] = []
-    with pq.ParquetWriter(output, schema) as file:
-
-        def flush() -> None:
-            file.write_table(pa.Table.from_pylist(records, schema=schema))
-            records.clear()
-
-        def write(record: ScoreRecord) -> None:
-            records.append(_row(record))
-            if len(records) >= 1000:
-                flush()
-
-        try:
-            yield write
-        finally:
-            if records:
-                flush()
 
 
 def main() -> None:

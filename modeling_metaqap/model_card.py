@@ -9,12 +9,10 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
+from .reporting import format_figure, title
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
-
-#: Baselines by their names in the results; they may be missing there.
-_BASELINES = {"brisque": "BRISQUE", "niqe": "NIQE", "piqe": "PIQE"}
 
 _ENGINES = {
     "torch": "PyTorch, float32",
@@ -200,11 +198,7 @@ def _comparison(
     row: dict[str, Any], name: str, others: list[dict[str, Any]], published: dict[str, Any]
 ) -> dict[str, Any]:
     measured = [(f"**{name}**", row)]
-    measured += [
-        (_BASELINES.get(other["checkpoint"], other["checkpoint"]), other)
-        for other in others
-        if _place(other) == _place(row) and other["n"] == row["n"]
-    ]
+    measured += [(title(other), other) for other in others if _place(other) == _place(row) and other["n"] == row["n"]]
     rows = [
         {"method": method, "source": "measured here" + _training(result, row)}
         | {figure: _with_interval(result[figure]) for figure in ("plcc", "srocc")}
@@ -276,14 +270,7 @@ def _correlations(figures: dict[str, Any]) -> dict[str, str]:
 
 def _with_interval(figure: dict[str, float | None]) -> str:
     """A figure as `scripts/evaluate.py` writes it: with its interval, or its range over several splits."""
-    value = figure["value"]
-    if value is None:
-        return ""
-    if "low" in figure:
-        return f"{value:.3f} {_interval(figure)}"
-    if "min" in figure:
-        return f"{value:.3f} ({figure['min']:.3f} to {figure['max']:.3f})"
-    return f"{value:.3f}"
+    return "" if figure["value"] is None else format_figure(figure)
 
 
 def _interval(figure: dict[str, float | None]) -> str:

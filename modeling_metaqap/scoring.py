@@ -26,6 +26,9 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
 )
 
+#: What Pillow raises for files that are no images, broken ones and decompression bombs; see `explain_error`.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
 # Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
 # megapixels then needs its decoder's memory and little more.
 _LARGE_PIXELS = 50_000_000
@@ -238,7 +241,7 @@ class Scorer:
                 width, height = rgb.size
             else:
                 rgb, (width, height) = self._decode(image)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise ScoringError(explain_error(error)) from error
         resized = self._layout(rgb.size).resized
         if resized != (rgb.height, rgb.width):
@@ -398,6 +401,7 @@ def describe(model: Any) -> dict[str, Any]:
 
 __all__ = [
     "IMAGE_SUFFIXES",
+    "UNREADABLE",
     "Photograph",
     "Prepared",
     "ScoreRecord",

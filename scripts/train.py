@@ -295,8 +295,8 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
 
     def whole(dataset: datasets.Dataset) -> DataLoader:
         # Distorted images are often smaller than the photographs that are scored in use, and not to be padded.
-        side = recipe.crop_size if "distortion" in dataset.column_names else 512
-        images = WholeImages(dataset, MetaQAPImageProcessor(crop_size=side))
+        settings = {"crop_size": recipe.crop_size} if "distortion" in dataset.column_names else {}
+        images = WholeImages(dataset, MetaQAPImageProcessor(**settings))
         return accelerator.prepare(DataLoader(images, batch_size=8, collate_fn=collate_crops, **workers))
 
     validation_loader = whole(validation_split)

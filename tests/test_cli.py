@@ -271,3 +271,11 @@ def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
     assert message in err
     assert len(err.strip().splitlines()) == 1
     assert out == ""
+
+
+def test_a_decompression_bomb_is_not_distorted_but_told_in_one_sentence(metaqap, photos, tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    status, _, err = metaqap("distort", photos / "[0].png", "--grid", tmp_path / "grid.png")
+    assert status == 2
+    assert "cannot be distorted: it has more pixels than the limit of 2,000" in " ".join(err.split())

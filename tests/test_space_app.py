@@ -19,6 +19,7 @@ pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[s
 from modeling_metaqap.demo import assessment, figures
 from modeling_metaqap.demo.app import Demo, build_app
 from modeling_metaqap.demo.assessment import Assessor, probability_better
+from modeling_metaqap.record_files import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 LABELS = ["gaussian_blur", "jpeg_compression", "white_noise"]
@@ -173,7 +174,7 @@ class TestBatch:
         rows, path = demo.batch([*photos, str(broken)])
         with open(path, newline="") as file:
             written = list(csv.DictReader(file))
-        assert list(written[0]) == list(cli.COLUMNS)
+        assert list(written[0]) == list(COLUMNS)
         assert [row["path"] for row in written] == [row["file"] for row in rows]
         assert [float(row["quality"]) for row in written[:3]] == [row["quality"] for row in rows[:3]]
         assert written[3]["error"] == rows[3]["error"] == "not an image that Pillow can read"

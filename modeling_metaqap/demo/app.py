@@ -19,9 +19,10 @@ from PIL import Image
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..distortions import DISTORTIONS, LEVELS
 from ..explanation import humanize, quality_map_image
+from ..record_files import record_writer
 from ..scoring import IMAGE_SUFFIXES, Scorer, ScoreRecord, ScoringError
 from . import figures
-from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json, write_csv
+from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json
 
 #: Uploads of more bytes are refused while they arrive.
 MAX_FILE_SIZE = "100mb"
@@ -287,7 +288,9 @@ class Demo:
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
         path = Path(tempfile.mkdtemp(dir=self._files.name)) / "quality.csv"
-        write_csv(records, path)
+        with record_writer(path) as write:
+            for record in records:
+                write(record)
         return str(path)
 
 

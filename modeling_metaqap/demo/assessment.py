@@ -1,8 +1,7 @@
 """What the demo computes: one photograph, two, one through the levels of a distortion, or many. No Gradio in here."""
 
-import csv
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -176,16 +175,6 @@ def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[
     }
 
 
-def write_csv(records: Iterable[ScoreRecord], path: Path) -> None:
-    """Write the records to a file with the columns that `metaqap score` writes."""
-    from ..cli import COLUMNS
-
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(COLUMNS)
-        rows.writerows([getattr(record, name) for name in COLUMNS] for record in records)
-
-
 __all__ = [
     "MAX_CROPS",
     "MAX_FILES",
@@ -195,5 +184,4 @@ __all__ = [
     "Comparison",
     "as_json",
     "probability_better",
-    "write_csv",
 ]

@@ -57,8 +57,9 @@ class RunFolder:
 
     def plot_curves(self) -> None:
         """Draw the loss over the steps and the figures on the validation split over the epochs to curves.png."""
-        training = [row for row in self.rows() if "loss" in row]
-        validation = [row for row in self.rows() if "epoch" in row and "validation_srocc" in row]
+        rows = self.rows()
+        training = [row for row in rows if "loss" in row]
+        validation = [row for row in rows if "epoch" in row and "validation_srocc" in row]
         figure = Figure(figsize=(10, 4), layout="constrained")
         left, right = figure.subplots(1, 2)
         left.plot([row["step"] for row in training], [row["loss"] for row in training], color="#4a5568", linewidth=1)
@@ -97,9 +98,12 @@ class RunFolder:
         return Path(wanted)
 
     def latest_state(self) -> Path | None:
-        # A state under construction ends in .tmp, see `commit_state`.
+        return next(reversed(self._complete_states()), None)
+
+    def _complete_states(self) -> list[Path]:
+        """From the oldest to the newest; one under construction ends in .tmp, see `commit_state`."""
         states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
-        return max(states, key=lambda path: int(path.name.removeprefix("step_")), default=None)
+        return sorted(states, key=lambda path: int(path.name.removeprefix("step_")))
 
     def pending_state(self, step: int) -> Path:
         """Where to write the state of `step` before `commit_state` makes it valid."""
@@ -112,11 +116,7 @@ class RunFolder:
         final = pending.with_suffix("")
         shutil.rmtree(final, ignore_errors=True)
         pending.rename(final)
-        states = sorted(
-            (path for path in self.states.glob("step_*") if path.suffix != ".tmp"),
-            key=lambda path: int(path.name.removeprefix("step_")),
-        )
-        for old in states[:-keep]:
+        for old in self._complete_states()[:-keep]:
             shutil.rmtree(old)
 
 
