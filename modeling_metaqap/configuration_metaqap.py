@@ -38,7 +38,7 @@ KADID_DISTORTIONS = [
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
-_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages", "distortion_head"}
+_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages", "kernel_head", "distortion_head"}
 
 
 class MetaQAPConfig(PreTrainedConfig):
@@ -50,7 +50,9 @@ class MetaQAPConfig(PreTrainedConfig):
             One entry for each base learner, or just the name of its backbone. Keys: `backbone` (any timm CNN that
             supports `features_only`), `name` (shown to people, defaults to the backbone's), `image_mean` and
             `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
-            backbone's stages to pool, default all), `distortion_head` (whether this learner names distortions,
+            backbone's stages to pool, default all), `kernel_head` (`{"num_components": P, "num_centers": M}` for a
+            sum of M Gaussians on P principal components beside the linear quality head, default none),
+            `distortion_head` (whether this learner names distortions,
             default true). Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
@@ -143,6 +145,7 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         "image_mean": IMAGENET_MEAN,
         "image_std": IMAGENET_STD,
         "stages": None,
+        "kernel_head": None,
         "distortion_head": True,
     }
     # A copy: neither the caller's lists nor the constants above are shared with this configuration.
@@ -156,6 +159,15 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
     if stages is not None and (not isinstance(stages, (list, tuple)) or not 0 < len(set(stages)) == len(stages)):
         raise ValueError(
             f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
+        )
+    kernel_head = learner["kernel_head"]
+    if kernel_head is not None and (
+        not isinstance(kernel_head, dict)
+        or set(kernel_head) != {"num_components", "num_centers"}
+        or not all(type(size) is int and size > 0 for size in kernel_head.values())
+    ):
+        raise ValueError(
+            f"`kernel_head` must be None or have `num_components` and `num_centers` above 0; got {kernel_head!r}."
         )
     return learner
 

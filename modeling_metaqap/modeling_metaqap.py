@@ -72,11 +72,55 @@ def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
     return model
 
 
-class MetaQAPBaseLearner(GradientCheckpointingLayer):
-    """One base learner: timm CNN -> averages of every stage's activations and of their squares -> linear heads.
+class MetaQAPKernelHead(nn.Module):
+    """What a linear head leaves over, as a sum of Gaussians on the principal components of the features.
 
-    The features of an image are averages over space (and over crops) only and the quality head is linear in them, so
-    the score of an image is exactly the mean of a local quality map, see `local_quality`.
+    Each Gaussian vanishes away from its centre, the features of one training photograph, so a photograph that
+    resembles none of them gets the linear head's score alone.
+
+    All its tensors are buffers: they are fitted in closed form (kernel ridge regression), never by gradient descent.
+    """
+
+    components: Tensor
+    centers: Tensor
+    coefficients: Tensor
+    gamma: Tensor
+
+    def __init__(self, num_features: int, *, num_components: int, num_centers: int):
+        super().__init__()
+        self.register_buffer("components", torch.zeros(num_features, num_components))
+        self.register_buffer("centers", torch.zeros(num_centers, num_components))
+        self.register_buffer("coefficients", torch.zeros(num_centers))
+        self.register_buffer("gamma", torch.ones(()))
+
+    def _gaussians(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features `(B, F)` -> principal components `(B, P)` and weighted Gaussians `(B, M)`."""
+        # Autocast would multiply matrices in half precision, and near centres the distances would be noise.
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            points = features @ self.components.float()
+            centers = self.centers.float()
+            squares = points.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
+            distances = (squares - 2 * points @ centers.T).clamp_min(0)
+        return points, self.coefficients.float() * torch.exp(-self.gamma.float() * distances)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Standardised features `(B, F)` -> what to add to the linear head's score, `(B,)`."""
+        return self._gaussians(features)[1].sum(dim=1)
+
+    def gradient(self, features: Tensor) -> Tensor:
+        """Derivative of `forward` with respect to the features, `(B, F)`."""
+        points, gaussians = self._gaussians(features)
+        with torch.autocast(device_type=features.device.type, enabled=False):
+            pull = gaussians @ self.centers.float() - gaussians.sum(dim=1, keepdim=True) * points
+            return 2 * self.gamma.float() * pull @ self.components.float().T
+
+
+class MetaQAPBaseLearner(GradientCheckpointingLayer):
+    """One base learner: timm CNN -> averages of every stage's activations and of their squares -> heads.
+
+    The quality head is linear, with an optional `MetaQAPKernelHead` beside it; the distortion head is linear. The
+    features of an image are averages over space (and over crops) only, so its score is the mean of a local quality
+    map, see `local_quality`.
     """
 
     backbone: nn.Module
@@ -85,6 +129,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     feature_mean: Tensor
     feature_std: Tensor
     quality_head: nn.Linear
+    kernel_head: MetaQAPKernelHead | None
     distortion_head: nn.Linear | None
 
     def __init__(self, config: MetaQAPConfig, index: int):
@@ -102,6 +147,9 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         self.register_buffer("feature_mean", torch.zeros(num_features))
         self.register_buffer("feature_std", torch.ones(num_features))
         self.quality_head = nn.Linear(num_features, 1)
+        self.kernel_head = (
+            MetaQAPKernelHead(num_features, **learner["kernel_head"]) if learner["kernel_head"] else None
+        )
         self.distortion_head = (
             nn.Linear(num_features, len(config.distortion_labels))
             if config.distortion_labels and learner["distortion_head"]
@@ -128,45 +176,63 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         """Pooled features `(B, F)` -> zero mean and unit variance over the training images."""
         return (features - self.feature_mean.float()) / self.feature_std.float()
 
-    def forward(self, pixel_values: Tensor, crop_weights: Tensor) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    def score(self, features: Tensor) -> Tensor:
+        """Standardised features `(B, F)` -> quality `(B,)`."""
+        # Written out, because autocast would run `F.linear` in half precision and images of like quality would tie.
+        scores = (features * self.quality_head.weight.float()).sum(dim=1) + self.quality_head.bias.float()
+        return scores if self.kernel_head is None else scores + self.kernel_head(features)
+
+    def forward(
+        self, pixel_values: Tensor, crop_weights: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor]]:
         """
         Args:
             pixel_values: `(B * N, 3, H, W)`, RGB in [0, 1].
             crop_weights: `(B, N)`, each row sums to 1.
 
         Returns:
-            Scores `(B,)`, distortion logits `(B, D)` or None, and the activations of the pooled stages.
+            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B, F)`, and the activations of
+            the pooled stages.
         """
         activations = self.stage_activations(pixel_values)
         features = self.pool(activations).unflatten(0, crop_weights.shape)
         features = self.standardize((features * crop_weights.unsqueeze(-1)).sum(dim=1))
-        # Written out, because autocast would run `F.linear` in half precision and images of like quality would tie.
-        scores = (features * self.quality_head.weight.float()).sum(dim=1) + self.quality_head.bias.float()
         distortion_logits = None
         if self.distortion_head is not None:
             distortion_logits = F.linear(
                 features, self.distortion_head.weight.float(), self.distortion_head.bias.float()
             )
-        return scores, distortion_logits, activations
+        return self.score(features), distortion_logits, features, activations
 
-    def local_quality(self, activations: Sequence[Tensor], grid: tuple[int, int]) -> Tensor:
-        """The score before averaging over space.
+    def local_quality(self, activations: Sequence[Tensor], features: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What each place contributes to the score.
+
+        The score is linearised around the image's own features, which are the averages of the places' features. So the
+        average of the map is the score, whatever the head; with a linear head alone the map is the score before
+        averaging over space.
 
         Args:
-            activations: of the pooled stages, `(M, C, h, w)` each.
+            activations: of the pooled stages, `(B * N, C, h, w)` each.
+            features: standardised, of the B images.
             grid: height and width of the map; the stages have different sizes and are brought to this one.
 
         Returns:
-            `(M, *grid)`; the mean of each map is the score of that crop.
+            `(B * N, *grid)`; the mean of the maps, weighted over the crops, is the score.
         """
-        weight = self.quality_head.weight[0].float() / self.feature_std.float()
-        bias = self.quality_head.bias.float() - (weight * self.feature_mean.float()).sum()
-        total = bias.view(1, 1, 1).expand(activations[0].shape[0], *grid)
-        offset = 0
+        slope = self.quality_head.weight.float()
+        if self.kernel_head is not None:
+            slope = slope + self.kernel_head.gradient(features)
+        offset = self.score(features) - (slope * features).sum(dim=1)
+        slope = slope / self.feature_std.float()
+        offset = offset - (slope * self.feature_mean.float()).sum(dim=1)
+        crops = activations[0].shape[0] // len(features)
+        slope = slope.expand(len(features), -1).repeat_interleave(crops, dim=0)
+        total = offset.repeat_interleave(crops).view(-1, 1, 1).expand(-1, *grid)
+        start = 0
         for activation in activations:
             channels = activation.shape[1]
-            linear, square = weight[offset : offset + 2 * channels].view(2, 1, channels, 1, 1)
-            offset += 2 * channels
+            linear, square = slope[:, start : start + 2 * channels].unflatten(1, (2, channels, 1, 1)).unbind(1)
+            start += 2 * channels
             activation = activation.float()
             stage_map = (linear * activation + square * activation.square()).sum(dim=1)
             resized = F.interpolate(
@@ -215,6 +281,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         "image_mean",
         "image_std",
         "quality_head",
+        "kernel_head",
         "distortion_head",
         "meta_learner",
     ]
@@ -233,6 +300,11 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
             if module.distortion_head is not None:
                 init.normal_(module.distortion_head.weight, std=0.01)
                 init.zeros_(module.distortion_head.bias)
+        elif isinstance(module, MetaQAPKernelHead):
+            # Adds nothing until it is fitted.
+            for buffer in (module.components, module.centers, module.coefficients):
+                init.zeros_(buffer)
+            init.ones_(module.gamma)
         elif isinstance(module, MetaQAPMetaLearner):
             init.constant_(module.weight, 1 / module.weight.numel())
             init.zeros_(module.intercept)
@@ -378,7 +450,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         scores, distortion_logits, hidden_states = [], [], ()
         quality_map = None
         for index, base_learner in enumerate(self.base_learners):
-            score, learner_distortion_logits, activations = base_learner(flat_crops, crop_weights)
+            score, learner_distortion_logits, features, activations = base_learner(flat_crops, crop_weights)
             scores.append(score)
             if learner_distortion_logits is not None:
                 distortion_logits.append(learner_distortion_logits)
@@ -386,7 +458,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 hidden_states += tuple(activations)
             if output_quality_map:
                 grid = tuple(-(-side // _QUALITY_MAP_STRIDE) for side in flat_crops.shape[2:])
-                local_quality = base_learner.local_quality(activations, grid)  # type: ignore[operator]
+                local_quality = base_learner.local_quality(activations, features, grid)  # type: ignore[operator]
                 weighted = self.meta_learner.weight[index].float() * local_quality
                 quality_map = weighted if quality_map is None else quality_map + weighted
 
@@ -429,4 +501,4 @@ MetaQAPConfig.register_for_auto_class()
 MetaQAPModel.register_for_auto_class("AutoModel")
 
 
-__all__ = ["MetaQAPBaseLearner", "MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]
+__all__ = ["MetaQAPBaseLearner", "MetaQAPKernelHead", "MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]

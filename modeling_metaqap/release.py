@@ -16,15 +16,16 @@ from .pipeline_metaqap import ImageQualityAssessmentPipeline
 def save_release(model: MetaQAPModel, folder: str | Path) -> None:
     """Write weights, configuration, image processor, pipeline and their code to `folder`.
 
-    The backbones' convolution kernels are stored in float16. Everything else stays in float32: it is small, a score
-    depends on it directly, and running variances span more than float16 holds. The model loads in float32.
+    The backbones' convolution kernels are stored in float16, and so are the large matrices of the kernel heads, which
+    were rounded before the heads were fitted. Everything else stays in float32: it is small, a score depends on it
+    directly, and running variances span more than float16 holds. The model loads in float32.
 
     A folder inside this package gets links to the package's code instead of copies.
     """
     folder = Path(folder)
     package = Path(__file__).parent
     state = {
-        name: value.half() if ".backbone." in name and value.ndim >= 2 else value
+        name: value.half() if (".backbone." in name or ".kernel_head." in name) and value.ndim >= 2 else value
         for name, value in model.state_dict().items()
     }
     assess = ImageQualityAssessmentPipeline(model=model, image_processor=MetaQAPImageProcessor())

@@ -48,7 +48,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss
 from modeling_metaqap.distortions.build import BuildError, load_distorted
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.training import (
     STAGES,
@@ -60,6 +60,7 @@ from modeling_metaqap.training import (
     TrainingCrops,
     WholeImages,
     collate_crops,
+    fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
     new_base_learner,
@@ -245,10 +246,14 @@ def load_data(
             assert synthetic is not None and synthetic_validation is not None
             return synthetic, synthetic_validation, synthetic, synthetic_validation
         # The training split is read by a function that refuses the test split.
-        training, validation = (
-            load_training_split(recipe.dataset, split=split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-            for split in (recipe.train_split, recipe.validation_split)
-        )
+        source = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+        if recipe.hold_out is not None:
+            both = f"{recipe.train_split}+{recipe.validation_split}"
+            rated = load_training_split(recipe.dataset, split=both, **source)
+            training, validation = hold_out(rated, recipe.hold_out, name=recipe.dataset)
+        else:
+            training = load_training_split(recipe.dataset, split=recipe.train_split, **source)
+            validation = load_training_split(recipe.dataset, split=recipe.validation_split, **source)
     return training, validation, synthetic, synthetic_validation
 
 
@@ -320,12 +325,22 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         run.log(step=step, **values)
         accelerator.log({name: value for name, value in values.items() if name != "refit_head"}, step=step)
 
-    def fit_head(model: MetaQAPModel, loader: DataLoader, doing: str) -> dict[str, float]:
+    def fit_head(model: MetaQAPModel, loader: DataLoader, doing: str, *, kernel: bool = False) -> dict[str, float]:
         with console.status(doing), accelerator.autocast():
             features, targets = pooled_features(
                 model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics
             )
-        return fit_ridge_head(model, features, targets)
+        fitted = fit_ridge_head(model, features, targets, penalty=recipe.ridge_penalty)
+        if kernel and recipe.kernel_components:
+            settings = {
+                "num_components": recipe.kernel_components,
+                "num_centers": recipe.kernel_centers,
+                "gamma": recipe.kernel_gamma,
+                "penalty": recipe.kernel_penalty,
+                "seed": recipe.seed,
+            }
+            fitted |= fit_kernel_head(model, features, targets, **settings)
+        return fitted
 
     if state is None and recipe.epochs > 0:
         head = Subset(crops, [(0, index) for index in range(len(crops))])  # type: ignore[arg-type]
@@ -424,7 +439,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         final = accelerator.unwrap_model(model)
         if recipe.epochs:
             final = MetaQAPModel.from_pretrained(run.path / "best").to(accelerator.device)
-        fitted = fit_head(final, whole(training_split), "Fitting the head on whole images ...")
+        fitted = fit_head(final, whole(training_split), "Fitting the head on whole images ...", kernel=True)
         figures = validation_figures(accelerator, final, validation_loader, distorted_loader)
         if accelerator.is_main_process:
             log(step=position.step, refit_head=True, **fitted, **figures)
@@ -449,6 +464,7 @@ def main() -> None:
     parser.add_argument("--cache_dir", help="where the prepared data set is kept")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--hold_out", help="instead of the recipe's, such as 'fold 1 of 5'")
     parser.add_argument("--mixed_precision", choices=["no", "fp16", "bf16"], default=None)
     parser.add_argument("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     parser.add_argument("--num_workers", type=int, default=2, help="processes that read images")
@@ -466,7 +482,7 @@ def main() -> None:
         parser.error("--gradient_accumulation_steps must be at least 1")
     transformers_logging.disable_progress_bar()
     try:
-        recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs)
+        recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs, hold_out=args.hold_out)
         training_function(args, recipe)
     except (RecipeError, TestSplitError, IQADatasetError, BuildError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)

@@ -31,6 +31,11 @@ def make_model() -> Callable[..., MetaQAPModel]:
                 learner.quality_head.weight.normal_(std=0.02)
                 learner.feature_mean.normal_(std=0.1)
                 learner.feature_std.uniform_(0.5, 1.5)
+                if learner.kernel_head is not None:
+                    learner.kernel_head.components.copy_(torch.nn.init.orthogonal_(learner.kernel_head.components))
+                    learner.kernel_head.centers.normal_()
+                    learner.kernel_head.coefficients.normal_()
+                    learner.kernel_head.gamma.fill_(0.1)
                 for module in learner.backbone.modules():
                     if isinstance(module, torch.nn.BatchNorm2d):
                         module.running_mean.normal_(std=0.1)

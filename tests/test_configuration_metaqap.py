@@ -16,6 +16,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
             "image_mean": IMAGENET_MEAN,
             "image_std": IMAGENET_STD,
             "stages": None,
+            "kernel_head": None,
             "distortion_head": True,
         }
     ]
@@ -128,3 +129,12 @@ def test_labels_that_no_learner_can_name_are_refused():
         MetaQAPConfig(base_learners=[{"backbone": "test_resnet", "distortion_head": False}])
     silent = {"backbone": "test_resnet", "distortion_head": False}
     assert len(MetaQAPConfig(base_learners=[silent, "test_resnet"]).distortion_labels) == 25
+
+
+@pytest.mark.parametrize(
+    "kernel_head",
+    [{"num_components": 4}, {"num_components": 0, "num_centers": 5}, {"num_components": 4, "num_centers": 2.5}, 7],
+)
+def test_an_impossible_kernel_head_is_refused(kernel_head):
+    with pytest.raises(ValueError, match="`kernel_head` must be None or have"):
+        MetaQAPConfig(base_learners=[{"backbone": "test_resnet", "kernel_head": kernel_head}])

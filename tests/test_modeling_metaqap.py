@@ -4,6 +4,8 @@ import torch
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, quality_aware_loss
 
+KERNEL_LEARNER = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
+
 
 def run(model, *args, **options):
     with torch.no_grad():
@@ -18,6 +20,12 @@ def single(make_model):
 @pytest.fixture(scope="module")
 def ensemble(make_model):
     return make_model("test_efficientnet", "test_resnet", interval_radius=0.1)
+
+
+@pytest.fixture(scope="module")
+def kernel(make_model):
+    """Two learners, one of them with a kernel head."""
+    return make_model("test_efficientnet", KERNEL_LEARNER)
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +87,65 @@ def test_autocast_leaves_pooling_and_heads_in_float32(ensemble, images):
             expected = learner.quality_head(features)[:, 0]
         torch.testing.assert_close(output.base_scores[:, index], expected, rtol=0, atol=1e-5)
     assert output.logits.dtype == torch.float32
+
+
+# The kernel head
+
+
+def test_the_kernel_head_adds_gaussians_on_the_principal_components(make_model, images):
+    model = make_model(KERNEL_LEARNER)
+    learner = model.base_learners[0]
+    with torch.no_grad():
+        features = learner.standardize(learner.pool(learner.stage_activations(images))).double().numpy()
+    head = {name: tensor.double().numpy() for name, tensor in learner.kernel_head.state_dict().items()}
+    points = features @ head["components"]
+    expected = np.zeros(len(images))
+    for center, coefficient in zip(head["centers"], head["coefficients"], strict=True):
+        expected += coefficient * np.exp(-head["gamma"] * ((points - center) ** 2).sum(axis=1))
+    assert np.abs(expected).min() > 1e-3
+    weight, bias = learner.quality_head.weight[0].detach().double().numpy(), learner.quality_head.bias.item()
+    np.testing.assert_allclose(run(model, images).logits[:, 0], features @ weight + bias + expected, rtol=0, atol=1e-4)
+
+
+def test_far_from_all_centres_the_linear_head_decides_alone(make_model, images):
+    model = make_model(KERNEL_LEARNER)
+    near = run(model, images).logits
+    model.base_learners[0].kernel_head.centers += 100
+    far = run(model, images).logits
+    model.base_learners[0].kernel_head = None
+    linear = run(model, images).logits
+    torch.testing.assert_close(far, linear)
+    assert (near - linear).abs().min() > 1e-3
+
+
+def test_the_slope_of_the_kernel_head_is_its_derivative(make_model):
+    head = make_model(KERNEL_LEARNER).base_learners[0].kernel_head
+    features = torch.randn(4, head.components.shape[0], requires_grad=True)
+    head(features).sum().backward()
+    torch.testing.assert_close(head.gradient(features.detach()), features.grad)
+    assert features.grad.abs().max() > 1e-3
+
+
+def test_a_kernel_head_survives_merging_saving_and_half_precision(make_model, images, tmp_path):
+    part = make_model(KERNEL_LEARNER)
+    merged = MetaQAPModel.from_base_models([part, make_model("test_efficientnet")], weights=[1.0, 0.0])
+    merged.save_pretrained(tmp_path)
+    loaded = MetaQAPModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(run(loaded, images).logits, run(part, images).logits)
+    half = MetaQAPModel.from_pretrained(tmp_path, dtype=torch.bfloat16).eval()
+    assert {tensor.dtype for tensor in half.base_learners[0].kernel_head.state_dict().values()} == {torch.float32}
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        learner = loaded.base_learners[0]
+        features = torch.randn(5, learner.feature_mean.numel())
+        found = learner.kernel_head(features)
+    torch.testing.assert_close(found, learner.kernel_head(features))
+
+
+def test_an_unfitted_kernel_head_adds_nothing(images):
+    model = MetaQAPModel(MetaQAPConfig(base_learners=[KERNEL_LEARNER])).eval()
+    learner = model.base_learners[0]
+    features = torch.randn(3, learner.feature_mean.numel())
+    assert learner.kernel_head(features).abs().max() == 0
 
 
 # from_base_models
@@ -200,7 +267,7 @@ def test_each_base_learner_normalises_with_its_own_mean_and_deviation(make_model
 # Quality map, interval, loss
 
 
-@pytest.mark.parametrize("name", ["single", "ensemble"])
+@pytest.mark.parametrize("name", ["single", "ensemble", "kernel"])
 @pytest.mark.parametrize("size", [(64, 64), (33, 97), (128, 40), (71, 70), (32, 32)], ids=str)
 def test_the_mean_of_the_quality_map_is_the_score(name, size, request):
     model = request.getfixturevalue(name)
@@ -211,7 +278,7 @@ def test_the_mean_of_the_quality_map_is_the_score(name, size, request):
     assert output.quality_map.std() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["single", "ensemble"])
+@pytest.mark.parametrize("name", ["single", "ensemble", "kernel"])
 def test_the_weighted_mean_of_several_crops_quality_maps_is_the_score(name, request):
     model = request.getfixturevalue(name)
     generator = torch.Generator().manual_seed(6)

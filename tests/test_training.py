@@ -25,6 +25,7 @@ from modeling_metaqap.training import (  # noqa: E402
     TrainingCrops,
     WholeImages,
     collate_crops,
+    fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
     freeze_stages,
@@ -94,6 +95,8 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: 1.5", "`epochs` in .* must be a whole number, got 1.5"),
         ("backbone: a\nepochs: 0", "`epochs` must be at least 1"),
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
+        ("backbone: a\nkernel_components: 8", "`kernel_components` needs `refit_head`"),
+        ("backbone: a\nridge_penalty: 0", "`ridge_penalty` must be above 0"),
         ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
         ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),
         ("backbone: a\nstage: finetuning", "`stage` must be one of pretrain, finetune, got 'finetuning'"),
@@ -431,7 +434,7 @@ def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, ma
 
     mean, std, penalty, weight = ridge_reference(features, labels.double().numpy(), 10 ** np.arange(-1, 5.01, 0.5))
     learner = model.base_learners[0]
-    assert found["ridge_penalty"] == pytest.approx(penalty)
+    assert found["ridge_penalty"] == pytest.approx(penalty / 60)
     np.testing.assert_allclose(learner.feature_mean.numpy(), mean, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(learner.feature_std.numpy(), std, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(learner.quality_head.weight[0].detach().numpy(), weight, rtol=1e-3, atol=1e-4)
@@ -442,6 +445,76 @@ def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, ma
     np.testing.assert_allclose(scores, fitted, atol=1e-3)
     assert found["train_rmse"] == pytest.approx(np.sqrt(((fitted - labels.numpy()) ** 2).mean()), rel=1e-3)
     assert np.corrcoef(scores, labels.numpy())[0, 1] > 0.9
+
+
+def new_base_learner_without_weights(backbone):
+    return MetaQAPModel(Recipe(backbone=backbone).model_config()).eval()
+
+
+def features_and_targets(model, n=50):
+    generator = torch.Generator().manual_seed(0)
+    features = 3 + 2 * torch.rand(n, model.base_learners[0].feature_mean.numel(), generator=generator).double()
+    return features, torch.rand(n, generator=generator).double()
+
+
+def test_a_given_ridge_penalty_is_for_each_image(make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    features, targets = features_and_targets(model)
+    assert fit_ridge_head(model, features, targets, penalty=2.0)["ridge_penalty"] == 2.0
+    x = (features - features.mean(dim=0)) / features.std(dim=0)
+    expected = torch.linalg.solve(
+        x.T @ x + 2 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (targets - targets.mean())
+    )
+    torch.testing.assert_close(model.base_learners[0].quality_head.weight[0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+KERNEL = {"num_components": 5, "gamma": 2.0, "penalty": 0.1, "seed": 0}
+
+
+@pytest.mark.parametrize("num_centers", [100, 30])
+def test_the_kernel_head_is_the_kernel_ridge_regression_of_the_residual(num_centers, make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    features, targets = features_and_targets(model)
+    fit_ridge_head(model, features, targets)
+    learner = model.base_learners[0]
+    with torch.no_grad():
+        standardized = learner.standardize(features.float())
+        residual = (targets - learner.score(standardized)).numpy()
+        fitted = fit_kernel_head(model, features, targets, num_centers=num_centers, **KERNEL)
+        found = learner.kernel_head(standardized).numpy()
+    assert model.config.base_learners[0]["kernel_head"] == {"num_components": 5, "num_centers": min(50, num_centers)}
+    points = standardized.double().numpy() @ np.linalg.svd(standardized.double().numpy())[2][:5].T
+    gamma = 2.0 / points.var(axis=0, ddof=1).sum()
+    kernel = np.exp(-gamma * ((points[:, None] - points) ** 2).sum(axis=2))
+    if num_centers == 100:  # all images: kernel ridge regression in its closed form
+        expected = kernel @ np.linalg.solve(kernel + 0.1 * np.eye(50), residual)
+        np.testing.assert_allclose(found, expected, atol=5e-3)
+        assert fitted["train_rmse"] < 0.9 * np.sqrt((residual**2).mean())
+    else:
+        assert len(learner.kernel_head.centers.unique(dim=0)) == 30
+        assert ((found - residual) ** 2).mean() < (residual**2).mean()
+    assert fitted["train_rmse"] == pytest.approx(np.sqrt(((found - residual) ** 2).mean()), rel=1e-3)
+
+
+def test_a_kernel_head_bears_photographs_that_are_there_twice(make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    features, targets = (torch.cat([tensor, tensor]) for tensor in features_and_targets(model))
+    fit_ridge_head(model, features, targets)
+    assert np.isfinite(fit_kernel_head(model, features, targets, num_centers=100, **KERNEL)["train_rmse"])
+
+
+def test_a_kernel_head_stays_out_of_what_follows(make_model, tmp_path):
+    """Neither fitting the linear head anew nor training on starts from the kernel head of before."""
+    model = new_base_learner_without_weights("test_resnet")
+    features, targets = features_and_targets(model)
+    fit_ridge_head(model, features, targets)
+    fit_kernel_head(model, features, targets, num_centers=100, **KERNEL)
+    model.save_pretrained(tmp_path)
+    begun = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    assert begun.base_learners[0].kernel_head is None
+    torch.testing.assert_close(begun.base_learners[0].quality_head.weight, model.base_learners[0].quality_head.weight)
+    fit_ridge_head(model, features, targets)
+    assert model.base_learners[0].kernel_head is None and model.config.base_learners[0]["kernel_head"] is None
 
 
 def test_fitting_the_quality_head_leaves_what_the_distortion_head_says(make_model):

@@ -15,6 +15,7 @@ from .csiq import CSIQ
 from .files import IQADatasetError
 from .flive import FLIVE
 from .folder import Folder
+from .holding_out import hold_out
 from .kadid10k import KADID10k
 from .koniq10k import KonIQ10k
 from .live import LIVE
@@ -47,6 +48,7 @@ __all__ = [
     "SPAQ",
     "TID2013",
     "TestSplitError",
+    "hold_out",
     "load_iqa_dataset",
     "load_training_split",
     "split_names",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..backbones import load_imagenet_weights
 from ..configuration_metaqap import MetaQAPConfig
-from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
+from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPKernelHead, MetaQAPModel
 from .recipe import Recipe, RecipeError
 
 
@@ -36,12 +36,14 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
 
 
 def _load_learner(learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path) -> None:
-    """Take over the weights of a trained learner; a distortion head that the new one does not have is dropped."""
+    """Take over the weights of a trained learner; the kernel head, and a distortion head that the new one does not
+    have, are dropped."""
     try:
         trained = MetaQAPModel.from_pretrained(init)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
-    if trained.config.base_learners != config.base_learners:
+    described = [learner | {"kernel_head": None} for learner in trained.config.base_learners]  # type: ignore[union-attr]
+    if described != config.base_learners:
         raise RecipeError(f"{init} does not hold the base learner that the recipe describes.")
     if config.distortion_labels and trained.config.distortion_labels != config.distortion_labels:
         raise RecipeError(
@@ -120,7 +122,9 @@ def pooled_features(
 
 
 @torch.no_grad()
-def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> dict[str, float]:
+def fit_ridge_head(
+    model: MetaQAPModel, features: Tensor, targets: Tensor, *, penalty: float | None = None
+) -> dict[str, float]:
     """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
 
     Before fine-tuning it gives a head that makes sense, so that the first gradients do not destroy the backbone. After
@@ -131,9 +135,12 @@ def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> di
         model: one base learner.
         features: `(n, F)`, from `pooled_features`.
         targets: `(n,)`, quality.
+        penalty: on the squared weights of the standardised features, for each image; by default chosen by generalised
+            cross-validation (Golub, Heath and Wahba, 1979). That choice is for images like these; photographs from
+            other sources ask for a higher one.
 
     Returns:
-        The ridge penalty chosen by generalised cross-validation (Golub, Heath and Wahba, 1979) and the training RMSE.
+        The penalty for each image, and the training RMSE.
     """
     learner = base_learners_of(model)[0]
     x, y = features, targets
@@ -142,14 +149,15 @@ def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> di
     std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
     u, singular_values, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
     projected = u.T @ (y - y.mean())
-    best = (math.inf, 0.0)
-    for penalty in np.logspace(-1, 5, 13).tolist():
-        shrink = singular_values.square() / (singular_values.square() + penalty)
-        residual = y - y.mean() - u @ (shrink * projected)
-        gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2
-        best = min(best, (gcv, penalty))
-    penalty = best[1]
-    weight = vt.T @ (singular_values / (singular_values.square() + penalty) * projected)
+    if penalty is None:
+        best = (math.inf, 0.0)
+        for total in np.logspace(-1, 5, 13).tolist():
+            shrink = singular_values.square() / (singular_values.square() + total)
+            residual = y - y.mean() - u @ (shrink * projected)
+            gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2
+            best = min(best, (gcv, total))
+        penalty = best[1] / len(y)
+    weight = vt.T @ (singular_values / (singular_values.square() + penalty * len(y)) * projected)
     if learner.distortion_head is not None:
         head = learner.distortion_head
         old_mean, old_std, old = (
@@ -161,8 +169,68 @@ def fit_ridge_head(model: MetaQAPModel, features: Tensor, targets: Tensor) -> di
     learner.feature_std.copy_(std)
     learner.quality_head.weight.copy_(weight.unsqueeze(0))
     learner.quality_head.bias.fill_(y.mean().item())
+    learner.kernel_head = None
+    model.config.base_learners[0]["kernel_head"] = None  # type: ignore[index]
     fitted = (x - mean) / std @ weight + y.mean()
     return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
+
+
+@torch.no_grad()
+def fit_kernel_head(
+    model: MetaQAPModel,
+    features: Tensor,
+    targets: Tensor,
+    *,
+    num_components: int,
+    num_centers: int,
+    gamma: float,
+    penalty: float,
+    seed: int,
+) -> dict[str, float]:
+    """Give the learner a kernel head: kernel ridge regression of what its linear head leaves over.
+
+    Args:
+        model: one base learner, with its linear head fitted to the same features.
+        features: `(n, F)`, from `pooled_features`.
+        targets: `(n,)`, quality.
+        num_components: principal components of the standardised features to measure distances in; at most F and n.
+        num_centers: training images that become centres, drawn at random if there are more.
+        gamma: inverse square width of the Gaussians, in units of the components' total variance: 1 reaches as far as
+            the training images lie apart, higher values keep the head to photographs that resemble one of them.
+        penalty: of the regression, > 0; 1 is the weight of one image.
+        seed: of the draw.
+
+    Returns:
+        The training RMSE.
+
+    Source: Rudi, Carratino and Rosasco, "FALKON: an optimal large scale kernel method", NeurIPS 2017, equation 8 (the
+    Nystroem estimator), solved directly.
+    """
+    learner = base_learners_of(model)[0]
+    device = learner.feature_mean.device
+    x = (features - learner.feature_mean.cpu().double()) / learner.feature_std.cpu().double()
+    linear = x @ learner.quality_head.weight[0].cpu().double() + learner.quality_head.bias.cpu().double()
+    residual = targets - linear
+    vt = torch.linalg.svd(x, full_matrices=False)[2]
+    # Rounded as they are stored, so that the fit makes up for it.
+    components = vt[:num_components].T.half().double()
+    points = x @ components
+    drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:num_centers].sort().values
+    centers = points[drawn].half().double()
+    scale = gamma / points.var(dim=0).sum().item()
+    kernel = torch.exp(-scale * torch.cdist(points, centers).square())
+    matrix = kernel.T @ kernel + penalty * torch.exp(-scale * torch.cdist(centers, centers).square())
+    matrix.diagonal().add_(1e-9 * len(x))  # photographs that are in the data twice
+    coefficients = torch.cholesky_solve((kernel.T @ residual).unsqueeze(1), torch.linalg.cholesky(matrix))[:, 0]
+    sizes = {"num_components": components.shape[1], "num_centers": len(centers)}
+    head = MetaQAPKernelHead(x.shape[1], **sizes)
+    head.components.copy_(components)
+    head.centers.copy_(centers)
+    head.coefficients.copy_(coefficients)
+    head.gamma.fill_(scale)
+    learner.kernel_head = head.to(device)
+    model.config.base_learners[0]["kernel_head"] = sizes  # type: ignore[index]
+    return {"train_rmse": (kernel @ coefficients - residual).square().mean().sqrt().item()}
 
 
 def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
@@ -179,6 +247,7 @@ def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]
 
 
 __all__ = [
+    "fit_kernel_head",
     "fit_ridge_head",
     "freeze_batch_norm",
     "freeze_stages",

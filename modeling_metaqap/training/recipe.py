@@ -26,6 +26,8 @@ class Recipe:
             opinion scores.
         dataset: name of a data set of `iqa_datasets`, for fine-tuning.
         train_split, validation_split: names of its splits; the test split is refused.
+        hold_out: cuts the images of both splits anew, by `iqa_datasets.hold_out`: "fold 2 of 5" or a pattern of image
+            ids such as "ss01*" are validated on and all others trained on; null leaves the splits as they are.
         epochs: passes over the training split; 0 only fits the head.
         patience: stop after so many epochs without a better SROCC on the validation split; null goes on to the end.
         batch_size: images in one optimiser step, over all processes.
@@ -41,6 +43,10 @@ class Recipe:
         ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
         freeze_stages: number of first backbone stages whose weights stay as they are.
         refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
+        ridge_penalty: of the ridge regressions that start and refit the head, for each image; null chooses it by
+            generalised cross-validation.
+        kernel_components: at the end add a kernel head on so many principal components; 0 adds none.
+        kernel_centers, kernel_gamma, kernel_penalty: of that head, see `fit_kernel_head`.
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
         distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
@@ -52,6 +58,7 @@ class Recipe:
     dataset: str = "biq2021"
     train_split: str = "train"
     validation_split: str = "validation"
+    hold_out: str | None = None
     epochs: int = 4
     patience: int | None = None
     batch_size: int = 16
@@ -66,6 +73,11 @@ class Recipe:
     ema_decay: float = 0.995
     freeze_stages: int = 0
     refit_head: bool = False
+    ridge_penalty: float | None = None
+    kernel_components: int = 0
+    kernel_centers: int = 10_000
+    kernel_gamma: float = 4.0
+    kernel_penalty: float = 0.1
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
@@ -82,14 +94,27 @@ class Recipe:
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
             raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
-        for name in ("batch_size", "crop_size"):
+        if self.kernel_components and not self.refit_head:
+            raise RecipeError("`kernel_components` needs `refit_head`: the kernel head is fitted on whole images.")
+        if self.ridge_penalty is not None and not (
+            isinstance(self.ridge_penalty, (int, float)) and self.ridge_penalty > 0
+        ):
+            raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
+        for name in ("batch_size", "crop_size", "kernel_centers"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "head_learning_rate", "distortion_learning_rate", "max_grad_norm"):
+        for name in (
+            "learning_rate",
+            "head_learning_rate",
+            "distortion_learning_rate",
+            "max_grad_norm",
+            "kernel_gamma",
+            "kernel_penalty",
+        ):
             if not getattr(self, name) > 0:
                 raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
         weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
-        for name in (*weights, "synthetic_batch_size", "freeze_stages"):
+        for name in (*weights, "synthetic_batch_size", "freeze_stages", "kernel_components"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.stage == "pretrain" and self.synthetic_batch_size:
