@@ -47,9 +47,10 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(make_checkpoint, photos, tmp_path_factory):
-    """An ensemble with interval and distortion head, exported into its own folder with an int8 file."""
+    """An ensemble with interval, kernel head and distortion heads, exported into its own folder with an int8 file."""
+    with_kernel = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
     folder = make_checkpoint(
-        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", "test_resnet", interval_radius=0.1
+        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", with_kernel, interval_radius=0.1
     )
     export = export_onnx(folder, photographs=photos, int8=True)
     assert export.folder == folder
