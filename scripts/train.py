@@ -60,6 +60,7 @@ from modeling_metaqap.training import (
     TrainingCrops,
     WholeImages,
     collate_crops,
+    fit_distortion_head,
     fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
@@ -308,6 +309,8 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     distorted_loader = validation_loader
     if synthetic_validation is not validation_split:
         distorted_loader = None if synthetic_validation is None else whole(synthetic_validation)
+    # While gradient steps do not train the distortion head, what it says means nothing.
+    meaningful_loader = distorted_loader if recipe.trains_distortions else None
 
     # Model: a trained one or an ImageNet backbone, with its head started from ridge regression on its features.
     model = new_base_learner(recipe, init=args.init)
@@ -325,27 +328,17 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         run.log(step=step, **values)
         accelerator.log({name: value for name, value in values.items() if name != "refit_head"}, step=step)
 
-    def fit_head(model: MetaQAPModel, loader: DataLoader, doing: str, *, kernel: bool = False) -> dict[str, float]:
+    def features_of(model: MetaQAPModel, loader: DataLoader, doing: str, target: str) -> tuple[Tensor, Tensor]:
         with console.status(doing), accelerator.autocast():
-            features, targets = pooled_features(
-                model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics
+            return pooled_features(
+                model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics, target=target
             )
-        fitted = fit_ridge_head(model, features, targets, penalty=recipe.ridge_penalty)
-        if kernel and recipe.kernel_components:
-            settings = {
-                "num_components": recipe.kernel_components,
-                "num_centers": recipe.kernel_centers,
-                "gamma": recipe.kernel_gamma,
-                "penalty": recipe.kernel_penalty,
-                "seed": recipe.seed,
-            }
-            fitted |= fit_kernel_head(model, features, targets, **settings)
-        return fitted
 
     if state is None and recipe.epochs > 0:
         head = Subset(crops, [(0, index) for index in range(len(crops))])  # type: ignore[arg-type]
         loader = accelerator.prepare(DataLoader(head, batch_size=recipe.batch_size, **workers))
-        fitted = fit_head(model, loader, "Starting the head from ridge regression ...")
+        doing = "Starting the head from ridge regression ..."
+        fitted = fit_ridge_head(model, *features_of(model, loader, doing, "labels"), penalty=recipe.ridge_penalty)
         if accelerator.is_main_process:
             log(step=0, **fitted)
     optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
@@ -420,7 +413,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                     save_state(accelerator, run, position)
 
             ema: MetaQAPModel = average.module if recipe.ema_decay else accelerator.unwrap_model(model)
-            figures = validation_figures(accelerator, ema, validation_loader, distorted_loader)
+            figures = validation_figures(accelerator, ema, validation_loader, meaningful_loader)
             position.epoch += 1
             position.step_in_epoch = 0
             improved = figures["validation_srocc"] > position.best_srocc
@@ -439,7 +432,26 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         final = accelerator.unwrap_model(model)
         if recipe.epochs:
             final = MetaQAPModel.from_pretrained(run.path / "best").to(accelerator.device)
-        fitted = fit_head(final, whole(training_split), "Fitting the head on whole images ...", kernel=True)
+        features, qualities = features_of(
+            final, whole(training_split), "Seeing the training images whole ...", "labels"
+        )
+        fitted = fit_ridge_head(final, features, qualities, penalty=recipe.ridge_penalty)
+        if recipe.kernel_components:
+            fitted |= fit_kernel_head(
+                final,
+                features,
+                qualities,
+                num_components=recipe.kernel_components,
+                num_centers=recipe.kernel_centers,
+                gamma=recipe.kernel_gamma,
+                penalty=recipe.kernel_penalty,
+                seed=recipe.seed,
+            )
+        if recipe.refit_distortion_head:
+            features, named = features_of(
+                final, whole(synthetic), "Seeing the distorted images whole ...", "distortion"
+            )
+            fitted |= fit_distortion_head(final, features, named)
         figures = validation_figures(accelerator, final, validation_loader, distorted_loader)
         if accelerator.is_main_process:
             log(step=position.step, refit_head=True, **fitted, **figures)

@@ -65,7 +65,14 @@ def train(folder, tmp_path_factory):
     cache = tmp_path_factory.mktemp("cache")
 
     def train(
-        output, *options, stage="finetune", change="", processes=1, script=ROOT / "scripts" / "train.py", data=folder
+        output,
+        *options,
+        stage="finetune",
+        change="",
+        processes=1,
+        script=ROOT / "scripts" / "train.py",
+        data=folder,
+        **environment,
     ):
         recipe = recipes / f"{output.name}.yaml"
         recipe.write_text(f"{RECIPE}{change}")
@@ -73,7 +80,7 @@ def train(folder, tmp_path_factory):
         launch = ["-m", "accelerate.commands.launch", "--config_file"]
         launch += [ROOT / "scripts" / "recipes" / "accelerate" / f"{settings}.yaml", script]
         launch += ["--stage", stage, "--recipe", recipe, "--data_dir", data, "--cache_dir", cache]
-        return run(*launch, "--output_dir", output, "--num_workers", 0, "--logging_steps", 1, *options)
+        return run(*launch, "--output_dir", output, "--num_workers", 0, "--logging_steps", 1, *options, **environment)
 
     return train
 
@@ -169,6 +176,35 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, tr
         assert all(torch.equal(value, expected[key]) for key, value in weights.items())
 
 
+@pytest.mark.slow
+def test_a_run_killed_five_times_at_any_moment_ends_with_the_same_weights(train, trained, tmp_path):
+    output = tmp_path / "killed"
+    options = ["--checkpointing_steps", 1, "--resume_from_checkpoint", "latest"]
+    script, rng = tmp_path / "train.py", np.random.default_rng(7)
+    code = (ROOT / "scripts" / "train.py").read_text()
+    begins = "    training_split, validation_split, synthetic"
+    assert code.count(begins) == 1
+    # From the moment that the data are loaded; before that the process only imports its libraries.
+    script.write_text(
+        code.replace(
+            begins,
+            "    __import__('threading').Timer(float(__import__('os').environ['KILL_AFTER']), lambda: "
+            f"__import__('os').kill(__import__('os').getpid(), 9)).start()\n{begins}",
+        )
+    )
+    ended = []
+    for _ in range(5):
+        finished = train(output, *options, script=script, KILL_AFTER=f"{rng.uniform(0.2, 6):.2f}")
+        ended.append(finished.returncode)
+    assert sum(code != 0 for code in ended) >= 3, "most of the runs were killed before they were done"
+    finished = train(output, *options)
+    assert finished.returncode == 0, finished.stderr
+    assert losses(output) == losses(trained)
+    for name in ("last", "refitted"):
+        weights, expected = (load_file(run / name / "model.safetensors") for run in (output, trained))
+        assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
 def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path):
     output = tmp_path / "early"
     script = tmp_path / "train.py"
@@ -206,6 +242,33 @@ def test_fine_tuning_goes_on_from_a_pretrained_learner_and_keeps_naming_distorti
     assert not torch.equal(before.distortion_head.weight, after.distortion_head.weight)
     assert len(losses(output)) == 4
     assert all("validation_distortion_accuracy" in row for row in rows(output) if "validation_srocc" in row)
+
+
+def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train, trained, distorted, tmp_path):
+    output = tmp_path / "headed"
+    change = "epochs: 0\nrefit_distortion_head: true\nkernel_components: 4\nridge_penalty: 1\n"
+    finished = train(output, *synthetic(distorted), "--init", trained / "last", change=change)
+    assert finished.returncode == 0, finished.stderr
+    [row] = rows(output)
+    # Chance names 4 % rightly; there are but 60 images to learn from.
+    assert row["validation_distortion_accuracy"] > 0.08
+    assert row["ridge_penalty"] == 1 and row["distortion_cross_entropy"] < np.log(25)
+    before, after = (MetaQAPModel.from_pretrained(path) for path in (trained / "last", output / "refitted"))
+    assert after.config.base_learners[0]["kernel_head"] == {"num_components": 4, "num_centers": 16}
+    assert after.base_learners[0].kernel_head.coefficients.abs().max() > 0
+    kept, tuned = (model.base_learners[0].backbone.state_dict() for model in (before, after))
+    assert all(torch.equal(value, tuned[name]) for name, value in kept.items())
+
+
+def test_a_fold_of_all_rated_images_is_held_out(train, folder, tmp_path):
+    output = tmp_path / "fold"
+    finished = train(output, "--hold_out", "fold 2 of 3", change="epochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    assert "hold_out: fold 2 of 3" in (output / "recipe.yaml").read_text()
+    assert len(losses(output)) == 4  # 16 of the 24 images of train and validation
+    with (folder / "labels.csv").open() as file:
+        in_test = {row["file_name"] for row in csv.DictReader(file) if row["split"] == "test"}
+    assert len(in_test) == 8, "the other 24 are cut into folds"
 
 
 @pytest.mark.slow
@@ -264,6 +327,8 @@ def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, 
     [
         ("train_split: test", "holds test images"),
         ("validation_split: test", "holds test images"),
+        ("hold_out: fold 4 of 3", "There is no 'fold 4 of 3'"),
+        ("hold_out: '*.bmp'", "holds out none of the 24 images"),
         ("batch_sise: 8", "batch_sise"),
         ("learning_rate: fast", "learning_rate"),
     ],

@@ -25,6 +25,7 @@ from modeling_metaqap.training import (  # noqa: E402
     TrainingCrops,
     WholeImages,
     collate_crops,
+    fit_distortion_head,
     fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
@@ -96,6 +97,7 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: 0", "`epochs` must be at least 1"),
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
         ("backbone: a\nkernel_components: 8", "`kernel_components` needs `refit_head`"),
+        ("backbone: a\nrefit_distortion_head: true", "`refit_distortion_head` needs `refit_head`"),
         ("backbone: a\nridge_penalty: 0", "`ridge_penalty` must be above 0"),
         ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
         ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),
@@ -466,6 +468,28 @@ def test_a_given_ridge_penalty_is_for_each_image(make_model):
         x.T @ x + 2 * len(x) * torch.eye(x.shape[1], dtype=x.dtype), x.T @ (targets - targets.mean())
     )
     torch.testing.assert_close(model.base_learners[0].quality_head.weight[0].double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_distortion_head_is_fitted_by_logistic_regression(make_model):
+    """At the minimum the gradient of the penalised cross-entropy, written out in NumPy, is zero."""
+    model = make_model("test_resnet", distortion_labels=["a", "b", "c"])
+    features, _ = features_and_targets(model, n=90)
+    distortions = torch.arange(90) % 3
+    features[:, :2] += 5 * torch.nn.functional.one_hot(distortions)[:, :2]
+    found = fit_distortion_head(model, features, distortions, penalty=0.01)
+    learner = model.base_learners[0]
+    with torch.no_grad():
+        logits = learner.distortion_head(learner.standardize(features.float())).double().numpy()
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.eye(3)[distortions]
+    assert found["distortion_cross_entropy"] == pytest.approx(-np.log(probabilities[truth == 1]).mean(), rel=1e-3)
+    x = ((features - features.mean(dim=0)) / features.std(dim=0)).numpy()
+    spread = features.std(dim=0) / learner.feature_std.double()
+    weight = (learner.distortion_head.weight.detach().double() * spread).numpy().T
+    np.testing.assert_allclose(x.T @ (probabilities - truth) / 90 + 0.01 * weight, 0, atol=2e-3)
+    assert (logits.argmax(axis=1) == distortions.numpy()).mean() > 0.95
+    with pytest.raises(ValueError, match="no distortion head"):
+        fit_distortion_head(make_model("test_resnet", distortion_labels=[]), features, distortions)
 
 
 KERNEL = {"num_components": 5, "gamma": 2.0, "penalty": 0.1, "seed": 0}

@@ -2,6 +2,7 @@
 
 from .images import EndlessSampler, EpochSampler, TrainingCrops, WholeImages, collate_crops, random_crop
 from .learner import (
+    fit_distortion_head,
     fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
@@ -23,6 +24,7 @@ __all__ = [
     "TrainingCrops",
     "WholeImages",
     "collate_crops",
+    "fit_distortion_head",
     "fit_kernel_head",
     "fit_ridge_head",
     "freeze_batch_norm",

@@ -8,6 +8,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..backbones import load_imagenet_weights
 from ..configuration_metaqap import MetaQAPConfig
@@ -28,16 +29,23 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
         if init is None:
             load_imagenet_weights(learner.backbone, recipe.backbone)
         else:
-            _load_learner(learner, model.config, init)
+            _load_learner(learner, model.config, init, new_distortion_head=recipe.refit_distortion_head)
     except (OSError, ValueError) as error:
         raise RecipeError(str(error)) from error
     freeze_stages(model, recipe.freeze_stages)
+    if learner.distortion_head is not None and not recipe.trains_distortions:
+        learner.distortion_head.requires_grad_(False)
     return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
 
 
-def _load_learner(learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path) -> None:
-    """Take over the weights of a trained learner; the kernel head, and a distortion head that the new one does not
-    have, are dropped."""
+def _load_learner(
+    learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path, *, new_distortion_head: bool
+) -> None:
+    """Take over the weights of a trained learner.
+
+    The kernel head, and a distortion head that the new one does not have, are dropped. With `new_distortion_head` the
+    trained learner needs none.
+    """
     try:
         trained = MetaQAPModel.from_pretrained(init)
     except (OSError, ValueError) as error:
@@ -45,12 +53,16 @@ def _load_learner(learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str 
     described = [learner | {"kernel_head": None} for learner in trained.config.base_learners]  # type: ignore[union-attr]
     if described != config.base_learners:
         raise RecipeError(f"{init} does not hold the base learner that the recipe describes.")
-    if config.distortion_labels and trained.config.distortion_labels != config.distortion_labels:
+    same = trained.config.distortion_labels == config.distortion_labels
+    if config.distortion_labels and not same and not new_distortion_head:
         raise RecipeError(
             f"{init} has no head for the {len(config.distortion_labels)} distortions; pretrain it first."
         )
+    dropped = ("kernel_head.",) if same else ("kernel_head.", "distortion_head.")
     weights = base_learners_of(trained)[0].state_dict()
-    learner.load_state_dict({name: weights[name] for name in learner.state_dict()})
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(dropped)}
+    # Not strict for the sake of these heads; everything else is there, as the descriptions are the same.
+    learner.load_state_dict(weights, strict=False)
 
 
 def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
@@ -93,18 +105,20 @@ def pooled_features(
     *,
     device: torch.device,
     gather: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda tensors: tensors,
+    target: str = "labels",
 ) -> tuple[Tensor, Tensor]:
-    """Features of all images of a loader before standardisation, and the labels.
+    """Features of all images of a loader before standardisation, and what to learn about them.
 
     Args:
         model: one base learner, on `device`.
-        loader: over the images; gives `labels` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or `(B, N, 3, H, W)`
-            in [0, 1] with `crop_weights` `(B, N)`.
+        loader: over the images; gives the `target` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
+            `(B, N, 3, H, W)` in [0, 1] with `crop_weights` `(B, N)`.
         device: where to compute.
         gather: brings the parts of a batch of all processes together.
+        target: key of the batch: `"labels"` for quality, `"distortion"` for the class.
 
     Returns:
-        Features `(n, F)` and labels `(n,)` in float64 on the CPU.
+        Features `(n, F)` in float64 and targets `(n,)`, in float64 too unless they are whole numbers, on the CPU.
     """
     learner = base_learners_of(model)[0].eval()
     features, targets = [], []
@@ -115,10 +129,11 @@ def pooled_features(
         crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
         pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
         pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
-        pooled, labels = gather((pooled, batch["labels"].to(device)))
+        pooled, labels = gather((pooled, batch[target].to(device)))
         features.append(pooled.cpu())
         targets.append(labels.cpu())
-    return torch.cat(features).double(), torch.cat(targets).double()
+    told = torch.cat(targets)
+    return torch.cat(features).double(), told.double() if told.is_floating_point() else told
 
 
 @torch.no_grad()
@@ -233,6 +248,53 @@ def fit_kernel_head(
     return {"train_rmse": (kernel @ coefficients - residual).square().mean().sqrt().item()}
 
 
+@torch.no_grad()
+def fit_distortion_head(
+    model: MetaQAPModel, features: Tensor, distortions: Tensor, *, penalty: float = 1e-3, max_iterations: int = 200
+) -> dict[str, float]:
+    """Set the distortion head by multinomial logistic regression on the backbone's pooled features.
+
+    Args:
+        model: one base learner with a distortion head and the standardisation of its features.
+        features: `(n, F)`, from `pooled_features`.
+        distortions: `(n,)`, class indices.
+        penalty: half of it times the squared weights is added to the mean cross-entropy.
+        max_iterations: of L-BFGS.
+
+    Returns:
+        The mean cross-entropy, in nats.
+
+    Raises:
+        ValueError: if the learner has no distortion head.
+    """
+    learner = base_learners_of(model)[0]
+    if learner.distortion_head is None:
+        raise ValueError("The base learner has no distortion head.")
+    # On the axes of its own distortions the regression is well-conditioned, which L-BFGS needs to get anywhere.
+    x = (features - learner.feature_mean.cpu().double()) / learner.feature_std.cpu().double()
+    center, spread = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
+    x = ((x - center) / spread).float()
+    weight = torch.zeros(x.shape[1], learner.distortion_head.out_features, requires_grad=True)
+    bias = torch.zeros(learner.distortion_head.out_features, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=max_iterations, line_search_fn="strong_wolfe")
+
+    def cross_entropy() -> Tensor:
+        return F.cross_entropy(x @ weight + bias, distortions)
+
+    @torch.enable_grad()
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy() + penalty / 2 * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    final = weight.double() / spread.unsqueeze(1)
+    learner.distortion_head.weight.copy_(final.T)
+    learner.distortion_head.bias.copy_(bias.double() - center @ final)
+    return {"distortion_cross_entropy": cross_entropy().item()}
+
+
 def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
     """AdamW groups: each head and the backbone have their own rates; heads, biases and norms are not decayed."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -247,6 +309,7 @@ def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]
 
 
 __all__ = [
+    "fit_distortion_head",
     "fit_kernel_head",
     "fit_ridge_head",
     "freeze_batch_norm",

@@ -45,6 +45,8 @@ class Recipe:
         refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
         ridge_penalty: of the ridge regressions that start and refit the head, for each image; null chooses it by
             generalised cross-validation.
+        refit_distortion_head: at the end fit the distortion head anew, by multinomial logistic regression on whole
+            distorted images; so a learner names distortions without having been trained on them.
         kernel_components: at the end add a kernel head on so many principal components; 0 adds none.
         kernel_centers, kernel_gamma, kernel_penalty: of that head, see `fit_kernel_head`.
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
@@ -74,6 +76,7 @@ class Recipe:
     freeze_stages: int = 0
     refit_head: bool = False
     ridge_penalty: float | None = None
+    refit_distortion_head: bool = False
     kernel_components: int = 0
     kernel_centers: int = 10_000
     kernel_gamma: float = 4.0
@@ -94,8 +97,9 @@ class Recipe:
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
             raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
-        if self.kernel_components and not self.refit_head:
-            raise RecipeError("`kernel_components` needs `refit_head`: the kernel head is fitted on whole images.")
+        for name in ("kernel_components", "refit_distortion_head"):
+            if getattr(self, name) and not self.refit_head:
+                raise RecipeError(f"`{name}` needs `refit_head`: that head is fitted together with the quality head.")
         if self.ridge_penalty is not None and not (
             isinstance(self.ridge_penalty, (int, float)) and self.ridge_penalty > 0
         ):
@@ -162,6 +166,11 @@ class Recipe:
     @property
     def learns_distortions(self) -> bool:
         """Whether the learner has a distortion head; without distorted images none could be trained."""
+        return self.trains_distortions or self.refit_distortion_head
+
+    @property
+    def trains_distortions(self) -> bool:
+        """Whether gradient steps train the distortion head."""
         return self.stage == "pretrain" or self.synthetic_batch_size > 0
 
     def model_config(self) -> MetaQAPConfig:
