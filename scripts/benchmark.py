@@ -7,7 +7,7 @@
 A section replaces its own part of the JSON and leaves the others as they are. Everything is measured on one thread, so
 that the figures are for one core, and on the same photographs: those that ship with scikit-image, or `--images DIR`.
 A figure is taken from the fastest of its repetitions, which other work on the machine disturbs least; the engines of
-`inference` take turns, and what compares them is the median over the turns.
+`inference`, and the loops of `training`, take turns, and what compares them is the median over the turns.
 """
 
 import argparse
@@ -27,15 +27,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 from skimage import data
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import get_cosine_schedule_with_warmup
 
-from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
 from modeling_metaqap.distortions import DISTORTIONS, LEVELS, distort
 from modeling_metaqap.distortions.build import BuildError, find_photographs
 from modeling_metaqap.engines import CropEngine, Engine, TorchEngine, load_engine
@@ -44,6 +50,7 @@ from modeling_metaqap.onnx_export import export_onnx
 from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
 from modeling_metaqap.release import weights_sha256
 from modeling_metaqap.scoring import ScoringError
+from modeling_metaqap.training import Recipe, RecipeError, freeze_batch_norm, parameter_groups, training_step
 
 console = Console()
 
@@ -61,11 +68,13 @@ class Bench:
         photographs: Square uint8 RGB images of `side` pixels.
         seconds: Time to spend on one figure, at least one repetition.
         checkpoint: Folder of the model that `inference` measures.
+        backbone: That `training` trains.
     """
 
     photographs: list[NDArray[np.uint8]]
     seconds: float
     checkpoint: Path = DEFAULT_CHECKPOINT
+    backbone: str = "mobilenetv2_100"
 
     def fastest(self, work: Callable[[], Any]) -> float:
         """Seconds that one run of `work` takes at best, after a first run that does not count."""
@@ -162,6 +171,58 @@ def inference(bench: Bench) -> dict[str, Any]:
     }
 
 
+def training(bench: Bench) -> dict[str, Any]:
+    """Images a second of a training step, beside the same backbone in a bare loop over timm's own classifier.
+
+    Both learn one number from the same batches with AdamW, from random weights, with BatchNorm frozen. The bare loop
+    has timm's global pooling and the mean squared error; ours has the pooling of all stages, the quality-aware loss,
+    clipping, the schedule and the moving average on top.
+    """
+    recipe = Recipe(backbone=bench.backbone)
+    pixels = np.stack([_resized(image, recipe.crop_size).transpose(2, 0, 1) for image in bench.photographs])
+    pixels = torch.from_numpy(np.resize(pixels, (recipe.batch_size, *pixels.shape[1:])))
+    labels = torch.linspace(0, 1, recipe.batch_size)
+
+    try:
+        model: nn.Module = MetaQAPModel(recipe.model_config())
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    bare = timm.create_model(recipe.backbone, num_classes=1).to(memory_format=torch.channels_last)
+    bare_optimizer = torch.optim.AdamW(bare.parameters(), lr=1e-6)
+
+    def bare_step() -> None:
+        crops = pixels.to(memory_format=torch.channels_last).float() / 255
+        loss = F.mse_loss(bare(crops)[:, 0], labels)
+        loss.backward()
+        bare_optimizer.step()
+        bare_optimizer.zero_grad()
+
+    accelerator = Accelerator(cpu=True)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=1e-6)  # type: ignore[arg-type]
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+    scheduler = get_cosine_schedule_with_warmup(optimizer, 0, 1_000_000)
+    model, optimizer = accelerator.prepare(model, optimizer)
+
+    def own_step() -> None:
+        training_step(accelerator, model, optimizer, scheduler, average, recipe, (pixels, labels, None))
+
+    for network in (bare, model):
+        freeze_batch_norm(network.train())
+    seconds = _in_turns({"timm": bare_step, "metaqap": own_step}, bench.seconds)
+    return {
+        "backbone": recipe.backbone,
+        "crop_size": recipe.crop_size,
+        "batch_size": recipe.batch_size,
+        "threads": torch.get_num_threads(),
+        "turns": len(seconds["timm"]),
+        "images_per_second": {name: round(recipe.batch_size / min(taken), 2) for name, taken in seconds.items()},
+        "over_timm": round(
+            statistics.median(base / own for base, own in zip(seconds["timm"], seconds["metaqap"], strict=True)), 3
+        ),
+    }
+
+
 def _in_turns(works: dict[str, Callable[[], Any]], seconds: float) -> dict[str, list[float]]:
     """Seconds of each run, all works once in every turn, after a first turn that does not count."""
     for work in works.values():
@@ -204,6 +265,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "distortions": distortions,
     "inference": inference,
     "pseudo_mos": pseudo_mos_speed,
+    "training": training,
 }
 
 
@@ -245,10 +307,21 @@ def show_inference(result: dict[str, Any]) -> Table:
     return table
 
 
+def show_training(result: dict[str, Any]) -> Table:
+    size = f"{result['batch_size']} crops of {result['crop_size']} px"
+    table = Table("loop", title=f"Training {result['backbone']} on {size}, {result['threads']} thread")
+    table.add_column("images/s", justify="right")
+    for name, rate in result["images_per_second"].items():
+        table.add_row(name, f"{rate:.2f}")
+    table.caption = f"{result['over_timm']:.1%} of the bare loop, median of {result['turns']} turns"
+    return table
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "distortions": show_distortions,
     "inference": show_inference,
     "pseudo_mos": show_pseudo_mos,
+    "training": show_training,
 }
 
 
@@ -284,7 +357,7 @@ def _tensor(image: NDArray[np.uint8]) -> torch.Tensor:
 def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     photographs = load_photographs(args.images, side=args.side, count=args.count)
-    bench = Bench(photographs, args.seconds, args.checkpoint)
+    bench = Bench(photographs, args.seconds, args.checkpoint, args.backbone)
     result = json.loads(args.output.read_text(encoding="utf-8")) if args.output.exists() else {}
     for name in args.sections:
         console.print(f"Measuring {name} ...")
@@ -303,6 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=3, help="photographs to measure with (3)")
     parser.add_argument("--side", type=int, default=512, help="side of the distorted images in pixels (512)")
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder that inference measures")
+    parser.add_argument("--backbone", default=Bench.backbone, help="timm CNN that training trains (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each repeated measurement (0.3)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (hub_card/benchmark.json)")
     args = parser.parse_args(arguments)
@@ -310,7 +384,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.count < 1 or args.side < 32:
             raise BuildError("At least one photograph of at least 32 pixels is needed.")
         run(args)
-    except (BuildError, OSError, ScoringError) as error:
+    except (BuildError, OSError, RecipeError, ScoringError) as error:
         Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

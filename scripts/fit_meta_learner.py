@@ -3,8 +3,14 @@
     python scripts/fit_meta_learner.py --models runs/lite0/best runs/mobilenetv2/best --dataset biq2021 \
         --data_dir path/to/BIQ2021 --output modeling_metaqap/checkpoints/metaqap-lite
 
+    python scripts/fit_meta_learner.py --models runs/lite0-{fold}/refitted runs/mobilenetv2-{fold}/refitted --folds 5 \
+        --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
+
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
-select are left out. The 90 % prediction interval is calibrated on the same images. The checkpoint holds
+select are left out. That are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
+stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
+"fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. The 90 % prediction
+interval is calibrated on the same scores. The checkpoint holds
 matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
 
@@ -14,7 +20,9 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import datasets
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
@@ -22,13 +30,16 @@ from transformers.utils import logging as transformers_logging
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
 from modeling_metaqap.evaluation import EvaluationError, image_list_sha256, predict
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.meta_learner import StepwiseFit, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
 from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
 
 console = Console(width=None if sys.stdout.isatty() else 140)
+
+#: In a learner's path, stands for the number of its fold, from 1.
+FOLD_PLACEHOLDER = "{fold}"
 
 
 def print_steps(fit: StepwiseFit) -> None:
@@ -50,24 +61,48 @@ def print_steps(fit: StepwiseFit) -> None:
         console.print(f"excluded: {name}, {reason}", highlight=False)
 
 
+def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Namespace) -> npt.NDArray[np.float64]:
+    """Scores `(n,)` of all images, each by the learner that has not seen it: the only one, or that of its fold."""
+    scores = np.full(len(dataset), np.nan)
+    row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"])}
+    for fold, path in enumerate(paths, start=1):
+        images = dataset
+        if args.folds:
+            _, images = hold_out(dataset, f"fold {fold} of {args.folds}", name=args.dataset)
+        with console.status(f"Scoring {len(images)} images with {path} ..."):
+            scores[[row_of[image_id] for image_id in images["image_id"]]] = predict(
+                Scorer(path, device=args.device), images
+            )
+    return scores
+
+
 def fuse(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     targets = np.array(dataset["quality"])
-    models, columns = [], []
-    for path in args.models:
-        with console.status(f"Scoring {len(dataset)} images with {path} ..."):
-            scorer = Scorer(path, device=args.device)
-            columns.append(predict(scorer, dataset))
-        models.append(MetaQAPModel.from_pretrained(path))
-    base_scores = np.column_stack(columns)
-    names = args.names or [model.config.base_learners[0]["name"] for model in models]
+    # One entry for each candidate of the regression: a learner, or the learners of all folds.
+    paths = [
+        [path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in range(1, max(args.folds, 1) + 1)]
+        for path in args.models
+    ]
+    models = [[MetaQAPModel.from_pretrained(path) for path in candidate] for candidate in paths]
+    names = args.names or [candidate[0].config.base_learners[0]["name"] for candidate in models]  # type: ignore[index]
+    base_scores = np.column_stack([unseen_scores(candidate, dataset, args) for candidate in paths])
     fit = fit_stepwise(base_scores, targets, names=names)
     print_steps(fit)
 
-    ensemble = MetaQAPModel.from_base_models(models, weights=fit.weights.tolist(), intercept=fit.intercept)
+    ensemble = MetaQAPModel.from_base_models(
+        [model for candidate in models for model in candidate],
+        weights=[
+            weight / len(candidate) for weight, candidate in zip(fit.weights, models, strict=True) for _ in candidate
+        ],
+        intercept=fit.intercept,
+    )
     fused = fit.predict(base_scores)
     ensemble.config.interval_radius = conformal_radius(fused, targets, coverage=0.9)
-    rated = dict(zip(names, columns, strict=True)) | {"plain mean": base_scores.mean(axis=1), "meta-learner": fused}
+    rated = dict(zip(names, base_scores.T, strict=True)) | {
+        "plain mean": base_scores.mean(axis=1),
+        "meta-learner": fused,
+    }
     figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
     summary = figures["meta-learner"]
     ensemble.config.training_summary = {
@@ -80,10 +115,12 @@ def fuse(args: argparse.Namespace) -> None:
     record = {
         "dataset": args.dataset,
         "split": args.split,
+        "folds": args.folds,
         "images_sha256": image_list_sha256(dataset),
         "base_models": [
             {"name": name, "weights_sha256": weights_sha256(path)}
-            for name, path in zip(names, args.models, strict=True)
+            for name, candidate in zip(names, paths, strict=True)
+            for path in candidate
         ],
         "weights": fit.weights.tolist(),
         "intercept": fit.intercept,
@@ -104,7 +141,11 @@ def main() -> None:
     parser.add_argument("--names", nargs="+", help="names for people to tell the base learners apart")
     parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
     parser.add_argument("--dataset", required=True)
-    parser.add_argument("--split", default="validation", help="images that no learner was trained on")
+    parser.add_argument("--folds", type=int, default=0, metavar="K", help="the learners were trained on K folds")
+    parser.add_argument(
+        "--split",
+        help="images that no learner was trained on (validation); with --folds, those that were cut into folds",
+    )
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
     parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
@@ -112,6 +153,11 @@ def main() -> None:
     parser.add_argument("--device")
     args = parser.parse_args()
     transformers_logging.disable_progress_bar()
+    args.split = args.split or ("train+validation" if args.folds else "validation")
+    if args.folds < 0 or args.folds == 1:
+        parser.error(f"--folds must be at least 2, got {args.folds}")
+    if wrong := [path for path in args.models if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:
+        parser.error(f"--folds and {FOLD_PLACEHOLDER} in the path of every model go together, not so in {wrong[0]}")
     if args.names and len(args.names) != len(args.models):
         parser.error(f"got {len(args.models)} models but {len(args.names)} names")
     try:

@@ -27,7 +27,6 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import asdict
 from itertools import repeat
 from pathlib import Path
@@ -40,13 +39,12 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Subset
 from transformers import get_cosine_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss
+from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.distortions.build import BuildError, load_distorted
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
@@ -67,6 +65,7 @@ from modeling_metaqap.training import (
     new_base_learner,
     parameter_groups,
     pooled_features,
+    training_step,
 )
 
 console = Console(stderr=True)
@@ -88,86 +87,6 @@ class Position:
 
     def load_state_dict(self, state: dict) -> None:
         vars(self).update(state)
-
-
-def quality_loss(accelerator: Accelerator, logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """Quality-aware loss over the global batch.
-
-    Each process computes it on everyone's predictions but has a gradient through its own only. Data parallelism then
-    averages the processes' gradients, hence the factor for the backward pass.
-    """
-    predictions = logits.squeeze(1).float()
-    if accelerator.num_processes > 1:
-        gathered = accelerator.gather(predictions.detach())
-        start = accelerator.process_index * len(predictions)
-        predictions = torch.cat([gathered[:start], predictions, gathered[start + len(predictions) :]])
-        labels = accelerator.gather(labels)
-    return quality_aware_loss(
-        predictions,
-        labels,
-        lambda_mse=recipe.loss_mse_weight,
-        lambda_srocc=recipe.loss_srocc_weight,
-        surrogate=recipe.loss_surrogate,
-    )
-
-
-def distortion_loss(accelerator: Accelerator, logits: Tensor, distortions: Tensor) -> Tensor:
-    """This process's part of the mean cross-entropy over the global batch."""
-    return F.cross_entropy(logits.float(), distortions, reduction="sum") / (len(logits) * accelerator.num_processes)
-
-
-def forward_backward(
-    accelerator: Accelerator,
-    model: MetaQAPModel,
-    recipe: Recipe,
-    pixels: Tensor,
-    labels: Tensor,
-    distortions: Tensor | None,
-    *,
-    parts: int = 1,
-) -> Tensor:
-    """Compute the loss and its gradients for this process's images; return the loss of the global batch.
-
-    The first images have a quality label and the last ones a distortion; in pretraining all have both.
-
-    A loss that is a statistic of the batch is no sum over parts of it. With several `parts` the outputs of all are
-    computed first, without a graph; then each part is run again and takes its share of the loss's gradient with
-    respect to the outputs (Gao, Zhang, Han and Callan, "Scaling deep contrastive learning batch size under memory
-    limited setup", RepL4NLP 2021).
-    """
-
-    def forward(images: Tensor) -> tuple[Tensor, ...]:
-        with accelerator.autocast():
-            output = model(pixel_values=images.to(memory_format=torch.channels_last).float() / 255)
-        named = output.distortion_logits
-        return (output.logits,) if named is None else (output.logits, named)
-
-    chunks = pixels.chunk(parts)
-    if len(chunks) == 1:
-        outputs = forward(pixels)
-    else:
-        with torch.no_grad():
-            outputs = tuple(torch.cat(tensors) for tensors in zip(*map(forward, chunks), strict=True))
-        outputs = tuple(tensor.requires_grad_() for tensor in outputs)
-    loss = quality_loss(accelerator, outputs[0][: len(labels)], labels, recipe)
-    total = loss.detach()
-    if distortions is not None:
-        part = distortion_loss(accelerator, outputs[1][-len(distortions) :], distortions)
-        loss = loss + recipe.distortion_loss_weight * part
-        total = total + recipe.distortion_loss_weight * accelerator.reduce(part.detach(), "sum")
-    if not torch.isfinite(total):
-        return total
-    if len(chunks) == 1:
-        accelerator.backward(loss * accelerator.num_processes)
-        return total
-    gradients = torch.autograd.grad(loss * accelerator.num_processes, outputs)
-    shares = zip(*(gradient.split([len(chunk) for chunk in chunks]) for gradient in gradients), strict=True)
-    for number, (chunk, share) in enumerate(zip(chunks, shares, strict=True), start=1):
-        # Processes exchange gradients once, with the last part.
-        with nullcontext() if number == len(chunks) else accelerator.no_sync(model):
-            pairs = zip(forward(chunk), share, strict=True)
-            accelerator.backward(sum((output * gradient).sum() for output, gradient in pairs))
-    return total
 
 
 @torch.inference_mode()
@@ -383,18 +302,21 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                     synthetic_batch = local(synthetic_batch)
                     pixels = torch.cat([pixels, synthetic_batch["pixel_values"]])
                     distortions = synthetic_batch["distortion"]
-                parts = args.gradient_accumulation_steps
-                loss = forward_backward(accelerator, model, recipe, pixels, labels, distortions, parts=parts)
+                loss = training_step(
+                    accelerator,
+                    model,
+                    optimizer,
+                    scheduler,
+                    average,
+                    recipe,
+                    (pixels, labels, distortions),
+                    parts=args.gradient_accumulation_steps,
+                )
                 if not torch.isfinite(loss):
                     raise RecipeError(
                         f"The loss is not finite at step {position.step}: training diverged. Lower `learning_rate` "
                         "and resume or start again."
                     )
-                accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-                scheduler.step()
-                average.update_parameters(accelerator.unwrap_model(model))
                 position.step += 1
                 position.step_in_epoch += 1
                 losses.append(loss.item())

@@ -49,6 +49,23 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
     assert row["fast_images_per_second"] > row["full_images_per_second"]
 
 
+def test_a_training_step_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
+    output = tmp_path / "benchmark.json"
+    options = ["--sections", "training", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]
+    assert benchmark.main([*options, "--backbone", "test_resnet"]) == 0
+    section = json.loads(output.read_text())["training"]
+    assert section["backbone"] == "test_resnet" and section["turns"] >= 1
+    rates = section["images_per_second"]
+    assert set(rates) == {"timm", "metaqap"} and min(rates.values()) > 0
+    assert section["over_timm"] == pytest.approx(rates["metaqap"] / rates["timm"], rel=0.05)
+
+
+def test_a_backbone_that_cannot_be_trained_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--sections", "training", "--backbone", "resnet_fifty", "--output", str(tmp_path / "benchmark.json")]
+    assert benchmark.main(options) == 2
+    assert "resnet_fifty" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")

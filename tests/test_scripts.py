@@ -18,6 +18,8 @@ from script_loader import load_script
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.distortions import DISTORTION_NAMES
+from modeling_metaqap.iqa_datasets import hold_out, load_training_split
+from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
@@ -260,15 +262,35 @@ def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train
     assert all(torch.equal(value, tuned[name]) for name, value in kept.items())
 
 
-def test_a_fold_of_all_rated_images_is_held_out(train, folder, tmp_path):
-    output = tmp_path / "fold"
-    finished = train(output, "--hold_out", "fold 2 of 3", change="epochs: 1\n")
-    assert finished.returncode == 0, finished.stderr
-    assert "hold_out: fold 2 of 3" in (output / "recipe.yaml").read_text()
-    assert len(losses(output)) == 4  # 16 of the 24 images of train and validation
-    with (folder / "labels.csv").open() as file:
-        in_test = {row["file_name"] for row in csv.DictReader(file) if row["split"] == "test"}
-    assert len(in_test) == 8, "the other 24 are cut into folds"
+def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(train, folder, trained, tmp_path):
+    for fold in (1, 2):
+        output = tmp_path / f"fold{fold}"
+        finished = train(output, "--hold_out", f"fold {fold} of 2", change="epochs: 1\nrefit_head: false\n")
+        assert finished.returncode == 0, finished.stderr
+        assert f"hold_out: fold {fold} of 2" in (output / "recipe.yaml").read_text()
+        assert len(losses(output)) == 3  # half of the 24 images that are not for the test
+    source = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache", "--bootstrap", 20]
+    script, checkpoint = ROOT / "scripts" / "fit_meta_learner.py", tmp_path / "ensemble"
+    fused = run(script, "--models", tmp_path / "fold{fold}" / "best", "--folds", 2, *source, "--output", checkpoint)
+    assert fused.returncode == 0, fused.stderr
+    fit = json.loads((checkpoint / "fit.json").read_text())
+    assert (fit["folds"], fit["split"], fit["figures"]["meta-learner"]["n"]) == (2, "train+validation", 24)
+
+    # By hand: each image by the learner that was not trained on it.
+    dataset = load_training_split("folder", split="train+validation", data_dir=folder, cache_dir=tmp_path / "cache")
+    expected = {}
+    for fold in (1, 2):
+        _, images = hold_out(dataset, f"fold {fold} of 2", name="folder")
+        records = Scorer(tmp_path / f"fold{fold}" / "best", device="cpu").score(images["image"])
+        expected |= zip(images["image_id"], (record.quality for record in records), strict=True)
+    scores = [expected[image_id] for image_id in dataset["image_id"]]
+    single = fit["figures"]["tf_efficientnet_lite0"]["plcc"]["value"]
+    assert single == pytest.approx(np.corrcoef(scores, dataset["quality"])[0, 1], abs=1e-6)
+    model = MetaQAPModel.from_pretrained(checkpoint)
+    assert model.meta_learner.weight.tolist() == pytest.approx([fit["weights"][0] / 2] * 2)
+
+    refused = run(script, "--models", trained / "last", "--folds", 2, *source, "--output", tmp_path / "other")
+    assert refused.returncode == 2 and "go together" in refused.stderr
 
 
 @pytest.mark.slow

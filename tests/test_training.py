@@ -34,8 +34,10 @@ from modeling_metaqap.training import (  # noqa: E402
     parameter_groups,
     pooled_features,
     random_crop,
+    training_step,
 )
 from modeling_metaqap.training import learner as learner_module  # noqa: E402
+from modeling_metaqap.training.step import forward_backward  # noqa: E402
 
 
 @pytest.fixture
@@ -666,7 +668,6 @@ def test_training_is_over_when_the_last_epochs_were_no_better():
 @pytest.mark.parametrize("parts", [2, 3, 8])
 @pytest.mark.parametrize("synthetic", [0, 3])
 def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts, synthetic, make_model):
-    train = load_script("train")
     recipe = Recipe(backbone="x", synthetic_batch_size=synthetic, loss_surrogate="soft_rank")
     torch.manual_seed(0)
     pixels = torch.randint(256, (5 + synthetic, 3, 32, 32), dtype=torch.uint8)
@@ -674,7 +675,7 @@ def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts,
     found = []
     for count in (1, parts):
         model = make_model("test_resnet", distortion_labels=None if synthetic else [])
-        loss = train.forward_backward(Accelerator(cpu=True), model, recipe, pixels, labels, distortions, parts=count)
+        loss = forward_backward(Accelerator(cpu=True), model, recipe, pixels, labels, distortions, parts=count)
         found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
     (whole, expected), (in_parts, gradients) = found
     torch.testing.assert_close(in_parts, whole)
@@ -683,14 +684,29 @@ def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts,
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
 
 
+def test_a_step_that_diverges_updates_nothing(make_model):
+    recipe = Recipe(backbone="x")
+    model = make_model("test_resnet", distortion_labels=[])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
+    average = torch.optim.swa_utils.AveragedModel(model)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+    arguments = (Accelerator(cpu=True), model, optimizer, scheduler, average, recipe)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    assert not torch.isfinite(training_step(*arguments, (pixels, torch.full((4,), torch.inf), None)))
+    assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert average.n_averaged == 0
+    assert torch.isfinite(training_step(*arguments, (pixels, torch.rand(4), None)))
+    assert not torch.equal(model.base_learners[0].quality_head.weight, before["base_learners.0.quality_head.weight"])
+    assert average.n_averaged == 1
+
+
 TWO_PROCESSES = """
 import json, sys
 import torch
 from accelerate import Accelerator, debug_launcher
-from script_loader import load_script
 from modeling_metaqap.training import Recipe
-
-train = load_script("train")
+from modeling_metaqap.training.step import distortion_loss, quality_loss
 
 def work(report):
     torch.set_num_threads(1)
@@ -705,8 +721,8 @@ def work(report):
         layer = accelerator.prepare(layer)
         recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
         outputs = layer(data["x"][mine])
-        quality = train.quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
-        distortion = train.distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
+        quality = quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
+        distortion = distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
         accelerator.backward((quality + distortion) * accelerator.num_processes)
         losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
         found[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]

@@ -13,6 +13,7 @@ from .learner import (
 )
 from .recipe import STAGES, Recipe, RecipeError
 from .run_folder import RunFolder
+from .step import training_step
 
 __all__ = [
     "STAGES",
@@ -33,4 +34,5 @@ __all__ = [
     "parameter_groups",
     "pooled_features",
     "random_crop",
+    "training_step",
 ]
