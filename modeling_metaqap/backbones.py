@@ -8,6 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from .configuration_metaqap import IMAGENET_MEAN, IMAGENET_STD
+
 
 @dataclass(frozen=True)
 class WeightPackage:
@@ -83,6 +85,18 @@ def imagenet_state_dict(name: str) -> dict[str, Tensor]:
         ) from error
 
 
+def normalization(name: str) -> dict[str, list[float]]:
+    """`image_mean` and `image_std` of RGB in [0, 1] that the ImageNet weights of a timm model were trained with.
+
+    A model that timm does not know, or knows no weights of, has ImageNet's own.
+    """
+    # timm's values for these are of its own weights, not of the packages'.
+    known = None if name in WEIGHT_PACKAGES else timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if known is None:
+        return {"image_mean": list(IMAGENET_MEAN), "image_std": list(IMAGENET_STD)}
+    return {"image_mean": list(known.mean), "image_std": list(known.std)}
+
+
 def load_imagenet_weights(backbone: nn.Module, name: str) -> None:
     """Load ImageNet weights into a `features_only` backbone in place; its layers are a part of the classifier's.
 
@@ -106,4 +120,11 @@ def _flat(key: str) -> str:
     return key.replace(".", "_")
 
 
-__all__ = ["WEIGHT_PACKAGES", "WeightPackage", "imagenet_state_dict", "load_imagenet_weights", "map_by_order"]
+__all__ = [
+    "WEIGHT_PACKAGES",
+    "WeightPackage",
+    "imagenet_state_dict",
+    "load_imagenet_weights",
+    "map_by_order",
+    "normalization",
+]

@@ -39,7 +39,6 @@ from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import get_cosine_schedule_with_warmup
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
 from modeling_metaqap.distortions import DISTORTIONS, LEVELS, distort
@@ -50,7 +49,7 @@ from modeling_metaqap.onnx_export import export_onnx
 from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
 from modeling_metaqap.release import weights_sha256
 from modeling_metaqap.scoring import ScoringError
-from modeling_metaqap.training import Recipe, RecipeError, freeze_batch_norm, parameter_groups, training_step
+from modeling_metaqap.training import Recipe, RecipeError, freeze_batch_norm, make_optimizer, training_step
 
 console = Console()
 
@@ -199,9 +198,8 @@ def training(bench: Bench) -> dict[str, Any]:
 
     accelerator = Accelerator(cpu=True)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe), lr=1e-6)  # type: ignore[arg-type]
+    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=1_000_000)  # type: ignore[arg-type]
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
-    scheduler = get_cosine_schedule_with_warmup(optimizer, 0, 1_000_000)
     model, optimizer = accelerator.prepare(model, optimizer)
 
     def own_step() -> None:

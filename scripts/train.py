@@ -41,7 +41,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Subset
-from transformers import get_cosine_schedule_with_warmup
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
@@ -62,8 +61,8 @@ from modeling_metaqap.training import (
     fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
+    make_optimizer,
     new_base_learner,
-    parameter_groups,
     pooled_features,
     training_step,
 )
@@ -260,10 +259,9 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         fitted = fit_ridge_head(model, *features_of(model, loader, doing, "labels"), penalty=recipe.ridge_penalty)
         if accelerator.is_main_process:
             log(step=0, **fitted)
-    optimizer = torch.optim.AdamW(parameter_groups(model, recipe))
     steps_per_epoch = len(crops) // recipe.batch_size
     total_steps = recipe.epochs * steps_per_epoch
-    scheduler = get_cosine_schedule_with_warmup(optimizer, int(recipe.warmup_fraction * total_steps), total_steps)
+    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=steps_per_epoch)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     position = Position()
     model, optimizer = accelerator.prepare(model, optimizer)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import get_cosine_schedule_with_warmup
 
 from ..backbones import load_imagenet_weights
 from ..configuration_metaqap import MetaQAPConfig
@@ -295,8 +296,28 @@ def fit_distortion_head(
     return {"distortion_cross_entropy": cross_entropy().item()}
 
 
+def make_optimizer(
+    model: MetaQAPModel, recipe: Recipe, *, steps_per_epoch: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
+    """The optimizer of a recipe, and the schedule of its rates over all its steps."""
+    groups = parameter_groups(model, recipe)
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
+    if recipe.optimizer == "sgd":
+        optimizer = torch.optim.SGD(groups, momentum=0.9)
+    total = recipe.epochs * steps_per_epoch
+    warmup = int(recipe.warmup_fraction * total)
+    if recipe.schedule == "cosine":
+        return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total)
+
+    def halved(step: int) -> float:
+        rise = min(1.0, step / max(1, warmup))
+        return rise * 0.5 ** (step // (recipe.halving_epochs * steps_per_epoch))
+
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, halved)
+
+
 def parameter_groups(model: MetaQAPModel, recipe: Recipe) -> list[dict[str, Any]]:
-    """AdamW groups: each head and the backbone have their own rates; heads, biases and norms are not decayed."""
+    """Groups for the optimizer: heads and backbone have their own rates; heads, biases and norms are not decayed."""
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -314,6 +335,7 @@ __all__ = [
     "fit_ridge_head",
     "freeze_batch_norm",
     "freeze_stages",
+    "make_optimizer",
     "new_base_learner",
     "parameter_groups",
     "pooled_features",

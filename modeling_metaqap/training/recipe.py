@@ -6,10 +6,13 @@ from typing import Any
 
 import yaml
 
+from ..backbones import normalization
 from ..configuration_metaqap import MetaQAPConfig
 from ..losses_metaqap import SURROGATES
 
 STAGES = ("pretrain", "finetune")
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("cosine", "halving")
 
 
 class RecipeError(ValueError):
@@ -34,11 +37,15 @@ class Recipe:
         synthetic_batch_size: distorted images that each step of fine-tuning adds, over all processes, so that the
             distortion head stays fit; 0 trains a learner without one. Pretraining has nothing but distorted images.
         crop_size: side of the native-resolution training crops in pixels.
-        learning_rate: peak rate of the backbone's weights (AdamW).
+        optimizer: "adamw", or "sgd" with a momentum of 0.9.
+        schedule: of the rates after warm-up: "cosine" falls to 0 at the end, "halving" halves them every
+            `halving_epochs`.
+        halving_epochs: see `schedule`.
+        learning_rate: peak rate of the backbone's weights.
         head_learning_rate: peak rate of the quality head's weights.
         distortion_learning_rate: peak rate of the distortion head's weights.
-        weight_decay: of AdamW, on matrices and convolutions only.
-        warmup_fraction: part of all steps in which the rates rise linearly; then they fall as a cosine to 0.
+        weight_decay: on the backbone's matrices and convolutions only.
+        warmup_fraction: part of all steps in which the rates rise linearly.
         max_grad_norm: gradients are clipped to this norm.
         ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
         freeze_stages: number of first backbone stages whose weights stay as they are.
@@ -66,6 +73,9 @@ class Recipe:
     batch_size: int = 16
     synthetic_batch_size: int = 0
     crop_size: int = 256
+    optimizer: str = "adamw"
+    schedule: str = "cosine"
+    halving_epochs: int = 20
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-5
     distortion_learning_rate: float = 1e-3
@@ -91,8 +101,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise RecipeError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
-        if self.loss_surrogate not in SURROGATES:
-            raise RecipeError(f"`loss_surrogate` must be one of {', '.join(SURROGATES)}, got {self.loss_surrogate!r}.")
+        choices = {"loss_surrogate": SURROGATES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise RecipeError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
@@ -104,7 +116,7 @@ class Recipe:
             isinstance(self.ridge_penalty, (int, float)) and self.ridge_penalty > 0
         ):
             raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
-        for name in ("batch_size", "crop_size", "kernel_centers"):
+        for name in ("batch_size", "crop_size", "kernel_centers", "halving_epochs"):
             if getattr(self, name) < 1:
                 raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in (
@@ -176,7 +188,7 @@ class Recipe:
     def model_config(self) -> MetaQAPConfig:
         """Configuration of the base learner that this recipe trains."""
         return MetaQAPConfig(
-            base_learners=[{"backbone": self.backbone, "stages": self.stages}],
+            base_learners=[{"backbone": self.backbone, "stages": self.stages, **normalization(self.backbone)}],
             distortion_labels=None if self.learns_distortions else [],
             loss_mse_weight=self.loss_mse_weight,
             loss_srocc_weight=self.loss_srocc_weight,
