@@ -265,13 +265,15 @@ def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train
 def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(train, folder, trained, tmp_path):
     for fold in (1, 2):
         output = tmp_path / f"fold{fold}"
-        finished = train(output, "--hold_out", f"fold {fold} of 2", change="epochs: 1\nrefit_head: false\n")
+        finished = train(output, "--hold_out", f"fold {fold} of 2", change="epochs: 1\n")
         assert finished.returncode == 0, finished.stderr
         assert f"hold_out: fold {fold} of 2" in (output / "recipe.yaml").read_text()
         assert len(losses(output)) == 3  # half of the 24 images that are not for the test
     source = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache", "--bootstrap", 20]
     script, checkpoint = ROOT / "scripts" / "fit_meta_learner.py", tmp_path / "ensemble"
-    fused = run(script, "--models", tmp_path / "fold{fold}" / "best", "--folds", 2, *source, "--output", checkpoint)
+    fused = run(
+        script, "--models", tmp_path / "fold{fold}" / "refitted", "--folds", 2, *source, "--output", checkpoint
+    )
     assert fused.returncode == 0, fused.stderr
     fit = json.loads((checkpoint / "fit.json").read_text())
     assert (fit["folds"], fit["split"], fit["figures"]["meta-learner"]["n"]) == (2, "train+validation", 24)
@@ -281,7 +283,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     expected = {}
     for fold in (1, 2):
         _, images = hold_out(dataset, f"fold {fold} of 2", name="folder")
-        records = Scorer(tmp_path / f"fold{fold}" / "best", device="cpu").score(images["image"])
+        records = Scorer(tmp_path / f"fold{fold}" / "refitted", device="cpu").score(images["image"])
         expected |= zip(images["image_id"], (record.quality for record in records), strict=True)
     scores = [expected[image_id] for image_id in dataset["image_id"]]
     single = fit["figures"]["tf_efficientnet_lite0"]["plcc"]["value"]

@@ -522,11 +522,12 @@ def test_the_kernel_head_is_the_kernel_ridge_regression_of_the_residual(num_cent
     assert fitted["train_rmse"] == pytest.approx(np.sqrt(((found - residual) ** 2).mean()), rel=1e-3)
 
 
-def test_a_kernel_head_bears_photographs_that_are_there_twice(make_model):
+@pytest.mark.parametrize("num_centers", [100, 99])
+def test_a_kernel_head_bears_photographs_that_are_there_twice(num_centers, make_model):
     model = make_model("test_resnet", distortion_labels=[])
     features, targets = (torch.cat([tensor, tensor]) for tensor in features_and_targets(model))
     fit_ridge_head(model, features, targets)
-    assert np.isfinite(fit_kernel_head(model, features, targets, num_centers=100, **KERNEL)["train_rmse"])
+    assert fit_kernel_head(model, features, targets, num_centers=num_centers, **KERNEL)["train_rmse"] < 0.3
 
 
 def test_a_kernel_head_stays_out_of_what_follows(make_model, tmp_path):

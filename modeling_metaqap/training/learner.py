@@ -219,8 +219,8 @@ def fit_kernel_head(
     Returns:
         The training RMSE.
 
-    Source: Rudi, Carratino and Rosasco, "FALKON: an optimal large scale kernel method", NeurIPS 2017, equation 8 (the
-    Nystroem estimator), solved directly.
+    Source: kernel ridge regression where every image is a centre; otherwise its Nystroem estimator, Rudi, Carratino
+    and Rosasco, "FALKON: an optimal large scale kernel method", NeurIPS 2017, equation 8, solved directly.
     """
     learner = base_learners_of(model)[0]
     device = learner.feature_mean.device
@@ -230,14 +230,18 @@ def fit_kernel_head(
     vt = torch.linalg.svd(x, full_matrices=False)[2]
     # Rounded as they are stored, so that the fit makes up for it.
     components = vt[:num_components].T.half().double()
-    points = x @ components
+    points = (x @ components).half().double()
     drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))[:num_centers].sort().values
-    centers = points[drawn].half().double()
+    centers = points[drawn]
     scale = gamma / points.var(dim=0).sum().item()
     kernel = torch.exp(-scale * torch.cdist(points, centers).square())
-    matrix = kernel.T @ kernel + penalty * torch.exp(-scale * torch.cdist(centers, centers).square())
-    matrix.diagonal().add_(1e-9 * len(x))  # photographs that are in the data twice
-    coefficients = torch.cholesky_solve((kernel.T @ residual).unsqueeze(1), torch.linalg.cholesky(matrix))[:, 0]
+    if len(centers) == len(points):
+        matrix, right = kernel.clone(), residual
+        matrix.diagonal().add_(penalty)
+    else:
+        matrix, right = kernel.T @ kernel + penalty * kernel[drawn], kernel.T @ residual
+        matrix.diagonal().add_(1e-9 * len(x))  # centres that coincide
+    coefficients = torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky(matrix))[:, 0]
     sizes = {"num_components": components.shape[1], "num_centers": len(centers)}
     head = MetaQAPKernelHead(x.shape[1], **sizes)
     head.components.copy_(components)
