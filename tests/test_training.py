@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from modeling_metaqap.training import (  # noqa: E402
     fit_ridge_head,
     freeze_batch_norm,
     freeze_stages,
+    make_optimizer,
     new_base_learner,
     parameter_groups,
     pooled_features,
@@ -100,6 +102,8 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
         ("backbone: a\nkernel_components: 8", "`kernel_components` needs `refit_head`"),
         ("backbone: a\nrefit_distortion_head: true", "`refit_distortion_head` needs `refit_head`"),
+        ("backbone: a\noptimizer: adam", "`optimizer` must be one of adamw, sgd"),
+        ("backbone: a\nschedule: linear", "`schedule` must be one of cosine, halving"),
         ("backbone: a\nridge_penalty: 0", "`ridge_penalty` must be above 0"),
         ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
         ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),
@@ -126,8 +130,9 @@ def test_a_missing_recipe_is_refused(tmp_path):
 
 
 def test_all_committed_recipes_can_be_read():
-    recipes = sorted(Path(__file__).parents[1].glob("scripts/recipes/*.yaml"))
-    assert recipes
+    found = sorted(Path(__file__).parents[1].glob("scripts/recipes/**/*.yaml"))
+    recipes = [path for path in found if path.parent.name != "accelerate"]
+    assert len(recipes) > 10
     for path in recipes:
         assert Recipe.load(path).model_config().base_learners[0]["backbone"]
 
@@ -661,6 +666,28 @@ def test_training_is_over_when_the_last_epochs_were_no_better():
     position = load_script("train").Position()
     position.epoch, position.best_epoch = 5, 3
     assert [position.is_over(patience) for patience in (None, 1, 2, 3)] == [False, True, True, False]
+
+
+def rates(recipe, model, steps):
+    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=10)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return optimizer, seen
+
+
+def test_rates_rise_and_fall_as_the_recipe_says(make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    recipe = Recipe(backbone="x", epochs=6, learning_rate=0.1, head_learning_rate=0.1, warmup_fraction=0.1)
+    optimizer, cosine = rates(recipe, model, 60)
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert cosine[0] == 0 and cosine[6] == pytest.approx(0.1) and max(cosine) == cosine[6] and cosine[-1] < 1e-3
+    recipe = replace(recipe, optimizer="sgd", schedule="halving", halving_epochs=2, warmup_fraction=0.0)
+    optimizer, halving = rates(recipe, model, 60)
+    assert isinstance(optimizer, torch.optim.SGD) and optimizer.defaults["momentum"] == 0.9
+    assert halving == pytest.approx([0.1] * 20 + [0.05] * 20 + [0.025] * 20)
 
 
 # One step, in parts or on several processes

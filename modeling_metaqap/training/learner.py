@@ -314,7 +314,7 @@ def make_optimizer(
         return optimizer, get_cosine_schedule_with_warmup(optimizer, warmup, total)
 
     def halved(step: int) -> float:
-        rise = min(1.0, step / max(1, warmup))
+        rise = step / warmup if step < warmup else 1.0
         return rise * 0.5 ** (step // (recipe.halving_epochs * steps_per_epoch))
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, halved)
