@@ -208,15 +208,22 @@ def figures(
     seed: int,
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """[`evaluate_scores`] as JSON values: None for what is not defined, such as a baseline's RMSE."""
+    """[`evaluate_scores`] and how many opinions the 90 % prediction interval holds, as JSON values.
+
+    None stands for what is not defined, such as a baseline's RMSE or the interval of a checkpoint without one.
+    """
     if len(qualities) < 2:
         raise EvaluationError(f"At least two images are needed to measure anything, and there is {len(qualities)}.")
     measured = evaluate_scores(predictions, qualities, seed=seed, n_bootstrap=n_bootstrap)
     for name in METRICS:
         measured[name] = {key: None if math.isnan(value) else value for key, value in measured[name].items()}
+    measured["interval"] = None
     if isinstance(scorer, BaselineScorer):
         # Its scores have a unit of their own.
         measured["rmse"] = dict.fromkeys(measured["rmse"])
+    elif (radius := scorer.model.config.interval_radius) is not None:
+        inside = np.abs(predictions - qualities) <= radius
+        measured["interval"] = {"coverage": float(inside.mean()), "width": 2 * radius}
     return measured
 
 
@@ -240,6 +247,10 @@ def _median(parts: Sequence[Measurement]) -> Measurement:
             "min": min(values) if defined else None,
             "max": max(values) if defined else None,
         }
+    intervals = [row["interval"] for row in rows]
+    summary["interval"] = None
+    if None not in intervals:
+        summary["interval"] = {key: statistics.median(one[key] for one in intervals) for key in intervals[0]}
     # What is the same for all stands once.
     software = rows[0]["software"]
     splits = [{key: value for key, value in row.items() if key != "software"} for row in rows]

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
-from .reporting import format_figure, title
+from .reporting import format_figure, interval_sentence, title
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -97,6 +97,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             | {figure: _with_interval(row[figure]) for figure in FIGURES}
             for row in own
         ],
+        intervals=[sentence for row in own if (sentence := interval_sentence(row))],
         published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,
@@ -187,10 +188,13 @@ def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any
     kept = [
         (model["name"], weight) for model, weight in zip(fit["base_models"], fit["weights"], strict=True) if weight
     ]
+    # The learners of all folds stand one after the other and share one weight.
+    folds = fit.get("folds") or 1
+    each = "" if folds == 1 else f", mean of {folds} folds"
     return [
-        {"name": name, "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
+        {"name": f"{name}{each}", "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
         | _correlations(fit["figures"][name])
-        for (name, weight), learner in zip(kept, config["base_learners"], strict=True)
+        for (name, weight), learner in zip(kept, config["base_learners"][::folds], strict=True)
     ]
 
 

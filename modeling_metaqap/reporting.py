@@ -121,6 +121,18 @@ def results_table(rows: Sequence[Row]) -> str:
     return markdown_table(["", *HEADINGS.values()], cells)
 
 
+def interval_sentence(row: Row) -> str | None:
+    """What the 90 % prediction interval held, for people; None for a method without one."""
+    held = row.get("interval")
+    if held is None:
+        return None
+    images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
+    return (
+        f"The 90 % interval of {title(row)} is {held['width']:.3f} wide and holds the opinion scores of "
+        f"{held['coverage']:.1%} of these {images}."
+    )
+
+
 def results_markdown(rows: Sequence[Row]) -> str:
     """All the tables: one for each data set and split and, for several, the matrix of SROCC."""
     sections = ["# Results\n"]
@@ -131,6 +143,7 @@ def results_markdown(rows: Sequence[Row]) -> str:
             f"median of {first['median_of']} splits, n {first['n']:,}" if "median_of" in first else f"n {first['n']:,}"
         )
         sections.append(f"## {dataset}, {split} ({number})\n\n{results_table(chosen)}")
+        sections += [f"{sentence}\n" for row in chosen if (sentence := interval_sentence(row))]
     names, columns, values = srocc_matrix(rows)
     if len(columns) > 1:
         cells = [
@@ -217,6 +230,7 @@ def write_folder_report(measurement: Measurement, disagreements: Sequence[Disagr
         f"{row['n']:,} images; 95 % bootstrap intervals over images, seed {row['seed']}. Opinion scores were brought "
         "to quality in [0, 1], higher better.\n",
         results_table([row]),
+        *([f"{sentence}\n"] if (sentence := interval_sentence(row)) else []),
         "![Predicted quality and opinion scores](scatter.png)\n",
         "![Residuals of the logistic fit](residuals.png)\n",
     ]
@@ -342,6 +356,7 @@ __all__ = [
     "plot_residuals",
     "plot_scatter",
     "read_results",
+    "interval_sentence",
     "results_markdown",
     "results_table",
     "srocc_matrix",

@@ -36,6 +36,7 @@ from modeling_metaqap.reporting import (
     HEADINGS,
     file_stem,
     format_figure,
+    interval_sentence,
     merge_results,
     plot_matrix,
     plot_scatter,
@@ -73,6 +74,9 @@ def print_results(measurements: list[Measurement]) -> None:
         # As `Text`, so that brackets are not taken for markup.
         table.add_row(*map(Text, [*cells, *(format_figure(row[name]) for name in HEADINGS)]))
     console.print(table)
+    for measurement in measurements:
+        if sentence := interval_sentence(measurement.row):
+            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def write_output(measurements: list[Measurement], output: Path, results: Path) -> None:

@@ -117,10 +117,10 @@ def fuse(args: argparse.Namespace) -> None:
         "split": args.split,
         "folds": args.folds,
         "images_sha256": image_list_sha256(dataset),
+        # With folds, one hash for each.
         "base_models": [
-            {"name": name, "weights_sha256": weights_sha256(path)}
-            for name, candidate in zip(names, paths, strict=True)
-            for path in candidate
+            {"name": name, "weights_sha256": hashes if args.folds else hashes[0]}
+            for name, hashes in zip(names, [list(map(weights_sha256, candidate)) for candidate in paths], strict=True)
         ],
         "weights": fit.weights.tolist(),
         "intercept": fit.intercept,

@@ -31,6 +31,7 @@ from modeling_metaqap.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.iqa_datasets.prepare import prepare_parquet
 from modeling_metaqap.metrics import METRICS, evaluate_scores
 from modeling_metaqap.release import save_release
+from modeling_metaqap.reporting import results_markdown
 from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
@@ -149,6 +150,30 @@ def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
 
+def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, without_split, make_model, tmp_path):
+    source = DataSource(name="folder", data_dir=without_split)
+    save_release(make_model("test_resnet", interval_radius=0.25), tmp_path / "calibrated")
+    [measurement] = evaluate_all([str(tmp_path / "calibrated")], [source], splits=["all"])
+    distance = np.abs(measurement.predictions - measurement.qualities)
+    assert measurement.row["interval"] == {"coverage": (distance <= 0.25).mean(), "width": 0.5}
+    assert 0 < measurement.row["interval"]["coverage"] < 1
+    sentence = "The 90 % interval of calibrated is 0.500 wide and holds the opinion scores of "
+    assert f"{sentence}{(distance <= 0.25).mean():.1%} of these 30 images." in results_markdown([measurement.row])
+
+    [repeated] = evaluate_all([str(tmp_path / "calibrated")], [source], repeat_splits=10)
+    held = [part["interval"]["coverage"] for part in repeated.row["splits"]]
+    assert len(set(held)) > 1
+    assert repeated.row["interval"] == {"coverage": statistics.median(held), "width": 0.5}
+    assert "of these images (median of 10 splits)." in results_markdown([repeated.row])
+
+
+def test_without_an_interval_nothing_is_counted(evaluate_all, without_split, checkpoint):
+    source = DataSource(name="folder", data_dir=without_split)
+    rows = [measurement.row for measurement in evaluate_all(["piqe", checkpoint], [source], splits=["all"])]
+    assert [row["interval"] for row in rows] == [None, None]
+    assert "interval of" not in results_markdown(rows)
+
+
 def test_repeated_splits_give_the_median_with_the_range(evaluate_all, without_split):
     source = DataSource(name="folder", data_dir=without_split)
     [measurement] = evaluate_all(["piqe"], [source], repeat_splits=10, n_bootstrap=0)
@@ -210,7 +235,7 @@ def test_baselines_are_turned_so_that_higher_is_better_and_have_no_rmse(evaluate
 
 def test_figures_that_are_not_defined_are_null(evaluate_all, rated, monkeypatch):
     constant = SimpleNamespace(
-        model=SimpleNamespace(config=SimpleNamespace(training_summary=None)),
+        model=SimpleNamespace(config=SimpleNamespace(training_summary=None, interval_radius=None)),
         score=lambda images: (SimpleNamespace(quality=0.5, error=None) for _ in images),
     )
     monkeypatch.setattr("modeling_metaqap.evaluation.open_scorer", lambda *args, **kwargs: constant)
