@@ -28,6 +28,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib.util import find_spec
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,8 @@ def load_data(
 
 
 def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
+    if args.with_tracking and find_spec(args.with_tracking) is None:
+        raise RecipeError(f"--with_tracking {args.with_tracking} needs `pip install {args.with_tracking}`.")
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision, cpu=args.cpu, log_with=args.with_tracking, project_dir=args.output_dir
     )

@@ -338,6 +338,32 @@ def test_pretraining_without_its_data_is_one_sentence_and_status_2(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tracker_gets_what_is_logged(train, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="dev extra")
+    output = tmp_path / "tracked"
+    finished = train(output, "--with_tracking", "tensorboard", change="epochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    [events] = (output / "metaqap").glob("events.out.tfevents.*")
+    tracked = accumulator.EventAccumulator(str(events))
+    tracked.Reload()
+    assert [event.value for event in tracked.Scalars("loss")] == pytest.approx(losses(output))
+    figures = [row["validation_srocc"] for row in rows(output) if "validation_srocc" in row]
+    assert [event.value for event in tracked.Scalars("validation_srocc")] == pytest.approx(figures)
+
+
+def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    script = load_script("train")
+    monkeypatch.setattr(script, "find_spec", lambda name: None)
+    arguments = ["--stage", "finetune", "--recipe", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments), "--with_tracking", "trackio"])
+    with pytest.raises(SystemExit) as exit_:
+        script.main()
+    assert exit_.value.code == 2
+    assert "--with_tracking trackio needs `pip install trackio`." in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, tmp_path):
     output = tmp_path / "two"
