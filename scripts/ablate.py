@@ -22,7 +22,6 @@ options, after `--`, go to `accelerate launch`.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap.evaluation import software_versions
-from modeling_metaqap.training import Recipe, RecipeError, RunFolder
+from modeling_metaqap.training import Recipe, RecipeError
+from modeling_metaqap.training.launching import finish_run
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -72,34 +72,19 @@ def variants(recipe: Recipe, init: str | None) -> list[Variant]:
 def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
     """One run; its figures at the end, on the images that it has not seen."""
     held_out = None if source == HOME else source
-    recipe = replace(variant.recipe, hold_out=held_out, seed=seed)
     place = "".join(character for character in source if character.isalnum()) if held_out else "home"
     folder = args.output_dir / f"{variant.name.replace(' ', '-')}_{place}_{seed}"
-    run = RunFolder(folder)
-    if not (folder / DONE).exists():
-        file = args.output_dir / f"{folder.name}.yaml"
-        recipe.save(file)
-        command = [sys.executable, "-m", "accelerate.commands.launch", *args.launch, str(TRAIN)]
-        command += ["--stage", "finetune", "--recipe", str(file), "--output_dir", str(folder)]
-        command += ["--resume_from_checkpoint", "latest"]
-        for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers"):
-            if getattr(args, name) is not None:
-                command += [f"--{name}", str(getattr(args, name))]
-        if variant.init is not None:
-            command += ["--init", variant.init]
-        console.print(f"{variant.name}, measured on the {source}, seed {seed} ...", highlight=False)
-        with (args.output_dir / f"{folder.name}.log").open("w") as log:
-            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if finished.returncode:
-            said = Path(log.name).read_text().strip().splitlines()[-1:]
-            raise RecipeError(f"the run {folder.name} failed: {''.join(said)} (see {log.name})")
-        (folder / DONE).touch()
+    console.print(f"{variant.name}, measured on the {source}, seed {seed} ...", highlight=False)
+    run = finish_run(
+        replace(variant.recipe, hold_out=held_out, seed=seed),
+        folder,
+        script=TRAIN,
+        launch=args.launch,
+        options={name: getattr(args, name) for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers")}
+        | {"init": variant.init},
+    )
     last = [row for row in run.rows() if "validation_srocc" in row][-1]
     return {name: last[f"validation_{name}"] for name in ("plcc", "srocc")}
-
-
-#: Marks a run that went to its end.
-DONE = "done"
 
 
 def table(result: dict[str, Any]) -> Table:

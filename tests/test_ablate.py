@@ -1,4 +1,4 @@
-"""scripts/ablate.py: the method with and without each of its parts."""
+"""scripts/ablate.py and scripts/sweep.py: the method without each of its parts, and with other settings."""
 
 import csv
 import json
@@ -15,9 +15,9 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import WEIGHT_PACKAGES  # noqa: E402
-from modeling_metaqap.training import Recipe, RecipeError  # noqa: E402
+from modeling_metaqap.training import Recipe, RecipeError, launching  # noqa: E402
 
-ablate = load_script("ablate")
+ablate, sweep = load_script("ablate"), load_script("sweep")
 WHOLE = Recipe(backbone="test_resnet", refit_head=True, kernel_components=4, loss_mse_weight=0.4)
 
 
@@ -47,13 +47,73 @@ def test_a_run_that_fails_is_one_sentence(tmp_path, monkeypatch, capsys):
         stdout.write("Error: no images\n")
         return subprocess.CompletedProcess(command, 2)
 
-    monkeypatch.setattr(ablate.subprocess, "run", fail)
+    monkeypatch.setattr(launching.subprocess, "run", fail)
     arguments = ["--recipe", recipe, "--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json"]
     monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
     assert ablate.main() == 2
     assert "the run full_home_0 failed: Error: no images" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(RecipeError):
         Recipe.load(tmp_path / "nowhere.yaml")
+
+
+def test_a_grid_holds_every_combination_with_values_as_yaml_reads_them():
+    assert sweep.grid(["loss_mse_weight=0.25,1", "loss_surrogate=softmax,soft_rank"]) == [
+        {"loss_mse_weight": 0.25, "loss_surrogate": "softmax"},
+        {"loss_mse_weight": 0.25, "loss_surrogate": "soft_rank"},
+        {"loss_mse_weight": 1, "loss_surrogate": "softmax"},
+        {"loss_mse_weight": 1, "loss_surrogate": "soft_rank"},
+    ]
+
+
+@pytest.fixture
+def swept(tmp_path, monkeypatch):
+    """Sweeps with runs that only write what a run of their recipe would log."""
+    WHOLE.save(tmp_path / "recipe.yaml")
+    commands = []
+
+    def run(command, **_):
+        commands.append(command)
+        option = dict(zip(command, command[1:], strict=False))
+        recipe, folder = Recipe.load(option["--recipe"]), Path(option["--output_dir"])
+        folder.mkdir()
+        logged = [{"step": 1, "validation_plcc": 0.5, "validation_srocc": recipe.loss_mse_weight}]
+        logged.append({"step": 2, "validation_plcc": 0.4, "validation_srocc": 0.1})
+        (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in logged))
+        return subprocess.CompletedProcess(command, 0)
+
+    def sweep_(*settings):
+        arguments = ["--recipe", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "runs", *settings]
+        monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, arguments)])
+        return sweep.main()
+
+    monkeypatch.setattr(launching.subprocess, "run", run)
+    return sweep_, commands
+
+
+def test_a_sweep_orders_its_points_by_srocc_and_repeats_nothing(swept, tmp_path, capsys):
+    run, commands = swept
+    assert run("--set", "loss_mse_weight=0.25,0.75", "--set", "seed=3") == 0
+    points = json.loads((tmp_path / "runs" / "sweep.json").read_text())["points"]
+    assert points == [
+        {"loss_mse_weight": 0.75, "seed": 3, "plcc": 0.5, "srocc": 0.75},
+        {"loss_mse_weight": 0.25, "seed": 3, "plcc": 0.5, "srocc": 0.25},
+    ]
+    assert len(commands) == 2 and "0.7500" in capsys.readouterr().out
+    assert run("--set", "loss_mse_weight=0.25,0.75,1", "--set", "seed=3") == 0
+    assert len(commands) == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("loss_mse_weight", "Write --set name=value,value"),
+        ("batch_sise=3", "no setting 'batch_sise'"),
+        ("loss_mse_weight=-1", "must not be negative"),
+    ],
+)
+def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, capsys):
+    assert swept[0]("--set", setting) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.slow
@@ -88,7 +148,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(tmp_pa
     assert held_out == "a*"
     capsys.readouterr()
 
-    monkeypatch.setattr(ablate.subprocess, "run", None)  # nothing is trained again
+    monkeypatch.setattr(launching.subprocess, "run", None)  # nothing is trained again
     assert ablate.main() == 0
     assert json.loads((tmp_path / "ablation.json").read_text()) == result
     assert "without the rank loss" in capsys.readouterr().out

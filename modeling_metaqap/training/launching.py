@@ -1,0 +1,51 @@
+"""Whole training runs as processes of their own, for scripts that compare several."""
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .recipe import Recipe, RecipeError
+from .run_folder import RunFolder
+
+#: In a run's folder, marks that it went to its end.
+_DONE = "done"
+
+
+def finish_run(
+    recipe: Recipe, folder: Path, *, script: Path, launch: Sequence[str] = (), options: Mapping[str, Any]
+) -> RunFolder:
+    """Train by a recipe, go on with a run that was stopped, or do nothing for one that is done.
+
+    Args:
+        recipe: of the run.
+        folder: of the run; what it prints goes to a file of the same name ending in .log.
+        script: `scripts/train.py`.
+        launch: options of `accelerate launch`.
+        options: of the script, without dashes; those that are None are left out.
+
+    Raises:
+        RecipeError: if the run fails, with the last line that it printed.
+    """
+    if not (folder / _DONE).exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, which a run that has not begun must not have.
+        recipe_file, log_file = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
+        recipe.save(recipe_file)
+        command = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(script)]
+        command += ["--stage", recipe.stage, "--recipe", str(recipe_file), "--output_dir", str(folder)]
+        command += ["--resume_from_checkpoint", "latest"]
+        for name, value in options.items():
+            if value is not None:
+                command += [f"--{name}", str(value)]
+        with log_file.open("w") as log:
+            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if finished.returncode:
+            said = "".join(log_file.read_text().strip().splitlines()[-1:])
+            raise RecipeError(f"the run {folder.name} failed: {said} (see {log_file})")
+        (folder / _DONE).touch()
+    return RunFolder(folder)
+
+
+__all__ = ["finish_run"]

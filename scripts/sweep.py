@@ -1,0 +1,97 @@
+"""Search settings of a recipe over a grid, by SROCC on the validation split.
+
+    python scripts/sweep.py --recipe scripts/recipes/ablation.yaml --data_dir path/to/BIQ2021 --output_dir runs/sweep \
+        --set loss_mse_weight=0.25,0.5,1 --set loss_srocc_weight=0,0.25,0.5,1
+
+Not by the loss: the loss is smallest where its weights are. Each point of the grid is one run of scripts/train.py with
+the recipe's budget and seed. Runs that are done are not repeated and a stopped one goes on, so the command can be
+repeated until it is done. Further options, after `--`, go to `accelerate launch`.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from modeling_metaqap.training import Recipe, RecipeError
+from modeling_metaqap.training.launching import finish_run
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+TRAIN = Path(__file__).with_name("train.py")
+
+
+def grid(settings: list[str]) -> list[dict[str, Any]]:
+    """`["a=1,2", "b=x"]` -> `[{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]`.
+
+    Raises:
+        RecipeError: for a setting without values, or one that is named twice.
+    """
+    values: dict[str, list[Any]] = {}
+    for setting in settings:
+        name, separator, listed = setting.partition("=")
+        if not separator or not listed:
+            raise RecipeError(f"Write --set name=value,value instead of {setting!r}.")
+        if name in values:
+            raise RecipeError(f"{name!r} is set twice; list all its values at once.")
+        values[name] = [yaml.safe_load(value) for value in listed.split(",")]
+    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+
+
+def search(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each point of the grid with its figures after its best epoch, the highest SROCC first."""
+    recipe = Recipe.load(args.recipe)
+    points = grid(args.set)
+    if unknown := sorted(set(points[0]) - set(asdict(recipe))):
+        raise RecipeError(f"A recipe has no setting {unknown[0]!r}.")
+    options = {name: getattr(args, name) for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers", "init")}
+    rows = []
+    for point in points:
+        name = "_".join(f"{setting}-{value}" for setting, value in point.items())
+        console.print(f"{name} ...", highlight=False)
+        run = finish_run(
+            replace(recipe, **point), args.output_dir / name, script=TRAIN, launch=args.launch, options=options
+        )
+        measured = [row for row in run.rows() if "validation_srocc" in row]
+        best = max(measured, key=lambda row: row["validation_srocc"])
+        rows.append(point | {figure: best[f"validation_{figure}"] for figure in ("plcc", "srocc")})
+        ordered = sorted(rows, key=lambda row: -row["srocc"])
+        # Written after each run, so that what is known can be read while the rest is trained.
+        result = {"recipe": asdict(recipe), "points": ordered}
+        (args.output_dir / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+    return ordered
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", required=True, help="YAML file with every setting that is not searched")
+    parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUE,VALUE", help="values to try")
+    parser.add_argument("--init", help="trained base learner to start from")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--cache_dir")
+    parser.add_argument("--distorted_dir", help="for recipes that learn distortions")
+    parser.add_argument("--num_workers", type=int)
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs and of sweep.json")
+    parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
+    args = parser.parse_args()
+    try:
+        rows = search(args)
+    except (RecipeError, OSError, yaml.YAMLError) as error:
+        Console(stderr=True).print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
+        return 2
+    table = Table(*rows[0])
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if name in ("plcc", "srocc") else str(value) for name, value in row.items()))
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
