@@ -29,6 +29,7 @@ from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.evaluation import image_list_sha256
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
+from modeling_metaqap.reporting import markdown_table
 from modeling_metaqap.training import (
     Recipe,
     RecipeError,
@@ -110,6 +111,18 @@ def show(result: dict[str, Any]) -> Table:
     for name, row in result["heads"].items():
         table.add_row(name, *(f"{cell['plcc']:.3f} / {cell['srocc']:.3f}" for cell in row.values()))
     return table
+
+
+def heads_table(results: dict[str, Any]) -> str:
+    """All backbones' figures as a Markdown table, PLCC / SROCC."""
+    places = [HOME, *next(iter(results.values()))["sources"]]
+    headings = ["backbone", "head", *(place if place == HOME else f"{place}, left out" for place in places)]
+    cells = [
+        [backbone, name, *(f"{row[place]['plcc']:.3f} / {row[place]['srocc']:.3f}" for place in places)]
+        for backbone, result in results.items()
+        for name, row in result["heads"].items()
+    ]
+    return markdown_table(headings, cells)
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,15 +1,20 @@
 """The ensemble that ships with the package."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from script_loader import load_script
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.distortions import distort
 from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import read_results, results_table
+from modeling_metaqap.reporting import interval_sentence, read_results, results_table
 from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +53,38 @@ def test_the_readme_quotes_the_measured_results():
     # The same images in the same order.
     assert len({(row["dataset"], row["split"], row["images_sha256"], row["n"]) for row in rows}) == 1
     assert results_table(rows) in (ROOT / "README.md").read_text()
+
+
+def test_the_readme_quotes_the_interval_the_fit_and_the_comparison_of_heads():
+    readme = (ROOT / "README.md").read_text()
+    [shipped] = [
+        row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"
+    ]
+    assert interval_sentence(shipped) in " ".join(readme.split())
+    figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
+    for name, row in figures.items():
+        shown = {"mobilenetv2_100": "MobileNetV2 alone", "tf_efficientnet_lite0": "EfficientNet-Lite0 alone"}
+        cells = [f"{row[figure]['value']:.3f}" for figure in ("plcc", "srocc")]
+        assert f"| {shown.get(name, name)} | {' | '.join(cells)} |" in readme
+    heads = json.loads((ROOT / "hub_card" / "heads.json").read_text())
+    assert load_script("compare_heads").heads_table(heads) in readme
+
+
+def test_the_ensemble_beats_its_learners_and_their_plain_mean():
+    figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
+    fused = figures.pop("meta-learner")
+    for name, row in figures.items():
+        assert fused["plcc"]["value"] > row["plcc"]["value"], name
+
+
+def test_the_checkpoint_names_distortions():
+    scorer = Scorer(device="cpu")
+    photograph = np.asarray(Image.open(EXAMPLES / "coffee.jpg").convert("RGB"))
+    named = []
+    for distortion in ("gaussian_blur", "jpeg_compression", "white_noise", "brighten", "pixelate"):
+        [record] = scorer.score([Image.fromarray(distort(photograph, distortion, 4, 0))])
+        named.append(record.distortion == distortion)
+    assert sum(named) >= 3, named
 
 
 def test_the_measured_results_are_of_the_shipped_weights():
