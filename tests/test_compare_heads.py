@@ -1,11 +1,9 @@
 """scripts/compare_heads.py: heads at home and on sources that were left out."""
 
-import csv
 import json
 
 import numpy as np
 import pytest
-from PIL import Image
 from script_loader import load_script
 
 pytest.importorskip("datasets")
@@ -16,21 +14,19 @@ compare_heads = load_script("compare_heads")
 
 
 @pytest.fixture
-def arguments(tmp_path, make_model):
-    """Two sources of rated images, more noise for worse ones, and a learner to begin with."""
-    rng = np.random.default_rng(0)
-    rows = []
-    for index in range(60):
-        quality, name = index / 59, f"{'ab'[index % 2]}{index}.png"
-        picture = 128 + (1 - quality) * 60 * rng.normal(size=(40, 40, 3))
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / name)
-        rows.append([name, quality, ["train", "train", "validation"][index % 3]])
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file_name", "mos", "split"], *rows])
+def arguments(rated_sources, tmp_path, make_model):
+    """Rated images of two sources, and a learner to begin with."""
     learner = {"backbone": "test_resnet", **normalization("test_resnet")}
     make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "learner")
     arguments = ["--backbone", "test_resnet", "--init", tmp_path / "learner", "--dataset", "folder"]
-    arguments += ["--data_dir", tmp_path, "--cache_dir", tmp_path / "cache", "--features", tmp_path / "features.npz"]
+    arguments += [
+        "--data_dir",
+        rated_sources,
+        "--cache_dir",
+        tmp_path / "cache",
+        "--features",
+        tmp_path / "features.npz",
+    ]
     return [str(option) for option in [*arguments, "--results", tmp_path / "heads.json"]]
 
 
