@@ -119,8 +119,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     """One base learner: timm CNN -> averages of every stage's activations and of their squares -> heads.
 
     The quality head is linear, with an optional `MetaQAPKernelHead` beside it; the distortion head is linear. The
-    features of an image are averages over space (and over crops) only, so its score is the mean of a local quality
-    map, see `local_quality`.
+    features of a crop are averages over space only, and what an image gets is the weighted mean over its crops. So a
+    score is the mean of a local quality map, see `local_quality`, and crops can be computed one by one.
     """
 
     backbone: nn.Module
@@ -191,43 +191,40 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
             crop_weights: `(B, N)`, each row sums to 1.
 
         Returns:
-            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B, F)`, and the activations of
-            the pooled stages.
+            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B * N, F)` of the crops, and the
+            activations of the pooled stages.
         """
         activations = self.stage_activations(pixel_values)
-        features = self.pool(activations).unflatten(0, crop_weights.shape)
-        features = self.standardize((features * crop_weights.unsqueeze(-1)).sum(dim=1))
+        features = self.standardize(self.pool(activations))
+        scores = (self.score(features).unflatten(0, crop_weights.shape) * crop_weights).sum(dim=1)
         distortion_logits = None
         if self.distortion_head is not None:
-            distortion_logits = F.linear(
-                features, self.distortion_head.weight.float(), self.distortion_head.bias.float()
-            )
-        return self.score(features), distortion_logits, features, activations
+            means = (features.unflatten(0, crop_weights.shape) * crop_weights.unsqueeze(-1)).sum(dim=1)
+            distortion_logits = F.linear(means, self.distortion_head.weight.float(), self.distortion_head.bias.float())
+        return scores, distortion_logits, features, activations
 
     def local_quality(self, activations: Sequence[Tensor], features: Tensor, grid: tuple[int, int]) -> Tensor:
         """What each place contributes to the score.
 
-        The score is linearised around the image's own features, which are the averages of the places' features. So the
+        The score is linearised around the crop's own features, which are the averages of the places' features. So the
         average of the map is the score, whatever the head; with a linear head alone the map is the score before
         averaging over space.
 
         Args:
-            activations: of the pooled stages, `(B * N, C, h, w)` each.
-            features: standardised, of the B images.
+            activations: of the pooled stages, `(M, C, h, w)` each.
+            features: standardised, of the M crops.
             grid: height and width of the map; the stages have different sizes and are brought to this one.
 
         Returns:
-            `(B * N, *grid)`; the mean of the maps, weighted over the crops, is the score.
+            `(M, *grid)`; the mean of each map is the score of that crop.
         """
-        slope = self.quality_head.weight.float()
+        slope = self.quality_head.weight.float().expand(len(features), -1)
         if self.kernel_head is not None:
             slope = slope + self.kernel_head.gradient(features)
         offset = self.score(features) - (slope * features).sum(dim=1)
         slope = slope / self.feature_std.float()
         offset = offset - (slope * self.feature_mean.float()).sum(dim=1)
-        crops = activations[0].shape[0] // len(features)
-        slope = slope.expand(len(features), -1).repeat_interleave(crops, dim=0)
-        total = offset.repeat_interleave(crops).view(-1, 1, 1).expand(-1, *grid)
+        total = offset.view(-1, 1, 1).expand(-1, *grid)
         start = 0
         for activation in activations:
             channels = activation.shape[1]

@@ -56,8 +56,7 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
         return {"is_last": model_inputs["is_last"], **tensors}
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        # Everything the model returns is linear in the features' averages, so the mean over an image's crops is
-        # what the model gives for all crops together.
+        # What the model gives for all crops together is the mean over the crops.
         means = {
             name: torch.cat([crop[name] for crop in model_outputs]).float().mean(dim=0)
             for name in model_outputs[0]

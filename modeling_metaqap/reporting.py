@@ -129,7 +129,7 @@ def interval_sentence(row: Row) -> str | None:
     images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
     return (
         f"The 90 % interval of {title(row)} is {held['width']:.3f} wide and holds the opinion scores of "
-        f"{held['coverage']:.1%} of these {images}."
+        f"{100 * held['coverage']:.1f} % of these {images}."
     )
 
 

@@ -158,7 +158,9 @@ def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, withou
     assert measurement.row["interval"] == {"coverage": (distance <= 0.25).mean(), "width": 0.5}
     assert 0 < measurement.row["interval"]["coverage"] < 1
     sentence = "The 90 % interval of calibrated is 0.500 wide and holds the opinion scores of "
-    assert f"{sentence}{(distance <= 0.25).mean():.1%} of these 30 images." in results_markdown([measurement.row])
+    assert f"{sentence}{100 * (distance <= 0.25).mean():.1f} % of these 30 images." in results_markdown(
+        [measurement.row]
+    )
 
     [repeated] = evaluate_all([str(tmp_path / "calibrated")], [source], repeat_splits=10)
     held = [part["interval"]["coverage"] for part in repeated.row["splits"]]

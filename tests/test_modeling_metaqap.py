@@ -237,13 +237,15 @@ def test_crops_that_pad_the_batch_do_not_count(ensemble, images):
             torch.testing.assert_close(output[name], expected[name], rtol=0, atol=1e-5)
 
 
-def test_the_score_of_an_image_is_the_weighted_mean_over_its_crops(ensemble, images):
-    scores = run(ensemble, images[:3]).logits[:, 0]
+@pytest.mark.parametrize("name", ["ensemble", "kernel"])
+def test_the_score_of_an_image_is_the_weighted_mean_over_its_crops(name, images, request):
+    model = request.getfixturevalue(name)
+    scores = run(model, images[:3]).logits[:, 0]
     for weights in ([1.0, 1.0, 1.0], [0.2, 0.5, 0.3], [2.0, 5.0, 3.0]):
-        output = run(ensemble, images[:3].unsqueeze(0), torch.tensor([weights]))
+        output = run(model, images[:3].unsqueeze(0), torch.tensor([weights]))
         expected = (scores * torch.tensor(weights)).sum() / sum(weights)
         torch.testing.assert_close(output.logits[0, 0], expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(run(ensemble, images[:3].unsqueeze(0)).logits[0, 0], scores.mean(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(run(model, images[:3].unsqueeze(0)).logits[0, 0], scores.mean(), rtol=0, atol=1e-5)
 
 
 def test_each_base_learner_normalises_with_its_own_mean_and_deviation(make_model, images):

@@ -17,6 +17,7 @@ pytest.importorskip("datasets")
 from accelerate import Accelerator  # noqa: E402
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel, quality_aware_loss  # noqa: E402
+from modeling_metaqap.backbones import normalization  # noqa: E402
 from modeling_metaqap.training import (  # noqa: E402
     EndlessSampler,
     EpochSampler,
@@ -309,7 +310,7 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
 
 
 def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):
-    pretrained = make_model("test_resnet")
+    pretrained = make_model({"backbone": "test_resnet", **normalization("test_resnet")})
     pretrained.save_pretrained(tmp_path)
     kept = new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
     assert torch.equal(
