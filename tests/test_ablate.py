@@ -41,7 +41,7 @@ def test_a_run_that_fails_is_one_sentence(tmp_path, monkeypatch, capsys):
     WHOLE.save(recipe)
 
     def fail(command, stdout, **_):
-        stdout.write("Error: no images\n")
+        stdout.write("Error: no images\nsubprocess.CalledProcessError: returned non-zero exit status 2.\n")
         return subprocess.CompletedProcess(command, 2)
 
     monkeypatch.setattr(launching.subprocess, "run", fail)

@@ -176,7 +176,13 @@ def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
     def add(data):
         [own] = data["results"]
         data["results"] += [
-            own | {"checkpoint": "piqe", "weights_sha256": None, "plcc": own["plcc"] | {"value": 0.4567}},
+            own
+            | {
+                "checkpoint": "piqe",
+                "weights_sha256": None,
+                "trained_on": None,
+                "plcc": own["plcc"] | {"value": 0.4567},
+            },
             own | {"checkpoint": "brisque", "weights_sha256": None, "trained_on": "live"},
             own | {"checkpoint": "brisque", "weights_sha256": None, "split": "validation"},
             own | {"checkpoint": "metaqap-lite", "weights_sha256": "of older weights"},

@@ -349,6 +349,7 @@ def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
         ("test_efficientnet", 0, ()),
         ("test_efficientnet", 1, ("conv_stem", "bn1", "blocks.0")),
         ("test_efficientnet", 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ({"backbone": "test_efficientnet", "stages": [4]}, 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
         ("test_resnet", 1, ("conv1", "bn1")),  # the first stage is an activation without weights
         ("test_resnet", 2, ("conv1", "bn1", "layer1")),
         ("test_convnext", 1, ("stem_0", "stem_1", "stages_0")),
@@ -366,6 +367,11 @@ def test_the_first_stages_and_all_before_them_are_frozen(backbone, count, frozen
 def test_stages_that_do_not_exist_cannot_be_frozen(count, make_model):
     with pytest.raises(RecipeError, match="`freeze_stages` must lie between 0 and 5"):
         freeze_stages(make_model("test_efficientnet"), count)
+
+
+def test_a_stage_behind_the_last_pooled_one_cannot_be_frozen(make_model):
+    with pytest.raises(RecipeError, match="`freeze_stages` must lie between 0 and 3"):
+        freeze_stages(make_model({"backbone": "test_efficientnet", "stages": [0, 2]}), 4)
 
 
 def test_batch_norm_keeps_its_statistics_in_training(make_model):

@@ -26,7 +26,7 @@ def finish_run(
         options: of the script, without dashes; those that are None are left out.
 
     Raises:
-        RecipeError: if the run fails, with the last line that it printed.
+        RecipeError: if the run fails, with the error that it printed.
     """
     if not (folder / _DONE).exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,9 @@ def finish_run(
         with log_file.open("w") as log:
             finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if finished.returncode:
-            said = "".join(log_file.read_text().strip().splitlines()[-1:])
+            lines = log_file.read_text().strip().splitlines()
+            # What the launcher says after it is only that there was an error.
+            said = next((line for line in reversed(lines) if line.startswith("Error: ")), "".join(lines[-1:]))
             raise RecipeError(f"the run {folder.name} failed: {said} (see {log_file})")
         (folder / _DONE).touch()
     return RunFolder(folder)

@@ -71,9 +71,11 @@ def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
 
 
 def freeze_stages(model: MetaQAPModel, count: int) -> None:
-    """Stop gradients in the weights of the first `count` pooled stages of each base learner."""
+    """Stop gradients in the weights of the first `count` stages of each base learner's backbone."""
     for learner in base_learners_of(model):
-        names = cast(Any, learner.backbone).feature_info.module_name()
+        info = cast(Any, learner.backbone).feature_info
+        # Also the ones that are not pooled themselves, but lie before one that is.
+        names = [stage["module"] for stage in info.info[: max(info.out_indices) + 1]]
         if not 0 <= count <= len(names):
             raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
         if count == 0:
