@@ -211,7 +211,7 @@ def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(
     output = tmp_path / "early"
     script = tmp_path / "train.py"
     code = (ROOT / "scripts" / "train.py").read_text()
-    place = "    optimizer = torch.optim.AdamW("
+    place = "    optimizer, scheduler = make_optimizer("
     assert code.count(place) == 1
     script.write_text(code.replace(place, f"    __import__('os')._exit(9)\n{place}"))
     assert train(output, script=script).returncode != 0

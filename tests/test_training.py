@@ -296,7 +296,7 @@ def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
 
 
 def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
-    trained = make_model("test_resnet", distortion_labels=[])
+    trained = make_model({"backbone": "test_resnet", **normalization("test_resnet")}, distortion_labels=[])
     trained.save_pretrained(tmp_path)
     model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
     for name, tensor in model.base_learners[0].state_dict().items():
