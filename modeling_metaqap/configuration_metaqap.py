@@ -52,8 +52,8 @@ class MetaQAPConfig(PreTrainedConfig):
             `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
             backbone's stages to pool, default all), `kernel_head` (`{"num_components": P, "num_centers": M}` for a
             sum of M Gaussians on P principal components beside the linear quality head, default none),
-            `distortion_head` (whether this learner names distortions,
-            default true). Defaults to one `tf_efficientnet_lite0`.
+            `distortion_head` (whether this learner names distortions, default true).
+            Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
             list makes a model without distortion heads.

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
 import numpy.typing as npt
-from accelerate import PartialState
 from accelerate.utils import gather_object
 from PIL import Image
 
 from .baselines import BASELINES, BaselineScorer
 from .iqa_datasets import load_iqa_dataset, split_names
-from .metrics import METRICS, evaluate_scores
+from .metrics import METRICS, evaluate_scores, plcc, srocc
+from .processes import process_state
 from .release import weights_sha256
 from .scoring import Scorer
 from .version import __version__
@@ -99,7 +99,7 @@ def evaluate(
             raise EvaluationError(f"The {what} {repeated[0]} is named twice.")
     if repeat_splits == 1 and any(SPLIT_PLACEHOLDER in checkpoint for checkpoint in checkpoints):
         raise EvaluationError(f"{SPLIT_PLACEHOLDER} in a checkpoint's path needs repeated splits.")
-    with PartialState().main_process_first():
+    with process_state().main_process_first():
         groups = [
             group for source in sources for group in _load_splits(source, splits, repeat_splits, cache_dir=cache_dir)
         ]
@@ -110,7 +110,7 @@ def evaluate(
         scorer: AnyScorer | None = None
         for group in groups:
             # Seeded splits overlap; no image is scored twice by the same weights.
-            known: dict[str, float] = {}
+            known: dict[str, list[float]] = {}
             parts = []
             for part in group:
                 if scorer is None or SPLIT_PLACEHOLDER in checkpoint:
@@ -155,7 +155,7 @@ def open_scorer(checkpoint: str, *, device: str | None = None, batch_size: int =
     if checkpoint in BASELINES:
         return BaselineScorer(checkpoint)
     # Batches of one size, so that a process's last one is computed as it is elsewhere.
-    return Scorer(checkpoint, device=device or str(PartialState().device), batch_size=batch_size, pad_batches=True)
+    return Scorer(checkpoint, device=device or str(process_state().device), batch_size=batch_size, pad_batches=True)
 
 
 def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
 def _measure(
     scorer: AnyScorer,
     part: _Split,
-    known: dict[str, float],
+    known: dict[str, list[float]],
     provenance: dict[str, Any],
     *,
     seed: int,
@@ -185,9 +185,10 @@ def _measure(
 ) -> Measurement:
     image_ids = part.dataset["image_id"][:]
     new = [row for row, image_id in enumerate(image_ids) if image_id not in known]
-    scores = predict(scorer, part.dataset.select(new))
+    scores = np.column_stack(predict(scorer, part.dataset.select(new)))
     known |= zip((image_ids[row] for row in new), scores.tolist(), strict=True)
-    predictions = np.array([known[image_id] for image_id in image_ids])
+    scores = np.array([known[image_id] for image_id in image_ids])
+    predictions, base_scores = scores[:, 0], scores[:, 1:]
     qualities = np.array(part.dataset["quality"])
     row = {
         **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
@@ -195,6 +196,7 @@ def _measure(
         "split": part.name,
         "images_sha256": image_list_sha256(part.dataset),
         **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
+        "parts": part_figures(scorer, base_scores, qualities),
         "software": provenance["software"],
     }
     return Measurement(row=row, image_ids=image_ids, predictions=predictions, qualities=qualities)
@@ -225,6 +227,31 @@ def figures(
         inside = np.abs(predictions - qualities) <= radius
         measured["interval"] = {"coverage": float(inside.mean()), "width": 2 * radius}
     return measured
+
+
+def part_figures(
+    scorer: AnyScorer, base_scores: npt.NDArray[np.float64], qualities: npt.NDArray[np.float64]
+) -> dict[str, dict[str, float | None]] | None:
+    """PLCC and SROCC of an ensemble's learners alone and of their plain mean; None for what is no ensemble.
+
+    Args:
+        scorer: has the learners' names.
+        base_scores: `(n, K)`.
+        qualities: `(n,)`.
+    """
+    if isinstance(scorer, BaselineScorer) or scorer.model.config.num_base_learners == 1:
+        return None
+    learners = scorer.model.config.base_learners
+    names = distinct_names([str(learner["name"]) for learner in learners])  # type: ignore[union-attr, index]
+    scores = dict(zip(names, base_scores.T, strict=True)) | {"plain mean": base_scores.mean(axis=1)}
+    measured = {
+        name: {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
+        for name, predicted in scores.items()
+    }
+    return {
+        name: {key: None if math.isnan(value) else value for key, value in values.items()}
+        for name, values in measured.items()
+    }
 
 
 def _median(parts: Sequence[Measurement]) -> Measurement:
@@ -313,26 +340,50 @@ def evaluate_folder(
         return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
 
 
-def predict(scorer: AnyScorer, dataset: datasets.Dataset) -> npt.NDArray[np.float64]:
-    """`(n,)` predicted quality of the images of an IQA data set, in its order; on every process of a launch.
+class Predictions(NamedTuple):
+    """Of n images by K base learners; K is 0 for a baseline.
+
+    Args:
+        quality: `(n,)`.
+        base_scores: `(n, K)`, what each learner says alone.
+    """
+
+    quality: npt.NDArray[np.float64]
+    base_scores: npt.NDArray[np.float64]
+
+
+def predict(scorer: AnyScorer, dataset: datasets.Dataset) -> Predictions:
+    """Scores of the images of an IQA data set, in its order; on every process of a launch.
 
     Raises:
         EvaluationError: for an image that cannot be scored; a figure without it would be one of another data set.
     """
-    state = PartialState()
+    state = process_state()
     rows = range(state.process_index, len(dataset), state.num_processes)
     records = scorer.score(_images(dataset.select(rows)))
-    share = [(row, record.quality, record.error) for row, record in zip(rows, records, strict=True)]
-    scored = sorted(gather_object(share))
+    share = [
+        (row, record.error, record.quality, record.base_scores or [])
+        for row, record in zip(rows, records, strict=True)
+    ]
+    scored = sorted(gather_object(share), key=lambda one: one[0])
     # Only now, so that no process is left waiting for another that has failed.
-    for row, _, error in scored:
+    for row, error, _, _ in scored:
         if error is not None:
             raise EvaluationError(f"The image {dataset[row]['image_id']} cannot be scored: {error}.")
-    return np.array([quality for _, quality, _ in scored])
+    base_scores = np.array([scores for *_, scores in scored], dtype=np.float64)
+    return Predictions(np.array([quality for _, _, quality, _ in scored]), base_scores)
 
 
 def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
     return (row["image"] for row in dataset.select_columns("image"))
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names with a number behind those that were there before: `["a", "b", "a 2"]`."""
+    return [
+        name if (number := names[: index + 1].count(name)) == 1 else f"{name} {number}"
+        for index, name in enumerate(names)
+    ]
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -361,6 +412,8 @@ __all__ = [
     "EvaluationError",
     "FolderOptions",
     "Measurement",
+    "Predictions",
+    "distinct_names",
     "evaluate",
     "evaluate_folder",
     "image_list_sha256",

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
-from .reporting import format_figure, interval_sentence, title
+from .reporting import format_figure, sentences, title
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -98,7 +98,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             | {figure: _with_interval(row[figure]) for figure in FIGURES}
             for row in own
         ],
-        intervals=[sentence for row in own if (sentence := interval_sentence(row))],
+        sentences=[sentence for row in own for sentence in sentences(row)],
         published=published,
         comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
         cost=cost,

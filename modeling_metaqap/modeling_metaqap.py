@@ -310,6 +310,10 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
             # loader leaves them without values.
             module.init_non_persistent_buffers()  # type: ignore[operator]
 
+    def get_input_embeddings(self) -> None:  # type: ignore[override]
+        """None: images have no token embeddings. Libraries ask every transformers model, FSDP among them."""
+        return None
+
 
 class MetaQAPModel(MetaQAPPreTrainedModel):
     """K >= 1 base learners fused by a linear meta-learner; K = 1 is a base learner by itself.

@@ -133,6 +133,24 @@ def interval_sentence(row: Row) -> str | None:
     )
 
 
+def parts_sentence(row: Row) -> str | None:
+    """What an ensemble's learners and their plain mean reached by themselves; None for what is no ensemble."""
+    parts = row.get("parts")
+    if parts is None:
+        return None
+
+    def shown(figures: dict[str, float | None]) -> str:
+        return " / ".join(UNDEFINED if figures[name] is None else f"{figures[name]:.3f}" for name in ("plcc", "srocc"))
+
+    told = ", ".join(f"{name} {shown(figures)}" for name, figures in parts.items())
+    return f"The parts of {title(row)} by themselves, PLCC / SROCC: {told}."
+
+
+def sentences(row: Row) -> list[str]:
+    """What else there is to say of a row beside its figures."""
+    return [sentence for sentence in (interval_sentence(row), parts_sentence(row)) if sentence is not None]
+
+
 def results_markdown(rows: Sequence[Row]) -> str:
     """All the tables: one for each data set and split and, for several, the matrix of SROCC."""
     sections = ["# Results\n"]
@@ -143,7 +161,7 @@ def results_markdown(rows: Sequence[Row]) -> str:
             f"median of {first['median_of']} splits, n {first['n']:,}" if "median_of" in first else f"n {first['n']:,}"
         )
         sections.append(f"## {dataset}, {split} ({number})\n\n{results_table(chosen)}")
-        sections += [f"{sentence}\n" for row in chosen if (sentence := interval_sentence(row))]
+        sections += [f"{sentence}\n" for row in chosen for sentence in sentences(row)]
     names, columns, values = srocc_matrix(rows)
     if len(columns) > 1:
         cells = [
@@ -230,7 +248,7 @@ def write_folder_report(measurement: Measurement, disagreements: Sequence[Disagr
         f"{row['n']:,} images; 95 % bootstrap intervals over images, seed {row['seed']}. Opinion scores were brought "
         "to quality in [0, 1], higher better.\n",
         results_table([row]),
-        *([f"{sentence}\n"] if (sentence := interval_sentence(row)) else []),
+        *(f"{sentence}\n" for sentence in sentences(row)),
         "![Predicted quality and opinion scores](scatter.png)\n",
         "![Residuals of the logistic fit](residuals.png)\n",
     ]
@@ -350,15 +368,17 @@ __all__ = [
     "file_stem",
     "fitted_and_residuals",
     "format_figure",
+    "interval_sentence",
     "markdown_table",
     "merge_results",
     "plot_matrix",
     "plot_residuals",
     "plot_scatter",
+    "parts_sentence",
     "read_results",
-    "interval_sentence",
     "results_markdown",
     "results_table",
+    "sentences",
     "srocc_matrix",
     "title",
     "worst_disagreements",

@@ -112,8 +112,9 @@ def ablate(args: argparse.Namespace) -> None:
         "versions": software_versions(),
         "variants": {},
     }
+    found = variants(recipe, args.init)
     for source in [HOME, *args.sources]:
-        for variant in variants(recipe, args.init):
+        for variant in found:
             runs = [train(variant, source, seed, args) for seed in args.seeds]
             row = result["variants"].setdefault(variant.name, {})
             row[source] = {name: statistics.mean(run[name] for run in runs) for name in ("plcc", "srocc")}

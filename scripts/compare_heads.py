@@ -104,12 +104,16 @@ def figures(
     return {"plcc": plcc(predicted, qualities.numpy()), "srocc": srocc(predicted, qualities.numpy())}
 
 
+def cell(measured: dict[str, float]) -> str:
+    return f"{measured['plcc']:.3f} / {measured['srocc']:.3f}"
+
+
 def show(result: dict[str, Any]) -> Table:
     table = Table("head", title=f"{result['backbone']}: PLCC / SROCC")
     for source in (HOME, *result["sources"]):
         table.add_column(source if source == HOME else f"{source}, fitted on the others", justify="right")
     for name, row in result["heads"].items():
-        table.add_row(name, *(f"{cell['plcc']:.3f} / {cell['srocc']:.3f}" for cell in row.values()))
+        table.add_row(name, *map(cell, row.values()))
     return table
 
 
@@ -118,7 +122,7 @@ def heads_table(results: dict[str, Any]) -> str:
     places = [HOME, *next(iter(results.values()))["sources"]]
     headings = ["backbone", "head", *(place if place == HOME else f"{place}, left out" for place in places)]
     cells = [
-        [backbone, name, *(f"{row[place]['plcc']:.3f} / {row[place]['srocc']:.3f}" for place in places)]
+        [backbone, name, *(cell(row[place]) for place in places)]
         for backbone, result in results.items()
         for name, row in result["heads"].items()
     ]

@@ -3,8 +3,9 @@
     python scripts/evaluate.py --dataset biq2021 --data_dir path/to/BIQ2021 --output runs/evaluation
 
     # Every checkpoint on every data set, with two processes; the figures are the same with any number of them.
-    accelerate launch --num_processes 2 scripts/evaluate.py --checkpoint runs/koniq/best runs/biq/best brisque piqe \
-        --dataset koniq10k biq2021 --data_dir path/to/koniq10k path/to/BIQ2021 --output runs/evaluation
+    accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py \
+        --checkpoint runs/koniq/best runs/biq/best brisque piqe --dataset koniq10k biq2021 \
+        --data_dir path/to/koniq10k path/to/BIQ2021 --output runs/evaluation
 
     # Median over ten seeded splits, each with the checkpoint that was trained on its training part.
     python scripts/evaluate.py --checkpoint runs/livec-{split}/best --dataset livec --data_dir path/to/LIVE-C \
@@ -21,7 +22,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -32,16 +32,17 @@ from modeling_metaqap.baselines import BASELINES
 from modeling_metaqap.evaluation import DataSource, EvaluationError, Measurement, evaluate
 from modeling_metaqap.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.iqa_datasets.base import NUM_RANDOM_SPLITS
+from modeling_metaqap.processes import process_state
 from modeling_metaqap.reporting import (
     HEADINGS,
     file_stem,
     format_figure,
-    interval_sentence,
     merge_results,
     plot_matrix,
     plot_scatter,
     read_results,
     results_markdown,
+    sentences,
     title,
     write_predictions,
     write_results,
@@ -75,7 +76,7 @@ def print_results(measurements: list[Measurement]) -> None:
         table.add_row(*map(Text, [*cells, *(format_figure(row[name]) for name in HEADINGS)]))
     console.print(table)
     for measurement in measurements:
-        if sentence := interval_sentence(measurement.row):
+        for sentence in sentences(measurement.row):
             console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -130,7 +131,10 @@ def main() -> None:
     if args.results and not args.output:
         parser.error("--results needs --output")
     transformers_logging.disable_progress_bar()
-    is_main = PartialState().is_main_process
+    state = process_state()
+    is_main = state.is_main_process
+    if is_main and state.num_processes > 1:
+        print(f"{state.num_processes} processes share the images", file=sys.stderr)
     try:
         results = args.results or (args.output / "results.json" if args.output else None)
         if results is not None:

@@ -7,11 +7,11 @@
         --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
 
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
-select are left out. That are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
+select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
 "fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. The 90 % prediction
-interval is calibrated on the same scores. The checkpoint holds
-matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
+interval is calibrated on the same scores. The checkpoint holds matrices in float16, and everything else in float32; a
+`fit.json` beside it says how it was made.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
-from modeling_metaqap.evaluation import EvaluationError, image_list_sha256, predict
+from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_list_sha256, predict
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.meta_learner import StepwiseFit, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
@@ -72,7 +72,7 @@ def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Na
         with console.status(f"Scoring {len(images)} images with {path} ..."):
             scores[[row_of[image_id] for image_id in images["image_id"]]] = predict(
                 Scorer(path, device=args.device), images
-            )
+            ).quality
     return scores
 
 
@@ -85,7 +85,8 @@ def fuse(args: argparse.Namespace) -> None:
         for path in args.models
     ]
     models = [[MetaQAPModel.from_pretrained(path) for path in candidate] for candidate in paths]
-    names = args.names or [candidate[0].config.base_learners[0]["name"] for candidate in models]  # type: ignore[index]
+    names = args.names or [str(candidate[0].config.base_learners[0]["name"]) for candidate in models]  # type: ignore[index]
+    names = distinct_names(names)
     base_scores = np.column_stack([unseen_scores(candidate, dataset, args) for candidate in paths])
     fit = fit_stepwise(base_scores, targets, names=names)
     print_steps(fit)

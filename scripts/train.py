@@ -36,7 +36,7 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import DistributedType, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
@@ -48,6 +48,7 @@ from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.distortions.build import BuildError, load_distorted
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
+from modeling_metaqap.processes import without_accelerator
 from modeling_metaqap.training import (
     STAGES,
     EndlessSampler,
@@ -181,7 +182,10 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     if args.with_tracking and find_spec(args.with_tracking) is None:
         raise RecipeError(f"--with_tracking {args.with_tracking} needs `pip install {args.with_tracking}`.")
     accelerator = Accelerator(
-        mixed_precision=args.mixed_precision, cpu=args.cpu, log_with=args.with_tracking, project_dir=args.output_dir
+        mixed_precision=args.mixed_precision,
+        cpu=args.cpu or without_accelerator(),
+        log_with=args.with_tracking,
+        project_dir=args.output_dir,
     )
     set_seed(recipe.seed)
     run = RunFolder(args.output_dir)
@@ -261,12 +265,14 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         doing = "Starting the head from ridge regression ..."
         fitted = fit_ridge_head(model, *features_of(model, loader, doing, "labels"), penalty=recipe.ridge_penalty)
         if accelerator.is_main_process:
-            log(step=0, **fitted)
+            log(step=0, processes=accelerator.num_processes, **fitted)
     steps_per_epoch = len(crops) // recipe.batch_size
     total_steps = recipe.epochs * steps_per_epoch
     optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=steps_per_epoch)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
     position = Position()
+    if accelerator.distributed_type is DistributedType.FSDP:
+        model.to(memory_format=torch.contiguous_format)  # the only one that it can cut up
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler, average, position)
 
@@ -335,7 +341,8 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 if args.checkpointing_steps and position.step % args.checkpointing_steps == 0:
                     save_state(accelerator, run, position)
 
-            ema: MetaQAPModel = average.module if recipe.ema_decay else accelerator.unwrap_model(model)
+            # Without decay it is the model itself, and whole on each process even where that one is sharded.
+            ema: MetaQAPModel = average.module
             figures = validation_figures(accelerator, ema, validation_loader, meaningful_loader)
             position.epoch += 1
             position.step_in_epoch = 0
@@ -352,7 +359,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
             losses, started = [], time.perf_counter()
 
     if recipe.refit_head:
-        final = accelerator.unwrap_model(model)
+        final = average.module
         if recipe.epochs:
             final = MetaQAPModel.from_pretrained(run.path / "best").to(accelerator.device)
         features, qualities = features_of(

@@ -34,7 +34,7 @@ def make_model() -> Callable[..., MetaQAPModel]:
                 learner.feature_mean.normal_(std=0.1)
                 learner.feature_std.uniform_(0.5, 1.5)
                 if learner.kernel_head is not None:
-                    learner.kernel_head.components.copy_(torch.nn.init.orthogonal_(learner.kernel_head.components))
+                    torch.nn.init.orthogonal_(learner.kernel_head.components)
                     learner.kernel_head.centers.normal_()
                     learner.kernel_head.coefficients.normal_()
                     learner.kernel_head.gamma.fill_(0.1)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import WEIGHT_PACKAGES  # noqa: E402
-from modeling_metaqap.training import Recipe, RecipeError, launching  # noqa: E402
+from modeling_metaqap.training import Recipe, RecipeError, RunFolder, launching  # noqa: E402
 
 ablate, sweep = load_script("ablate"), load_script("sweep")
 WHOLE = Recipe(backbone="test_resnet", refit_head=True, kernel_components=4, loss_mse_weight=0.4)
@@ -98,6 +99,20 @@ def test_a_sweep_orders_its_points_by_srocc_and_repeats_nothing(swept, tmp_path,
     assert len(commands) == 2 and "0.7500" in capsys.readouterr().out
     assert run("--set", "loss_mse_weight=0.25,0.75,1", "--set", "seed=3") == 0
     assert len(commands) == 3
+
+
+def test_a_run_that_is_done_is_not_taken_for_one_of_another_recipe(tmp_path, monkeypatch):
+    def run(command, **_):
+        option = dict(zip(command, command[1:], strict=False))
+        RunFolder(option["--output_dir"]).start(Recipe.load(option["--recipe"]), resume=False)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(launching.subprocess, "run", run)
+    settings = {"script": Path("train.py"), "options": {}}
+    launching.finish_run(WHOLE, tmp_path / "run", **settings)
+    launching.finish_run(WHOLE, tmp_path / "run", **settings)
+    with pytest.raises(RecipeError, match="was started with another recipe"):
+        launching.finish_run(replace(WHOLE, seed=1), tmp_path / "run", **settings)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,9 @@ from modeling_metaqap.evaluation import (
 )
 from modeling_metaqap.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.iqa_datasets.prepare import prepare_parquet
-from modeling_metaqap.metrics import METRICS, evaluate_scores
+from modeling_metaqap.metrics import METRICS, evaluate_scores, plcc, srocc
 from modeling_metaqap.release import save_release
-from modeling_metaqap.reporting import results_markdown
+from modeling_metaqap.reporting import results_markdown, sentences
 from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
@@ -123,8 +123,9 @@ def test_a_score_has_the_same_bits_alone_in_any_batch_and_in_any_share(rated, ch
     dataset = load_iqa_dataset("folder", split="test", data_dir=rated, cache_dir=tmp_path)
     scorer = open_scorer(checkpoint, device="cpu", batch_size=4)
     together = predict(scorer, dataset)
-    shares = np.concatenate([predict(scorer, dataset.select(rows)) for rows in ([0, 1, 2, 3, 4], [5], [6])])
-    assert np.array_equal(together, shares)
+    shares = [predict(scorer, dataset.select(rows)) for rows in ([0, 1, 2, 3, 4], [5], [6])]
+    for scores, parts in zip(together, zip(*shares, strict=True), strict=True):
+        assert np.array_equal(scores, np.concatenate(parts))
 
 
 def test_the_last_batch_is_filled_up_on_request(checkpoint):
@@ -145,7 +146,7 @@ def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
     scores = []
     for data_dir in (tmp_path / "biq", tmp_path / "parquet"):
         dataset = load_iqa_dataset("biq2021", split="all", data_dir=data_dir, **options)
-        scores.append(dict(zip(dataset["image_id"], predict(scorer, dataset), strict=True)))
+        scores.append(dict(zip(dataset["image_id"], predict(scorer, dataset).quality, strict=True)))
     assert len(scores[0]) == 24
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
 
@@ -366,17 +367,36 @@ def test_two_processes_give_the_same_files_as_one(rated, checkpoint, tmp_path):
     # 7 images do not divide by 2 processes, nor by the batches of either.
     outputs = {}
     for processes in (1, 2):
-        launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", processes, "--num_machines", 1]
-        launch += ["--mixed_precision", "no", "--dynamo_backend", "no", ROOT / "scripts" / "evaluate.py"]
+        settings = {1: "one_cpu", 2: "two_cpu_processes"}[processes]
+        launch = ["-m", "accelerate.commands.launch", "--config_file"]
+        launch += [ROOT / "scripts" / "recipes" / "accelerate" / f"{settings}.yaml", ROOT / "scripts" / "evaluate.py"]
         launch += ["--checkpoint", checkpoint, "piqe", "--dataset", "folder", "--data_dir", rated, "--batch_size", 3]
         launch += ["--cache_dir", tmp_path / "cache", "--output", tmp_path / str(processes), "--bootstrap", 50]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *map(str, launch)]
         finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, finished.stderr
+        assert ("2 processes share the images" in finished.stderr) == (processes == 2)
         # Only one process reports.
         assert finished.stderr.count("measured tiny on folder test") == 1
         files = sorted(path for path in (tmp_path / str(processes)).rglob("*") if path.is_file())
         outputs[processes] = {path.name: path.read_bytes() for path in files}
     assert len(outputs[1]) == 6
     assert outputs[1] == outputs[2]
+
+
+def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, checkpoint, make_model, tmp_path):
+    save_release(make_model("test_resnet", "test_resnet"), tmp_path / "two")
+    ensemble, single, baseline = evaluate_all(
+        [str(tmp_path / "two"), checkpoint, "piqe"], [DataSource(name="folder", data_dir=rated)]
+    )
+    records = Scorer(tmp_path / "two").score([rated / name for name in ensemble.image_ids])
+    base_scores = np.array([record.base_scores for record in records])
+    parts = ensemble.row["parts"]
+    assert list(parts) == ["test_resnet", "test_resnet 2", "plain mean"]
+    for scores, figures in zip([*base_scores.T, base_scores.mean(axis=1)], parts.values(), strict=True):
+        assert figures["plcc"] == pytest.approx(plcc(scores, ensemble.qualities), abs=1e-5)
+        assert figures["srocc"] == pytest.approx(srocc(scores, ensemble.qualities))
+    assert single.row["parts"] is None and baseline.row["parts"] is None
+    [sentence] = [text for text in sentences(ensemble.row) if "plain mean" in text]
+    assert f"plain mean {parts['plain mean']['plcc']:.3f} / {parts['plain mean']['srocc']:.3f}" in sentence

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 from safetensors.torch import load_file
@@ -119,7 +120,7 @@ def synthetic(distorted):
 
 def test_all_settings_for_accelerate_can_be_read():
     files = sorted((ROOT / "scripts" / "recipes" / "accelerate").glob("*.yaml"))
-    assert len(files) == 5
+    assert len(files) == 6
     for file in files:
         settings = load_config_from_file(str(file))
         assert settings.num_processes >= settings.num_machines >= 1, file
@@ -300,6 +301,7 @@ def test_two_processes_pretrain_and_fine_tune_with_distorted_images_like_one(tra
     two = tmp_path / "pretrained-by-two"
     finished = train(two, *synthetic(distorted), stage="pretrain", change="epochs: 1\n", processes=2)
     assert finished.returncode == 0, finished.stderr
+    assert rows(two)[0]["processes"] == 2
     assert losses(two) == pytest.approx(losses(pretrained), rel=1e-3)
     options = [*synthetic(distorted), "--init", pretrained / "best"]
     change = "synthetic_batch_size: 2\nepochs: 1\n"
@@ -369,7 +371,30 @@ def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, 
     output = tmp_path / "two"
     finished = train(output, processes=2)
     assert finished.returncode == 0, finished.stderr
+    assert [rows(run)[0]["processes"] for run in (trained, output)] == [1, 2]
     assert losses(output) == pytest.approx(losses(trained), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_processes_that_share_out_the_weights_lose_the_same_and_can_be_resumed(train, trained, tmp_path):
+    file = ROOT / "scripts" / "recipes" / "accelerate" / "fsdp.yaml"
+    settings = yaml.safe_load(file.read_text())["fsdp_config"]
+    # What `accelerate launch` makes of these settings.
+    environment = {name.upper(): str(value) for name, value in settings.items()} | {"ACCELERATE_USE_FSDP": "true"}
+    sharded = {"script": Path(__file__).with_name("fsdp_on_cpu.py"), "processes": 2, **environment}
+    output = tmp_path / "sharded"
+    finished = train(output, "--checkpointing_steps", 2, **sharded)
+    assert finished.returncode == 0, finished.stderr
+    assert rows(output)[0]["processes"] == 2
+    expected = losses(output)
+    assert expected == pytest.approx(losses(trained), rel=1e-3)
+    weights = [load_file(run / "last" / "model.safetensors") for run in (output, trained)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-2, atol=1e-3)
+
+    resumed = train(output, "--resume_from_checkpoint", output / "states" / "step_6", **sharded)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(output) == expected
 
 
 @pytest.mark.parametrize(

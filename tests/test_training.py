@@ -72,8 +72,9 @@ def test_a_recipe_is_read_with_defaults_for_what_it_does_not_say(recipe_file):
 @pytest.mark.parametrize("text", ["1e-4", "1.0e-4", "0.0001", "1E-4"])
 def test_numbers_without_a_dot_are_numbers(text, recipe_file):
     # YAML 1.1 reads 1e-4 as a text.
-    recipe = Recipe.load(recipe_file(f"backbone: test_resnet\nlearning_rate: {text}\nmax_grad_norm: 1\n"))
-    assert recipe.learning_rate == 1e-4
+    settings = f"learning_rate: {text}\nridge_penalty: {text}\nmax_grad_norm: 1\n"
+    recipe = Recipe.load(recipe_file(f"backbone: test_resnet\n{settings}"))
+    assert recipe.learning_rate == recipe.ridge_penalty == 1e-4
     assert type(recipe.max_grad_norm) is float
 
 
@@ -105,6 +106,9 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nrefit_distortion_head: true", "`refit_distortion_head` needs `refit_head`"),
         ("backbone: a\noptimizer: adam", "`optimizer` must be one of adamw, sgd"),
         ("backbone: a\nschedule: linear", "`schedule` must be one of cosine, halving"),
+        ("backbone: a\nridge_penalty: much", "`ridge_penalty` in .* must be a number"),
+        ("backbone: a\nhold_out: 3", "`hold_out` in .* must be a text"),
+        ("backbone: 3", "`backbone` in .* must be a text"),
         ("backbone: a\nridge_penalty: 0", "`ridge_penalty` must be above 0"),
         ("backbone: a\npatience: 0", "`patience` must be a number of epochs from 1, or null, got 0"),
         ("backbone: a\nepochs: true", "`epochs` in .* must be a whole number, got True"),

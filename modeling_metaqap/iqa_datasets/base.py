@@ -365,18 +365,25 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         ]
 
 
+def hashed_order(names: Iterable[str], *, key: str) -> list[str]:
+    """The distinct names in an order that looks random and follows from them and the key alone.
+
+    They are sorted by the SHA-256 of `"{key}\\n{name}"`.
+    """
+    return sorted(set(names), key=lambda name: hashlib.sha256(f"{key}\n{name}".encode()).digest())
+
+
 def hashed_cut(names: Iterable[str], fraction: float, *, key: str) -> set[str]:
     """Picks a fixed, random-looking share of names.
 
-    The distinct names are ordered by the SHA-256 of `"{key}\\n{name}"`, and the first ones are taken: as many as
-    `fraction` of them, rounded, but at least one of several. Neither the order of the names nor the machine, Python or
-    NumPy version matters.
+    The first ones in [`hashed_order`] are taken: as many as `fraction` of the distinct names, rounded, but at least
+    one of several. Neither the order of the names nor the machine, Python or NumPy version matters.
 
     Args:
         names: Names to pick from; duplicates count once.
         fraction: Share to pick, in (0, 1).
         key: Names the draw; another key gives an independent draw.
     """
-    ordered = sorted(set(names), key=lambda name: hashlib.sha256(f"{key}\n{name}".encode()).digest())
+    ordered = hashed_order(names, key=key)
     size = max(round(fraction * len(ordered)), 1 if len(ordered) > 1 else 0)
     return set(ordered[:size])

@@ -1,12 +1,12 @@
 """Parts of the training images that a run does not see: folds, or the images of one source."""
 
-import hashlib
 import re
 from fnmatch import fnmatchcase
 
 import datasets
 import numpy as np
 
+from .base import hashed_order
 from .files import IQADatasetError
 
 _FOLD = re.compile(r"fold (\d+) of (\d+)")
@@ -48,6 +48,5 @@ def fold_of(groups: list[str], folds: int, *, key: str) -> np.ndarray:
 
     The distinct names are dealt out like cards in the order of their hashes, so folds differ by one name at most.
     """
-    ordered = sorted(set(groups), key=lambda group: hashlib.sha256(f"{key}\n{group}".encode()).digest())
-    fold = {group: number % folds for number, group in enumerate(ordered)}
+    fold = {group: number % folds for number, group in enumerate(hashed_order(groups, key=key))}
     return np.array([fold[group] for group in groups])

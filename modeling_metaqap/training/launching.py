@@ -16,7 +16,7 @@ _DONE = "done"
 def finish_run(
     recipe: Recipe, folder: Path, *, script: Path, launch: Sequence[str] = (), options: Mapping[str, Any]
 ) -> RunFolder:
-    """Train by a recipe, go on with a run that was stopped, or do nothing for one that is done.
+    """Train by a recipe, go on with a run that was stopped, or do nothing for one of the same recipe that is done.
 
     Args:
         recipe: of the run.
@@ -26,9 +26,12 @@ def finish_run(
         options: of the script, without dashes; those that are None are left out.
 
     Raises:
-        RecipeError: if the run fails, with the error that it printed.
+        RecipeError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe.
     """
-    if not (folder / _DONE).exists():
+    run = RunFolder(folder)
+    if (folder / _DONE).exists():
+        run.start(recipe, resume=True)
+    else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, which a run that has not begun must not have.
         recipe_file, log_file = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
@@ -47,7 +50,7 @@ def finish_run(
             said = next((line for line in reversed(lines) if line.startswith("Error: ")), "".join(lines[-1:]))
             raise RecipeError(f"the run {folder.name} failed: {said} (see {log_file})")
         (folder / _DONE).touch()
-    return RunFolder(folder)
+    return run
 
 
 __all__ = ["finish_run"]

@@ -51,7 +51,7 @@ def _load_learner(
         trained = MetaQAPModel.from_pretrained(init)
     except (OSError, ValueError) as error:
         raise RecipeError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
-    described = [learner | {"kernel_head": None} for learner in trained.config.base_learners]  # type: ignore[union-attr]
+    described = [one | {"kernel_head": None} for one in trained.config.base_learners]  # type: ignore[union-attr]
     if described != config.base_learners:
         raise RecipeError(f"{init} does not hold the base learner that the recipe describes.")
     same = trained.config.distortion_labels == config.distortion_labels
@@ -193,6 +193,11 @@ def fit_ridge_head(
     return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
 
 
+def _standardized(learner: MetaQAPBaseLearner, features: Tensor) -> Tensor:
+    """As `MetaQAPBaseLearner.standardize`, but where and as precise as the features are: float64 on the CPU."""
+    return (features - learner.feature_mean.to(features)) / learner.feature_std.to(features)
+
+
 @torch.no_grad()
 def fit_kernel_head(
     model: MetaQAPModel,
@@ -226,7 +231,7 @@ def fit_kernel_head(
     """
     learner = base_learners_of(model)[0]
     device = learner.feature_mean.device
-    x = (features - learner.feature_mean.cpu().double()) / learner.feature_std.cpu().double()
+    x = _standardized(learner, features)
     linear = x @ learner.quality_head.weight[0].cpu().double() + learner.quality_head.bias.cpu().double()
     residual = targets - linear
     vt = torch.linalg.svd(x, full_matrices=False)[2]
@@ -278,7 +283,7 @@ def fit_distortion_head(
     if learner.distortion_head is None:
         raise ValueError("The base learner has no distortion head.")
     # On the axes of its own distortions the regression is well-conditioned, which L-BFGS needs to get anywhere.
-    x = (features - learner.feature_mean.cpu().double()) / learner.feature_std.cpu().double()
+    x = _standardized(learner, features)
     center, spread = x.mean(dim=0), x.std(dim=0).clamp_min(1e-6)
     x = ((x - center) / spread).float()
     weight = torch.zeros(x.shape[1], learner.distortion_head.out_features, requires_grad=True)
@@ -307,9 +312,8 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:
     """The optimizer of a recipe, and the schedule of its rates over all its steps."""
     groups = parameter_groups(model, recipe)
-    optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups)
-    if recipe.optimizer == "sgd":
-        optimizer = torch.optim.SGD(groups, momentum=0.9)
+    optimizer: torch.optim.Optimizer
+    optimizer = torch.optim.AdamW(groups) if recipe.optimizer == "adamw" else torch.optim.SGD(groups, momentum=0.9)
     total = recipe.epochs * steps_per_epoch
     warmup = int(recipe.warmup_fraction * total)
     if recipe.schedule == "cosine":

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import yaml
@@ -112,9 +113,7 @@ class Recipe:
         for name in ("kernel_components", "refit_distortion_head"):
             if getattr(self, name) and not self.refit_head:
                 raise RecipeError(f"`{name}` needs `refit_head`: that head is fitted together with the quality head.")
-        if self.ridge_penalty is not None and not (
-            isinstance(self.ridge_penalty, (int, float)) and self.ridge_penalty > 0
-        ):
+        if self.ridge_penalty is not None and not self.ridge_penalty > 0:
             raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
         for name in ("batch_size", "crop_size", "kernel_centers", "halving_epochs"):
             if getattr(self, name) < 1:
@@ -162,14 +161,18 @@ class Recipe:
         if "backbone" not in values:
             raise RecipeError(f"The recipe {path} names no `backbone`.")
         for name, value in values.items():
+            if value is None and isinstance(known[name], UnionType):
+                continue
             # YAML reads 1e-4 (without a dot) as text.
-            if known[name] is float:
+            if known[name] in (float, float | None):
                 try:
                     values[name] = float(value)
                 except (TypeError, ValueError) as error:
                     raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.") from error
             elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
+            elif known[name] in (str, str | None) and not isinstance(value, str):
+                raise RecipeError(f"`{name}` in {path} must be a text, got {value!r}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -46,8 +47,21 @@ def training_step(
         optimizer.step()
         optimizer.zero_grad()
         scheduler.step()
-        average.update_parameters(accelerator.unwrap_model(model))
+        update_average(average, accelerator.unwrap_model(model))
     return loss
+
+
+def update_average(average: AveragedModel, model: nn.Module) -> None:
+    """Let a moving average, which every process has whole, take in a model whose weights may be sharded (FSDP)."""
+    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        whole = nn.ParameterList(
+            parameter.detach().full_tensor() if isinstance(parameter, DTensor) else parameter  # type: ignore[attr-defined]
+            for parameter in model.parameters()
+        )
+        for index, buffer in enumerate(model.buffers()):
+            whole.register_buffer(f"buffer_{index}", buffer)
+        model = whole
+    average.update_parameters(model)
 
 
 def quality_loss(accelerator: Accelerator, logits: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
