@@ -242,7 +242,7 @@ def part_figures(
     if isinstance(scorer, BaselineScorer) or scorer.model.config.num_base_learners == 1:
         return None
     learners = scorer.model.config.base_learners
-    names = distinct_names([str(learner["name"]) for learner in learners])  # type: ignore[union-attr, index]
+    names = distinct_names([str(learner["name"]) for learner in learners])  # type: ignore[union-attr]
     scores = dict(zip(names, base_scores.T, strict=True)) | {"plain mean": base_scores.mean(axis=1)}
     measured = {
         name: {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}

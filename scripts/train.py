@@ -241,7 +241,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     model = new_base_learner(recipe, init=args.init)
     model.to(accelerator.device)
     if accelerator.is_main_process:
-        run.start(recipe, resume=args.resume_from_checkpoint is not None)
+        run.start(recipe, resume=args.resume_from_checkpoint is not None, init=args.init)
         if state is None:
             run.forget_after(-1)
     accelerator.wait_for_everyone()

@@ -1,5 +1,6 @@
 """scripts/log_runs.py: the committed log of training runs."""
 
+import hashlib
 import json
 
 import pytest
@@ -32,6 +33,19 @@ def test_a_run_is_logged_with_what_it_changed_and_measured(run, tmp_path, capsys
     assert (epoch["after"], epoch["validation_srocc"], epoch["loss"]) == ("epoch 1", 0.4, 0.25)
     assert (refitted["after"], refitted["validation_plcc"]) == ("refitting the head", 0.55)
     assert "70.0%" in capsys.readouterr().out
+
+
+def test_a_run_is_logged_with_the_learner_that_it_started_from(run, tmp_path):
+    later = RunFolder(tmp_path / "two")
+    (tmp_path / "one" / "best").mkdir()
+    (tmp_path / "one" / "best" / "model.safetensors").write_bytes(b"weights")
+    later.start(Recipe(backbone="test_resnet"), resume=False, init=run.path / "best")
+    output = tmp_path / "log.json"
+    assert log_runs.main([str(run.path), str(later.path), "--output", str(output)]) == 0
+    first, second = json.loads(output.read_text())
+    assert "init" not in first and second["init"] == "one/best"
+    origin = json.loads((later.path / "origin.json").read_text())
+    assert origin["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
 
 
 def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..evaluation import software_versions
+from ..release import weights_sha256
 from .recipe import Recipe, RecipeError
 
 
@@ -19,10 +20,15 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.states = self.path / "states"
 
-    def start(self, recipe: Recipe, *, resume: bool) -> None:
+    def start(self, recipe: Recipe, *, resume: bool, init: str | Path | None = None) -> None:
         """Create the folder, or check that a resumed run continues the same recipe.
 
         A run that is to be resumed but never began is begun, so that one command can be repeated until it is done.
+
+        Args:
+            recipe: of the run.
+            resume: whether the folder may hold the run already.
+            init: trained learner that the run starts from, None for ImageNet weights; noted in origin.json.
 
         Raises:
             RecipeError: if the folder holds another run or, on resumption, another recipe.
@@ -39,7 +45,19 @@ class RunFolder:
             )
         self.states.mkdir(parents=True, exist_ok=True)
         (self.path / "versions.json").write_text(json.dumps(software_versions(), indent=2) + "\n")
-        recipe.save(recipe_file)
+        origin: dict[str, str | None] = {"init": None, "weights_sha256": None}
+        if init is not None:
+            origin = {"init": "/".join(Path(init).absolute().parts[-2:]), "weights_sha256": weights_sha256(init)}
+        (self.path / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+        # The last file, and in one atomic step: with it the run has begun.
+        partial = recipe_file.with_suffix(".part")
+        recipe.save(partial)
+        partial.replace(recipe_file)
+
+    def origin(self) -> str | None:
+        """The last two parts of the path of the learner that the run started from, None for ImageNet weights."""
+        file = self.path / "origin.json"
+        return json.loads(file.read_text())["init"] if file.exists() else None
 
     def log(self, **values: Any) -> None:
         with self.metrics_file.open("a") as file:
