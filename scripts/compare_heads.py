@@ -1,18 +1,24 @@
 """Compare heads on the features of a backbone: at home, and on sources that were left out.
 
     python scripts/compare_heads.py --backbone mobilenetv2_100 --dataset biq2021 --data_dir path/to/BIQ2021 \
-        --sources "ss01*" "ss02*" "ss03*" --features features/mobilenetv2.npz
+        --sources "ss01*" "ss02*" "ss03*" --features features/mobilenetv2 \
+        --distorted_dir data/distorted/train --distorted_validation_dir data/distorted/validation
 
 A head is fitted in closed form in seconds, so many can be compared once every image's features are known; they are
-kept in `--features`. Each head is fitted on the training split and measured on the validation split, and fitted on all
-but the images of one source and measured on that one. What helps at home but not on other sources is memory of the
-training photographs, not knowledge of quality. The backbone is one with ImageNet weights, or `--init` a trained
-learner's, whose own training saw all sources: then only the figures at home mean anything.
+kept in the folder `--features`. Each head is fitted on the training split and measured on the validation split, and
+fitted on all but the images of one source and measured on that one. What helps at home but not on other sources is
+memory of the training photographs, not knowledge of quality. With distorted images (from scripts/distort.py) heads are
+also fitted together with these, and all heads measured on those of other photographs by their pseudo opinion scores.
+The backbone is one with ImageNet weights, or `--init` a trained learner's, whose own training saw all sources: then
+only the figures at home mean anything.
 """
 
 import argparse
+import hashlib
 import json
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -26,6 +32,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
+from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared
 from modeling_metaqap.evaluation import image_list_sha256
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
@@ -45,63 +52,107 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "heads.json"
 HOME = "validation split"
+DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
 
 
-def all_features(model: MetaQAPModel, rated: datasets.Dataset, args: argparse.Namespace) -> Tensor:
-    """Pooled features of all rated images, `(n, F)` in float32, from `--features` if they are there."""
-    digest = image_list_sha256(rated)
-    if args.features is not None and args.features.exists():
-        with np.load(args.features) as stored:
+@dataclass(frozen=True)
+class Images:
+    """Features `(n, F)` and quality `(n,)` of images, in float64."""
+
+    features: Tensor
+    qualities: Tensor
+
+    def at(self, rows: Sequence[int]) -> "Images":
+        return Images(self.features[rows], self.qualities[rows])
+
+
+def features_of(
+    dataset: datasets.Dataset, name: str, digest: str, model: MetaQAPModel, args: argparse.Namespace, **processor: int
+) -> Images:
+    """Pooled features of all images, from the file `name` in `--features` if they are there."""
+    qualities = torch.tensor(dataset["quality"], dtype=torch.float64)
+    file = None if args.features is None else args.features / f"{name}.npz"
+    if file is not None and file.exists():
+        with np.load(file) as stored:
             if str(stored["images_sha256"]) != digest:
-                raise RecipeError(f"{args.features} holds features of other images; remove it.")
-            return torch.from_numpy(stored["features"])
-    images = WholeImages(rated, MetaQAPImageProcessor())
+                raise RecipeError(f"{file} holds features of other images; remove it.")
+            return Images(torch.from_numpy(stored["features"]).double(), qualities)
+    images = WholeImages(dataset, MetaQAPImageProcessor(**processor))
     loader = DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=args.num_workers)
     device = torch.device(args.device)
     model.to(device)
-    with console.status(f"Seeing {len(rated)} images ..."), torch.autocast(device.type, dtype=torch.bfloat16):
+    with console.status(f"Seeing {len(dataset)} images ..."), torch.autocast(device.type, dtype=torch.bfloat16):
         features = pooled_features(model, loader, device=device)[0].float()
-    if args.features is not None:
-        args.features.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(args.features, features=features.numpy(), images_sha256=digest)
-    return features
+    if file is not None:
+        args.features.mkdir(parents=True, exist_ok=True)
+        np.savez(file, features=features.numpy(), images_sha256=digest)
+    return Images(features.double(), qualities)
 
 
-def heads(penalties: list[float], gammas: list[float]) -> dict[str, dict[str, float | None]]:
-    """Settings of each head by its name; no penalty means generalised cross-validation, no gamma no kernel head."""
-    found: dict[str, dict[str, float | None]] = {"linear, cross-validated": {"penalty": None, "gamma": None}}
-    for penalty in penalties:
-        found[f"linear, penalty {penalty:g}"] = {"penalty": penalty, "gamma": None}
-    for penalty, gamma in product(penalties, gammas):
-        found[f"linear, penalty {penalty:g}, and kernel, gamma {gamma:g}"] = {"penalty": penalty, "gamma": gamma}
+def distorted_features(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args: argparse.Namespace) -> Images:
+    """Features and pseudo opinion scores of distorted images."""
+    # Their order is that of the file, and no id is their own.
+    listed = zip(*(dataset[column] for column in ("reference_id", "distortion", "level")), strict=True)
+    digest = hashlib.sha256("".join(f"{row}\n" for row in listed).encode()).hexdigest()
+    # Often smaller than the photographs that are scored in use, and not to be padded.
+    side = min(dataset[0]["image"].size)
+    return features_of(dataset, name, digest, model, args, crop_size=side)
+
+
+@dataclass(frozen=True)
+class Head:
+    """Settings; no penalty means generalised cross-validation, no gamma no kernel head."""
+
+    penalty: float | None = None
+    gamma: float | None = None
+    distorted_weight: float = 0.0
+
+    def __str__(self) -> str:
+        name = "linear, " + ("cross-validated" if self.penalty is None else f"penalty {self.penalty:g}")
+        if self.distorted_weight:
+            name += f", distorted images {self.distorted_weight:g}"
+        return name if self.gamma is None else f"{name}, and kernel, gamma {self.gamma:g}"
+
+
+def heads(penalties: list[float], gammas: list[float], weights: list[float]) -> list[Head]:
+    found = [Head()]
+    for weight in (0.0, *weights):
+        found += [Head(penalty, None, weight) for penalty in penalties]
+        found += [Head(penalty, gamma, weight) for penalty, gamma in product(penalties, gammas)]
     return found
 
 
 @torch.no_grad()
-def figures(
-    model: MetaQAPModel,
-    training: tuple[Tensor, Tensor],
-    unseen: tuple[Tensor, Tensor],
-    settings: dict[str, float | None],
-    kernel_penalty: float,
-) -> dict[str, float]:
-    """PLCC and SROCC on the unseen images of one head, fitted on the training images."""
-    learner: Any = model.base_learners[0]
-    fit_ridge_head(model, *training, penalty=settings["penalty"])
-    if settings["gamma"] is not None:
+def fit(model: MetaQAPModel, head: Head, training: Images, distorted: Images | None, kernel_penalty: float) -> None:
+    fit_ridge_head(
+        model,
+        training.features,
+        training.qualities,
+        penalty=head.penalty,
+        distorted=None if distorted is None else (distorted.features, distorted.qualities),
+        distorted_weight=head.distorted_weight,
+    )
+    if head.gamma is not None:
         fit_kernel_head(
             model,
-            *training,
+            training.features,
+            training.qualities,
             num_components=COMPONENTS,
             num_centers=CENTERS,
-            gamma=settings["gamma"],
+            gamma=head.gamma,
             penalty=kernel_penalty,
             seed=0,
         )
-    features, qualities = unseen
-    predicted = learner.score(learner.standardize(features.float())).double().numpy()
-    return {"plcc": plcc(predicted, qualities.numpy()), "srocc": srocc(predicted, qualities.numpy())}
+
+
+@torch.no_grad()
+def figures(model: MetaQAPModel, unseen: Images) -> dict[str, float]:
+    """PLCC and SROCC on unseen images."""
+    learner: Any = model.base_learners[0]
+    predicted = learner.score(learner.standardize(unseen.features.float())).double().numpy()
+    qualities = unseen.qualities.numpy()
+    return {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
 
 
 def cell(measured: dict[str, float]) -> str:
@@ -110,8 +161,8 @@ def cell(measured: dict[str, float]) -> str:
 
 def show(result: dict[str, Any]) -> Table:
     table = Table("head", title=f"{result['backbone']}: PLCC / SROCC")
-    for source in (HOME, *result["sources"]):
-        table.add_column(source if source == HOME else f"{source}, fitted on the others", justify="right")
+    for place in next(iter(result["heads"].values())):
+        table.add_column(f"{place}, fitted on the others" if place in result["sources"] else place, justify="right")
     for name, row in result["heads"].items():
         table.add_row(name, *map(cell, row.values()))
     return table
@@ -119,8 +170,10 @@ def show(result: dict[str, Any]) -> Table:
 
 def heads_table(results: dict[str, Any]) -> str:
     """All backbones' figures as a Markdown table, PLCC / SROCC."""
-    places = [HOME, *next(iter(results.values()))["sources"]]
-    headings = ["backbone", "head", *(place if place == HOME else f"{place}, left out" for place in places)]
+    first = next(iter(results.values()))
+    places = list(next(iter(first["heads"].values())))
+    headings = [f"{place}, left out" if place in first["sources"] else place for place in places]
+    headings = ["backbone", "head", *headings]
     cells = [
         [backbone, name, *(cell(row[place]) for place in places)]
         for backbone, result in results.items()
@@ -140,12 +193,19 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
 
     model = new_base_learner(Recipe(backbone=args.backbone), init=args.init).eval()
-    features = all_features(model, rated, args).double()
-    qualities = torch.tensor(rated["quality"], dtype=torch.float64)
+    photographs = features_of(rated, "photographs", image_list_sha256(rated), model, args)
+    distorted, distorted_unseen, references = None, None, []
+    if args.distorted_dir is not None:
+        made, others = (
+            load_distorted(directory, cache_dir=args.cache_dir)
+            for directory in (args.distorted_dir, args.distorted_validation_dir)
+        )
+        refuse_shared(made, others)
+        distorted, references = distorted_features(made, "distorted", model, args), made["reference_id"][:]
+        distorted_unseen = distorted_features(others, "distorted-validation", model, args)
 
-    def of(images: datasets.Dataset) -> tuple[Tensor, Tensor]:
-        rows = [row_of[image_id] for image_id in images["image_id"]]
-        return features[rows], qualities[rows]
+    def of(images: datasets.Dataset) -> Images:
+        return photographs.at([row_of[image_id] for image_id in images["image_id"]])
 
     result: dict[str, Any] = {
         "backbone": args.backbone,
@@ -155,14 +215,22 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "sources": args.sources,
         "n": {name: [len(part[0]), len(part[1])] for name, part in parts.items()},
         "kernel": {"penalty": args.kernel_penalty, "num_components": COMPONENTS, "num_centers": CENTERS},
+        "n_distorted": 0 if distorted is None else [len(made), len(others)],
         "heads": {},
     }
-    for name, settings in heads(args.penalties, args.gammas).items():
-        with console.status(f"{name} ..."):
-            result["heads"][name] = {
-                place: figures(model, of(learned), of(unseen), settings, args.kernel_penalty)
-                for place, (learned, unseen) in parts.items()
-            }
+    for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
+        row = result["heads"][str(head)] = {}
+        for place, (learned, unseen) in parts.items():
+            with console.status(f"{head}, {place} ..."):
+                seen = distorted
+                if distorted is not None:
+                    # Nothing of a photograph to be measured on may be known, in whatever distortion.
+                    hidden = set(unseen["image_id"])
+                    seen = distorted.at([row for row, name in enumerate(references) if name not in hidden])
+                fit(model, head, of(learned), seen, args.kernel_penalty)
+                row[place] = figures(model, of(unseen))
+                if place == HOME and distorted_unseen is not None:
+                    row[DISTORTED] = figures(model, distorted_unseen)
     return result
 
 
@@ -179,16 +247,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--penalties", nargs="*", type=float, default=[0.1, 1.0], help="of the linear head")
     parser.add_argument("--gammas", nargs="*", type=float, default=[2.0, 4.0, 8.0], help="of the kernel head")
     parser.add_argument("--kernel_penalty", type=float, default=0.1)
-    parser.add_argument("--features", type=Path, help="file to keep the features in")
+    parser.add_argument("--distorted_dir", help="distorted images to learn from too, made by scripts/distort.py")
+    parser.add_argument("--distorted_validation_dir", help="likewise, of other photographs, to measure on")
+    parser.add_argument(
+        "--distorted_weights", nargs="*", type=float, default=[0.1], help="of all the distorted images together"
+    )
+    parser.add_argument("--features", type=Path, help="folder to keep the features in")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON; gets or replaces this backbone's part")
     args = parser.parse_args(arguments)
+    if (args.distorted_dir is None) != (args.distorted_validation_dir is None):
+        parser.error("--distorted_dir and --distorted_validation_dir go together")
     try:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}
         result = compare(args)
         args.results.write_text(json.dumps(known | {args.backbone: result}, indent=1) + "\n")
-    except (RecipeError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
+    except (RecipeError, BuildError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

@@ -45,7 +45,7 @@ from torch.utils.data import BatchSampler, DataLoader, Subset
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.distortions.build import BuildError, load_distorted
+from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.processes import without_accelerator
@@ -94,7 +94,8 @@ class Position:
 def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) -> dict[str, Tensor]:
     """Scores and labels of whole validation images, gathered from all processes, on the CPU.
 
-    Where the images are distorted ones, also the `distortion` named, and the true one as `true_distortion`.
+    Where the images are distorted ones and the model has a head for that, also the `distortion` named, and the true
+    one as `true_distortion`.
     """
     model.eval()
     batches = []
@@ -103,7 +104,7 @@ def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) 
         with accelerator.autocast():
             output = model(pixel_values=batch["pixel_values"], crop_weights=batch["crop_weights"])
         told = {"quality": output.logits.squeeze(1), "true_quality": batch["labels"]}
-        if "distortion" in batch:
+        if "distortion" in batch and output.distortion_logits is not None:
             told |= {"distortion": output.distortion_logits.argmax(dim=1), "true_distortion": batch["distortion"]}
             told |= {"level": batch["level"]}
         batches.append({name: tensor.cpu() for name, tensor in accelerator.gather_for_metrics(told).items()})
@@ -113,17 +114,23 @@ def validate(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) 
 def validation_figures(
     accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader, distorted: DataLoader | None
 ) -> dict[str, float]:
-    """PLCC and SROCC, computed once on all validation images, and the share of the distortions named rightly.
+    """PLCC and SROCC, computed once on all validation images, and of the distorted ones the share named rightly.
 
-    Level 1 is left out of the share: it is hardly visible.
+    Where these are others, also the SROCC with their pseudo opinion scores. Level 1 is left out of the share: it is
+    hardly visible.
     """
     told = validate(accelerator, model, loader)
     predicted, quality = told["quality"].numpy(), told["true_quality"].numpy()
     figures = {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
     if distorted is not None:
-        named = told if distorted is loader else validate(accelerator, model, distorted)
-        right = named["distortion"] == named["true_distortion"]
-        figures["validation_distortion_accuracy"] = right[named["level"] > 1].float().mean().item()
+        named = told
+        if distorted is not loader:
+            named = validate(accelerator, model, distorted)
+            scores = named["quality"].numpy(), named["true_quality"].numpy()
+            figures["validation_distorted_srocc"] = srocc(*scores)
+        if "distortion" in named:
+            right = named["distortion"] == named["true_distortion"]
+            figures["validation_distortion_accuracy"] = right[named["level"] > 1].float().mean().item()
     return figures
 
 
@@ -153,16 +160,13 @@ def load_data(
 
     with accelerator.main_process_first():
         synthetic = synthetic_validation = None
-        if recipe.learns_distortions:
-            synthetic = distorted(args.distorted_dir, needed="The recipe learns distortions and needs --distorted_dir")
+        if recipe.needs_distorted:
+            needed = "The recipe learns from distorted images and needs --distorted_dir"
+            synthetic = distorted(args.distorted_dir, needed=needed)
             if args.distorted_validation_dir is not None or recipe.stage == "pretrain":
                 needed = "Pretraining needs --distorted_validation_dir"
                 synthetic_validation = distorted(args.distorted_validation_dir, needed=needed)
-                if shared := set(synthetic["reference_id"]) & set(synthetic_validation["reference_id"]):
-                    raise RecipeError(
-                        f"{args.distorted_dir} and {args.distorted_validation_dir} share {len(shared)} pristine "
-                        f"photographs, such as {min(shared)}; make them from different ones."
-                    )
+                refuse_shared(synthetic, synthetic_validation)
         if recipe.stage == "pretrain":
             assert synthetic is not None and synthetic_validation is not None
             return synthetic, synthetic_validation, synthetic, synthetic_validation
@@ -253,17 +257,18 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         run.log(step=step, **values)
         accelerator.log({name: value for name, value in values.items() if name != "refit_head"}, step=step)
 
-    def features_of(model: MetaQAPModel, loader: DataLoader, doing: str, target: str) -> tuple[Tensor, Tensor]:
+    def features_of(model: MetaQAPModel, loader: DataLoader, doing: str, *targets: str) -> tuple[Tensor, ...]:
         with console.status(doing), accelerator.autocast():
             return pooled_features(
-                model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics, target=target
+                model, loader, device=accelerator.device, gather=accelerator.gather_for_metrics, targets=targets
             )
 
     if state is None and recipe.epochs > 0:
         head = Subset(crops, [(0, index) for index in range(len(crops))])  # type: ignore[arg-type]
         loader = accelerator.prepare(DataLoader(head, batch_size=recipe.batch_size, **workers))
         doing = "Starting the head from ridge regression ..."
-        fitted = fit_ridge_head(model, *features_of(model, loader, doing, "labels"), penalty=recipe.ridge_penalty)
+        features, qualities = features_of(model, loader, doing, "labels")
+        fitted = fit_ridge_head(model, features, qualities, penalty=recipe.ridge_penalty)
         if accelerator.is_main_process:
             log(step=0, processes=accelerator.num_processes, **fitted)
     steps_per_epoch = len(crops) // recipe.batch_size
@@ -365,7 +370,19 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         features, qualities = features_of(
             final, whole(training_split), "Seeing the training images whole ...", "labels"
         )
-        fitted = fit_ridge_head(final, features, qualities, penalty=recipe.ridge_penalty)
+        distorted = None
+        if recipe.distorted_weight or recipe.refit_distortion_head:
+            doing = "Seeing the distorted images whole ..."
+            distorted_features, scores, named = features_of(final, whole(synthetic), doing, "labels", "distortion")
+            distorted = distorted_features, scores
+        fitted = fit_ridge_head(
+            final,
+            features,
+            qualities,
+            penalty=recipe.ridge_penalty,
+            distorted=distorted,
+            distorted_weight=recipe.distorted_weight,
+        )
         if recipe.kernel_components:
             fitted |= fit_kernel_head(
                 final,
@@ -378,10 +395,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 seed=recipe.seed,
             )
         if recipe.refit_distortion_head:
-            features, named = features_of(
-                final, whole(synthetic), "Seeing the distorted images whole ...", "distortion"
-            )
-            fitted |= fit_distortion_head(final, features, named)
+            fitted |= fit_distortion_head(final, distorted_features, named)
         figures = validation_figures(accelerator, final, validation_loader, distorted_loader)
         if accelerator.is_main_process:
             log(step=position.step, refit_head=True, **fitted, **figures)

@@ -4,11 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from script_loader import load_script
 
 pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import normalization  # noqa: E402
+from modeling_metaqap.distortions.build import BuildSettings, build  # noqa: E402
 
 compare_heads = load_script("compare_heads")
 
@@ -19,14 +21,7 @@ def arguments(rated_sources, tmp_path, make_model):
     learner = {"backbone": "test_resnet", **normalization("test_resnet")}
     make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "learner")
     arguments = ["--backbone", "test_resnet", "--init", tmp_path / "learner", "--dataset", "folder"]
-    arguments += [
-        "--data_dir",
-        rated_sources,
-        "--cache_dir",
-        tmp_path / "cache",
-        "--features",
-        tmp_path / "features.npz",
-    ]
+    arguments += ["--data_dir", rated_sources, "--cache_dir", tmp_path / "cache", "--features", tmp_path / "features"]
     return [str(option) for option in [*arguments, "--results", tmp_path / "heads.json"]]
 
 
@@ -51,8 +46,56 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
     )
 
 
+@pytest.fixture
+def distorted(tmp_path):
+    """Options that name distorted images: 20 each of three rated photographs to learn from, and of two others."""
+    rng = np.random.default_rng(0)
+    options = []
+    # Of the rated ones a2.png is in the validation split.
+    parts = {"--distorted_dir": ["a0.png", "a2.png", "b1.png"], "--distorted_validation_dir": ["c.png", "d.png"]}
+    for option, names in parts.items():
+        pristine, output = tmp_path / f"pristine{option}", tmp_path / f"distorted{option}"
+        pristine.mkdir()
+        for name in names:
+            pixels = rng.integers(256, size=(6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(pristine / name)
+        settings = BuildSettings(per_image=20, metrics=("gmsd", "psnr"))
+        assert all(part.built for part in build(pristine, names, output, settings))
+        options += [option, str(output)]
+    return options
+
+
+def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
+    arguments, distorted, tmp_path, monkeypatch, capsys
+):
+    fit, seen = compare_heads.fit, []
+
+    def record(model, head, training, distorted, kernel_penalty):
+        seen.append(len(distorted.features))
+        fit(model, head, training, distorted, kernel_penalty)
+
+    monkeypatch.setattr(compare_heads, "fit", record)
+    options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "--distorted_weights", "1"]
+    assert compare_heads.main([*arguments, *distorted, *options]) == 0
+    assert seen == [40, 20] * 3  # at home without a2.png, then without both of the source
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["n_distorted"] == [60, 40]
+    without, with_them = (result["heads"][f"linear, penalty 0.5{name}"] for name in ("", ", distorted images 1"))
+    assert list(with_them) == ["validation split", "distorted images", "a*"]
+    for place in with_them:
+        assert with_them[place] != without[place]
+    table = compare_heads.heads_table({"test_resnet": result})
+    assert "| backbone | head | validation split | distorted images | a*, left out |" in table
+
+    assert compare_heads.main([*arguments, *distorted[:2], "--distorted_validation_dir", distorted[1]]) == 2
+    assert "share 3 pristine photographs" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        compare_heads.main([*arguments, *distorted[:2]])
+
+
 def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
-    np.savez(tmp_path / "features.npz", features=np.zeros((60, 3)), images_sha256="other")
+    (tmp_path / "features").mkdir()
+    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((60, 3)), images_sha256="other")
     assert compare_heads.main([*arguments, "--penalties", "1", "--gammas"]) == 2
     assert "features of other images" in " ".join(capsys.readouterr().err.split())
 

@@ -488,6 +488,34 @@ def test_a_given_ridge_penalty_is_for_each_image(make_model):
     torch.testing.assert_close(model.base_learners[0].quality_head.weight[0].double(), expected, rtol=1e-4, atol=1e-6)
 
 
+def test_distorted_images_weigh_in_with_an_intercept_of_their_own(make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    features, targets = features_and_targets(model)
+    others, scores = features.flip(0)[:20] * 1.5, targets[:20] * 0.7
+    arguments = {"penalty": 2.0, "distorted_weight": 0.3}
+    fit_ridge_head(model, features, targets, distorted=(others, scores), **arguments)
+    learner = model.base_learners[0]
+    found = learner.quality_head.weight[0].detach().double().numpy()
+
+    # The same in one weighted least squares problem, with a column of ones for each kind of images.
+    mean, std = features.mean(dim=0), features.std(dim=0)
+    x = torch.cat([(features - mean) / std, (others - mean) / std]).numpy()
+    photograph = np.repeat([1.0, 0.0], [50, 20])
+    x = np.column_stack([x, photograph, 1 - photograph])
+    y = torch.cat([targets, scores]).numpy()
+    weights = np.where(photograph, 1.0, 0.3 * 50 / 20)
+    penalties = np.diag(np.append(np.full(len(found), 2.0 * 50), [0.0, 0.0]))
+    expected = np.linalg.solve(x.T @ (weights[:, None] * x) + penalties, x.T @ (weights * y))
+    np.testing.assert_allclose(found, expected[:-2], rtol=1e-3, atol=1e-6)
+    assert learner.quality_head.bias.item() == pytest.approx(targets.mean().item(), abs=1e-6)
+
+    fit_ridge_head(model, features, targets, penalty=2.0, distorted=(others, scores))
+    without = learner.quality_head.weight[0].detach().double().numpy().copy()
+    assert not np.allclose(found, without, rtol=1e-2)
+    fit_ridge_head(model, features, targets, penalty=2.0)
+    np.testing.assert_array_equal(learner.quality_head.weight[0].detach().double().numpy(), without)
+
+
 def test_the_distortion_head_is_fitted_by_logistic_regression(make_model):
     """At the minimum the gradient of the penalised cross-entropy, written out in NumPy, is zero."""
     model = make_model("test_resnet", distortion_labels=["a", "b", "c"])

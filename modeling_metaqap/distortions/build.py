@@ -148,6 +148,15 @@ def load_distorted(directory: str | Path, *, cache_dir: str | None = None) -> da
     return table.rename_column("pseudo_mos", "quality").remove_columns("metrics")
 
 
+def refuse_shared(learned: datasets.Dataset, unseen: datasets.Dataset) -> None:
+    """Raise `BuildError` if images to learn from and images to validate on were made from the same photographs."""
+    if shared := set(learned["reference_id"]) & set(unseen["reference_id"]):
+        raise BuildError(
+            f"The distorted images to learn from and those to validate on share {len(shared)} pristine photographs, "
+            f"such as {min(shared)}; make them from different ones."
+        )
+
+
 def find_photographs(directory: Path, names: Sequence[str] | None = None) -> list[str]:
     """The photographs of a directory and its sub-directories as sorted relative paths with forward slashes.
 

@@ -1,7 +1,7 @@
 """A base learner in training: how it starts, what of it learns, and its head in closed form."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -108,23 +108,24 @@ def pooled_features(
     *,
     device: torch.device,
     gather: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda tensors: tensors,
-    target: str = "labels",
-) -> tuple[Tensor, Tensor]:
+    targets: Sequence[str] = ("labels",),
+) -> tuple[Tensor, ...]:
     """Features of all images of a loader before standardisation, and what to learn about them.
 
     Args:
         model: one base learner, on `device`.
-        loader: over the images; gives the `target` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
+        loader: over the images; gives the `targets` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
             `(B, N, 3, H, W)` in [0, 1] with `crop_weights` `(B, N)`.
         device: where to compute.
         gather: brings the parts of a batch of all processes together.
-        target: key of the batch: `"labels"` for quality, `"distortion"` for the class.
+        targets: keys of the batch: `"labels"` for quality, `"distortion"` for the class.
 
     Returns:
-        Features `(n, F)` in float64 and targets `(n,)`, in float64 too unless they are whole numbers, on the CPU.
+        Features `(n, F)` in float64, and each of the targets `(n,)`, in float64 too unless they are whole numbers; on
+        the CPU.
     """
     learner = base_learners_of(model)[0].eval()
-    features, targets = [], []
+    batches = []
     for batch in loader:
         pixels = batch["pixel_values"].to(device)
         pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
@@ -132,16 +133,21 @@ def pooled_features(
         crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
         pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
         pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
-        pooled, labels = gather((pooled, batch[target].to(device)))
-        features.append(pooled.cpu())
-        targets.append(labels.cpu())
-    told = torch.cat(targets)
-    return torch.cat(features).double(), told.double() if told.is_floating_point() else told
+        gathered = gather((pooled, *(batch[target].to(device) for target in targets)))
+        batches.append([tensor.cpu() for tensor in gathered])
+    found = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    return tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in found)
 
 
 @torch.no_grad()
 def fit_ridge_head(
-    model: MetaQAPModel, features: Tensor, targets: Tensor, *, penalty: float | None = None
+    model: MetaQAPModel,
+    features: Tensor,
+    targets: Tensor,
+    *,
+    penalty: float | None = None,
+    distorted: tuple[Tensor, Tensor] | None = None,
+    distorted_weight: float = 0.0,
 ) -> dict[str, float]:
     """Set the feature standardisation and the quality head by ridge regression on the backbone's pooled features.
 
@@ -149,10 +155,16 @@ def fit_ridge_head(
     it, on whole images, it replaces a head that has seen crops only and that gradient steps have made noisy. The
     distortion head is rewritten for the new standardisation; what it says does not change.
 
+    Opinions on photographs alone leave open how quality falls when a distortion is added to one. With distorted images
+    the head learns that too, from pseudo opinion scores. Where these begin on the scale of the opinions is not known,
+    so the distorted images have an intercept of their own, which is then dropped.
+
     Args:
         model: one base learner.
         features: `(n, F)`, from `pooled_features`.
         targets: `(n,)`, quality.
+        distorted: features and pseudo opinion scores of distorted images, `(m, F)` and `(m,)`.
+        distorted_weight: what all of these weigh together, in units of all photographs; 0 leaves them out.
         penalty: on the squared weights of the standardised features, for each image; by default chosen by generalised
             cross-validation (Golub, Heath and Wahba, 1979). That choice is for images like these; photographs from
             other sources ask for a higher one.
@@ -165,14 +177,20 @@ def fit_ridge_head(
     mean, std = x.mean(dim=0), x.std(dim=0)
     # A dead channel has no spread; standardising it by 1 leaves it at zero.
     std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
-    u, singular_values, vt = torch.linalg.svd((x - mean) / std, full_matrices=False)
-    projected = u.T @ (y - y.mean())
+    rows, centered = (x - mean) / std, y - y.mean()
+    if distorted is not None and distorted_weight:
+        others, scores = distorted
+        factor = math.sqrt(distorted_weight * len(x) / len(others))
+        rows = torch.cat([rows, (others - others.mean(dim=0)) / std * factor])
+        centered = torch.cat([centered, (scores - scores.mean()) * factor])
+    u, singular_values, vt = torch.linalg.svd(rows, full_matrices=False)
+    projected = u.T @ centered
     if penalty is None:
         best = (math.inf, 0.0)
         for total in np.logspace(-1, 5, 13).tolist():
             shrink = singular_values.square() / (singular_values.square() + total)
-            residual = y - y.mean() - u @ (shrink * projected)
-            gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(y)) ** 2
+            residual = centered - u @ (shrink * projected)
+            gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(centered)) ** 2
             best = min(best, (gcv, total))
         penalty = best[1] / len(y)
     weight = vt.T @ (singular_values / (singular_values.square() + penalty * len(y)) * projected)

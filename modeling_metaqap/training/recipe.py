@@ -53,6 +53,8 @@ class Recipe:
         refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
         ridge_penalty: of the ridge regressions that start and refit the head, for each image; null chooses it by
             generalised cross-validation.
+        distorted_weight: of distorted images with their pseudo opinion scores in the ridge regression that refits the
+            head, all of them together, in units of all photographs; 0 leaves them out.
         refit_distortion_head: at the end fit the distortion head anew, by multinomial logistic regression on whole
             distorted images; so a learner names distortions without having been trained on them.
         kernel_components: at the end add a kernel head on so many principal components; 0 adds none.
@@ -87,6 +89,7 @@ class Recipe:
     freeze_stages: int = 0
     refit_head: bool = False
     ridge_penalty: float | None = None
+    distorted_weight: float = 0.0
     refit_distortion_head: bool = False
     kernel_components: int = 0
     kernel_centers: int = 10_000
@@ -110,9 +113,9 @@ class Recipe:
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
             raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
-        for name in ("kernel_components", "refit_distortion_head"):
+        for name in ("kernel_components", "distorted_weight", "refit_distortion_head"):
             if getattr(self, name) and not self.refit_head:
-                raise RecipeError(f"`{name}` needs `refit_head`: that head is fitted together with the quality head.")
+                raise RecipeError(f"`{name}` needs `refit_head`: it is for the heads that are fitted at the end.")
         if self.ridge_penalty is not None and not self.ridge_penalty > 0:
             raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
         for name in ("batch_size", "crop_size", "kernel_centers", "halving_epochs"):
@@ -129,7 +132,7 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
         weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
-        for name in (*weights, "synthetic_batch_size", "freeze_stages", "kernel_components"):
+        for name in (*weights, "synthetic_batch_size", "freeze_stages", "kernel_components", "distorted_weight"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.stage == "pretrain" and self.synthetic_batch_size:
@@ -177,6 +180,11 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+
+    @property
+    def needs_distorted(self) -> bool:
+        """Whether there must be distorted images to learn from."""
+        return self.learns_distortions or self.distorted_weight > 0
 
     @property
     def learns_distortions(self) -> bool:
