@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -242,8 +243,8 @@ def part_figures(
     if isinstance(scorer, BaselineScorer) or scorer.model.config.num_base_learners == 1:
         return None
     learners = scorer.model.config.base_learners
-    names = distinct_names([str(learner["name"]) for learner in learners])  # type: ignore[union-attr]
-    scores = dict(zip(names, base_scores.T, strict=True)) | {"plain mean": base_scores.mean(axis=1)}
+    names = distinct_names([*(str(learner["name"]) for learner in learners), "plain mean"])  # type: ignore[union-attr]
+    scores = dict(zip(names, [*base_scores.T, base_scores.mean(axis=1)], strict=True))
     measured = {
         name: {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
         for name, predicted in scores.items()
@@ -278,6 +279,16 @@ def _median(parts: Sequence[Measurement]) -> Measurement:
     summary["interval"] = None
     if None not in intervals:
         summary["interval"] = {key: statistics.median(one[key] for one in intervals) for key in intervals[0]}
+    parts_of = [row["parts"] for row in rows]
+    summary["parts"] = None
+    if None not in parts_of and all(set(one) == set(parts_of[0]) for one in parts_of):
+        summary["parts"] = {
+            name: {
+                key: None if None in (values := [one[name][key] for one in parts_of]) else statistics.median(values)
+                for key in figures
+            }
+            for name, figures in parts_of[0].items()
+        }
     # What is the same for all stands once.
     software = rows[0]["software"]
     splits = [{key: value for key, value in row.items() if key != "software"} for row in rows]
@@ -380,10 +391,11 @@ def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
 
 def distinct_names(names: Sequence[str]) -> list[str]:
     """The names with a number behind those that were there before: `["a", "b", "a 2"]`."""
-    return [
-        name if (number := names[: index + 1].count(name)) == 1 else f"{name} {number}"
-        for index, name in enumerate(names)
-    ]
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} {number}" for number in count(2))
+        found.append(name if name not in found else next(other for other in numbered if other not in found))
+    return found
 
 
 def short_names(paths: Sequence[str]) -> list[str]:

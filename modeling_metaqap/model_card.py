@@ -89,6 +89,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         training_homepage=trained_on.homepage,
         training_licence=trained_on.license,
         pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
+        trained_with=(config["training_summary"] or {}).get("trained_with"),
         surrogate=_SURROGATES[config["loss_surrogate"]],
         confidence=_percent(own[0].get("confidence", 0.95)),
         medians=any("median_of" in row for row in own),

@@ -13,6 +13,7 @@ photographs from elsewhere. The variants:
     last stage only           the pooled features of the backbone's last stage alone, from ImageNet weights: a
                               pretrained learner has all stages, so compare this one with "without pretraining"
     without the kernel head   the linear quality head alone (only if the recipe has a kernel head)
+    without distorted images  opinions alone fit the quality head (only if the recipe has a `distorted_weight`)
 
 What the meta-learner adds is in the `fit.json` of a fused checkpoint: best single learner, plain mean, meta-learner.
 Runs that are done are not repeated and a stopped one goes on, so the command can be repeated until it is done. Further
@@ -66,6 +67,8 @@ def variants(recipe: Recipe, init: str | None) -> list[Variant]:
         found.append(Variant("last stage only", replace(recipe, stages=[last]), None))
     if recipe.kernel_components:
         found.append(Variant("without the kernel head", replace(recipe, kernel_components=0), init))
+    if recipe.distorted_weight:
+        found.append(Variant("without distorted images", replace(recipe, distorted_weight=0.0), init))
     return found
 
 
@@ -134,7 +137,7 @@ def main() -> int:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
-    parser.add_argument("--distorted_dir", help="for recipes with a stream of distorted images")
+    parser.add_argument("--distorted_dir", help="for recipes that learn from distorted images")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs")
     parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (hub_card/ablation.json)")

@@ -31,21 +31,22 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared
+from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
 from modeling_metaqap.evaluation import image_list_sha256
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
-from modeling_metaqap.reporting import markdown_table
+from modeling_metaqap.release import weights_sha256
+from modeling_metaqap.reporting import UNDEFINED, markdown_table
 from modeling_metaqap.training import (
     Recipe,
     RecipeError,
-    WholeImages,
     collate_crops,
     fit_kernel_head,
     fit_ridge_head,
     new_base_learner,
     pooled_features,
+    whole_images,
 )
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -54,6 +55,7 @@ OUTPUT = Path(__file__).parents[1] / "hub_card" / "heads.json"
 HOME = "validation split"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
+CROP_SIZE = Recipe(backbone="").crop_size
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,27 @@ class Images:
         return Images(self.features[rows], self.qualities[rows])
 
 
-def features_of(
-    dataset: datasets.Dataset, name: str, digest: str, model: MetaQAPModel, args: argparse.Namespace, **processor: int
-) -> Images:
-    """Pooled features of all images, from the file `name` in `--features` if they are there."""
+def features_of(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args: argparse.Namespace) -> Images:
+    """Pooled features and quality of all images, the features from the file `name` in `--features` if they are there.
+
+    The quality of distorted images is their pseudo opinion score.
+    """
     qualities = torch.tensor(dataset["quality"], dtype=torch.float64)
+    columns = ("reference_id", "distortion", "level") if "distortion" in dataset.column_names else ("image_id",)
+    described = {
+        "backbone": args.backbone,
+        "init": None if args.init is None else weights_sha256(args.init),
+        "crop_size": args.crop_size,
+        "images": list(zip(*(dataset[column] for column in (*columns, "quality")), strict=True)),
+    }
+    digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
     file = None if args.features is None else args.features / f"{name}.npz"
     if file is not None and file.exists():
         with np.load(file) as stored:
-            if str(stored["images_sha256"]) != digest:
-                raise RecipeError(f"{file} holds features of other images; remove it.")
+            if str(stored["sha256"]) != digest:
+                raise RecipeError(f"{file} holds features of another learner or of other images; remove it.")
             return Images(torch.from_numpy(stored["features"]).double(), qualities)
-    images = WholeImages(dataset, MetaQAPImageProcessor(**processor))
+    images = whole_images(dataset, distorted_crop_size=args.crop_size)
     loader = DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=args.num_workers)
     device = torch.device(args.device)
     model.to(device)
@@ -86,18 +97,8 @@ def features_of(
         features = pooled_features(model, loader, device=device)[0].float()
     if file is not None:
         args.features.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=features.numpy(), images_sha256=digest)
+        np.savez(file, features=features.numpy(), sha256=digest)
     return Images(features.double(), qualities)
-
-
-def distorted_features(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args: argparse.Namespace) -> Images:
-    """Features and pseudo opinion scores of distorted images."""
-    # Their order is that of the file, and no id is their own.
-    listed = zip(*(dataset[column] for column in ("reference_id", "distortion", "level")), strict=True)
-    digest = hashlib.sha256("".join(f"{row}\n" for row in listed).encode()).hexdigest()
-    # Often smaller than the photographs that are scored in use, and not to be padded.
-    side = min(dataset[0]["image"].size)
-    return features_of(dataset, name, digest, model, args, crop_size=side)
 
 
 @dataclass(frozen=True)
@@ -155,8 +156,8 @@ def figures(model: MetaQAPModel, unseen: Images) -> dict[str, float]:
     return {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
 
 
-def cell(measured: dict[str, float]) -> str:
-    return f"{measured['plcc']:.3f} / {measured['srocc']:.3f}"
+def cell(measured: dict[str, float] | None) -> str:
+    return UNDEFINED if measured is None else f"{measured['plcc']:.3f} / {measured['srocc']:.3f}"
 
 
 def show(result: dict[str, Any]) -> Table:
@@ -170,12 +171,13 @@ def show(result: dict[str, Any]) -> Table:
 
 def heads_table(results: dict[str, Any]) -> str:
     """All backbones' figures as a Markdown table, PLCC / SROCC."""
-    first = next(iter(results.values()))
-    places = list(next(iter(first["heads"].values())))
-    headings = [f"{place}, left out" if place in first["sources"] else place for place in places]
-    headings = ["backbone", "head", *headings]
+    places = list(
+        dict.fromkeys(place for result in results.values() for row in result["heads"].values() for place in row)
+    )
+    sources = {source for result in results.values() for source in result["sources"]}
+    headings = ["backbone", "head", *(f"{place}, left out" if place in sources else place for place in places)]
     cells = [
-        [backbone, name, *(cell(row[place]) for place in places)]
+        [backbone, name, *(cell(row.get(place)) for place in places)]
         for backbone, result in results.items()
         for name, row in result["heads"].items()
     ]
@@ -193,16 +195,16 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
 
     model = new_base_learner(Recipe(backbone=args.backbone), init=args.init).eval()
-    photographs = features_of(rated, "photographs", image_list_sha256(rated), model, args)
-    distorted, distorted_unseen, references = None, None, []
+    photographs = features_of(rated, "photographs", model, args)
+    made = distorted = distorted_unseen = None
     if args.distorted_dir is not None:
         made, others = (
             load_distorted(directory, cache_dir=args.cache_dir)
             for directory in (args.distorted_dir, args.distorted_validation_dir)
         )
         refuse_shared(made, others)
-        distorted, references = distorted_features(made, "distorted", model, args), made["reference_id"][:]
-        distorted_unseen = distorted_features(others, "distorted-validation", model, args)
+        distorted = features_of(made, "distorted", model, args)
+        distorted_unseen = features_of(others, "distorted-validation", model, args)
 
     def of(images: datasets.Dataset) -> Images:
         return photographs.at([row_of[image_id] for image_id in images["image_id"]])
@@ -215,18 +217,15 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "sources": args.sources,
         "n": {name: [len(part[0]), len(part[1])] for name, part in parts.items()},
         "kernel": {"penalty": args.kernel_penalty, "num_components": COMPONENTS, "num_centers": CENTERS},
-        "n_distorted": 0 if distorted is None else [len(made), len(others)],
+        "n_distorted": None if made is None else [len(made), len(others)],
         "heads": {},
     }
     for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
         row = result["heads"][str(head)] = {}
         for place, (learned, unseen) in parts.items():
             with console.status(f"{head}, {place} ..."):
-                seen = distorted
-                if distorted is not None:
-                    # Nothing of a photograph to be measured on may be known, in whatever distortion.
-                    hidden = set(unseen["image_id"])
-                    seen = distorted.at([row for row, name in enumerate(references) if name not in hidden])
+                # Nothing of a photograph to be measured on may be known, in whatever distortion.
+                seen = None if distorted is None else distorted.at(rows_without(made, unseen["image_id"]))
                 fit(model, head, of(learned), seen, args.kernel_penalty)
                 row[place] = figures(model, of(unseen))
                 if place == HOME and distorted_unseen is not None:
@@ -238,6 +237,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="timm CNN")
     parser.add_argument("--init", help="a trained base learner with that backbone instead of ImageNet weights")
+    parser.add_argument("--label", help="for people to tell results apart; the backbone's name by default")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
@@ -250,19 +250,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--distorted_dir", help="distorted images to learn from too, made by scripts/distort.py")
     parser.add_argument("--distorted_validation_dir", help="likewise, of other photographs, to measure on")
     parser.add_argument(
-        "--distorted_weights", nargs="*", type=float, default=[0.1], help="of all the distorted images together"
+        "--distorted_weights", nargs="*", type=float, default=[0.1], help="of all the distorted images together (0.1)"
+    )
+    parser.add_argument(
+        "--crop_size", type=int, default=CROP_SIZE, help=f"that distorted images are seen in ({CROP_SIZE})"
     )
     parser.add_argument("--features", type=Path, help="folder to keep the features in")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON; gets or replaces this backbone's part")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON; gets or replaces the part of this label")
     args = parser.parse_args(arguments)
     if (args.distorted_dir is None) != (args.distorted_validation_dir is None):
         parser.error("--distorted_dir and --distorted_validation_dir go together")
+    if any(weight <= 0 for weight in args.distorted_weights):
+        parser.error("--distorted_weights must be above 0; heads without distorted images are always measured")
+    if args.features is not None and args.features.is_file():
+        parser.error(f"--features {args.features} is a file; name a folder")
     try:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}
         result = compare(args)
-        args.results.write_text(json.dumps(known | {args.backbone: result}, indent=1) + "\n")
+        args.results.write_text(json.dumps(known | {args.label or args.backbone: result}, indent=1) + "\n")
     except (RecipeError, BuildError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True

@@ -109,6 +109,7 @@ def fuse(args: argparse.Namespace) -> None:
     ensemble.config.training_summary = {
         "pretrained_on": args.pretrained_on,
         "trained_on": f"{args.dataset} train",
+        "trained_with": args.trained_with,
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
     }
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", required=True, help="folders of trained base learners")
     parser.add_argument("--names", nargs="+", help="names for people to tell the base learners apart")
     parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
+    parser.add_argument("--trained-with", help="what else than the data set the learners were trained with, in words")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help="the learners were trained on K folds")
     parser.add_argument(

@@ -2,9 +2,9 @@
 
     python scripts/log_runs.py runs/mobilenetv2 runs/lite0 --output hub_card/training_log.json
 
-For each run folder: the learner that it started from, if it was not ImageNet weights; what of its recipe is not the
-default; the figures on its validation images after each epoch and after the head was refitted, and the loss at the end
-of each epoch. Runs that are in the log already are replaced.
+For each run folder: what it started from, if that was noted; what of its recipe is not the default; the figures on its
+validation images after each epoch and after the head was refitted, and the loss at the end of each epoch. Runs that
+are in the log already are replaced.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def summary(path: Path) -> dict[str, Any]:
             end = {"after": "refitting the head"} if row.get("refit_head") else {"after": f"epoch {row['epoch']}"}
             measured.append(end | figures | ({"loss": round(losses[-1], 4)} if losses else {}))
     changed = {name: value for name, value in asdict(recipe).items() if value != defaults[name]}
-    started = {} if (init := run.origin()) is None else {"init": init}
+    started = {} if (origin := run.origin()) is None else {"init": origin["init"]}
     return {"run": path.name, **started, "recipe": {"backbone": recipe.backbone, **changed}, "measured": measured}
 
 

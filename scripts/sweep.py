@@ -11,7 +11,7 @@ repeated until it is done. Further options, after `--`, go to `accelerate launch
 import argparse
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,8 @@ def search(args: argparse.Namespace) -> list[dict[str, Any]]:
     for point in points:
         name = "_".join(f"{setting}-{value}" for setting, value in point.items())
         console.print(f"{name} ...", highlight=False)
-        run = finish_run(
-            replace(recipe, **point), args.output_dir / name, script=TRAIN, launch=args.launch, options=options
-        )
+        chosen = Recipe.from_values(asdict(recipe) | point, "--set")
+        run = finish_run(chosen, args.output_dir / name, script=TRAIN, launch=args.launch, options=options)
         measured = [row for row in run.rows() if "validation_srocc" in row]
         best = max(measured, key=lambda row: row["validation_srocc"])
         rows.append(point | {figure: best[f"validation_{figure}"] for figure in ("plcc", "srocc")})
@@ -76,7 +75,7 @@ def main() -> int:
     parser.add_argument("--init", help="trained base learner to start from")
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
-    parser.add_argument("--distorted_dir", help="for recipes that learn distortions")
+    parser.add_argument("--distorted_dir", help="for recipes that learn from distorted images")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs and of sweep.json")
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")

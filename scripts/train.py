@@ -10,12 +10,15 @@
 
 Pretraining learns the pseudo opinion score and the distortion of images that scripts/distort.py has made. Fine-tuning
 learns human opinion scores, from `--init` or from ImageNet weights; with `synthetic_batch_size` in the recipe each of
-its steps adds a few distorted images, so that the learner still names distortions afterwards.
+its steps adds a few distorted images, so that the learner still names distortions afterwards, and with
+`distorted_weight` such images weigh in when the quality head is fitted at the end. Distorted images of photographs
+that are validated on are left out; they are told by the ids of the photographs, so keep the files' names.
 
 The same script runs, without changes, on one CPU, several CPU processes, one GPU, several GPUs and several machines,
-in full or mixed precision: `accelerate launch` (or `accelerate config`) decides. The batch size of the recipe is the
-global one, and the loss is a statistic of the global batch in each of these settings. Where a batch does not fit in
-memory, `--gradient_accumulation_steps` computes the same step in parts, at the price of a second forward pass.
+with DDP or FSDP, in full or mixed precision: `accelerate launch` decides (scripts/recipes/accelerate/). The batch size
+of the recipe is the global one, and the loss is a statistic of the global batch in each of these settings. Where a
+batch does not fit in memory, `--gradient_accumulation_steps` computes the same step in parts, at the price of a second
+forward pass.
 
 The run folder holds recipe.yaml, versions.json, metrics.jsonl, curves.png, states/ to resume from, and the models
 best/ (by SROCC on the validation split) and last/, with `refit_head` also refitted/.
@@ -40,12 +43,13 @@ from accelerate.utils import DistributedType, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import BatchSampler, DataLoader, Subset
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared
+from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.processes import without_accelerator
@@ -57,7 +61,6 @@ from modeling_metaqap.training import (
     RecipeError,
     RunFolder,
     TrainingCrops,
-    WholeImages,
     collate_crops,
     fit_distortion_head,
     fit_kernel_head,
@@ -67,6 +70,7 @@ from modeling_metaqap.training import (
     new_base_learner,
     pooled_features,
     training_step,
+    whole_images,
 )
 
 console = Console(stderr=True)
@@ -179,6 +183,13 @@ def load_data(
         else:
             training = load_training_split(recipe.dataset, split=recipe.train_split, **source)
             validation = load_training_split(recipe.dataset, split=recipe.validation_split, **source)
+        # Nothing of a photograph to be validated on may be known, in whatever distortion.
+        if synthetic is not None:
+            synthetic = synthetic.select(rows_without(synthetic, validation["image_id"]))
+        if synthetic_validation is not None:
+            synthetic_validation = synthetic_validation.select(
+                rows_without(synthetic_validation, training["image_id"])
+            )
     return training, validation, synthetic, synthetic_validation
 
 
@@ -229,9 +240,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         return {name: tensor[start : start + size].to(accelerator.device) for name, tensor in batch.items()}
 
     def whole(dataset: datasets.Dataset) -> DataLoader:
-        # Distorted images are often smaller than the photographs that are scored in use, and not to be padded.
-        settings = {"crop_size": recipe.crop_size} if "distortion" in dataset.column_names else {}
-        images = WholeImages(dataset, MetaQAPImageProcessor(**settings))
+        images = whole_images(dataset, distorted_crop_size=recipe.crop_size)
         return accelerator.prepare(DataLoader(images, batch_size=8, collate_fn=collate_crops, **workers))
 
     validation_loader = whole(validation_split)
@@ -278,10 +287,14 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     position = Position()
     if accelerator.distributed_type is DistributedType.FSDP:
         model.to(memory_format=torch.contiguous_format)  # the only one that it can cut up
+        # Mixed precision is autocast's, as without it; otherwise BatchNorm and the heads would be rounded as well.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler, average, position)
 
     if state is not None:
+        if (state / "model.safetensors").exists() == (accelerator.distributed_type is DistributedType.FSDP):
+            raise RecipeError("FSDP was on when the run was begun and is off now, or the other way round.")
         accelerator.load_state(str(state))
         console.print(f"Resumed at step {position.step} of {total_steps}.")
         if accelerator.is_main_process:

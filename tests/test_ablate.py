@@ -16,7 +16,7 @@ from modeling_metaqap.backbones import WEIGHT_PACKAGES  # noqa: E402
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder, launching  # noqa: E402
 
 ablate, sweep = load_script("ablate"), load_script("sweep")
-WHOLE = Recipe(backbone="test_resnet", refit_head=True, kernel_components=4, loss_mse_weight=0.4)
+WHOLE = Recipe(backbone="test_resnet", refit_head=True, kernel_components=4, distorted_weight=0.2, loss_mse_weight=0.4)
 
 
 def test_each_variant_lacks_one_part_and_has_the_same_budget():
@@ -27,7 +27,8 @@ def test_each_variant_lacks_one_part_and_has_the_same_budget():
     assert (mse.recipe.loss_mse_weight, mse.recipe.loss_srocc_weight, mse.init) == (0.9, 0.0, "pretrained")
     assert found["last stage only"].recipe.stages == [4] and found["last stage only"].init is None
     assert found["without the kernel head"].recipe.kernel_components == 0
-    assert len(found) == 5
+    assert found["without distorted images"].recipe.distorted_weight == 0
+    assert len(found) == 6
     for variant in found.values():
         assert (variant.recipe.epochs, variant.recipe.learning_rate) == (WHOLE.epochs, WHOLE.learning_rate)
 
@@ -73,7 +74,7 @@ def swept(tmp_path, monkeypatch):
         commands.append(command)
         option = dict(zip(command, command[1:], strict=False))
         recipe, folder = Recipe.load(option["--recipe"]), Path(option["--output_dir"])
-        folder.mkdir()
+        RunFolder(folder).start(recipe, resume=False)
         logged = [{"step": 1, "validation_plcc": 0.5, "validation_srocc": recipe.loss_mse_weight}]
         logged.append({"step": 2, "validation_plcc": 0.4, "validation_srocc": 0.1})
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in logged))
@@ -99,6 +100,8 @@ def test_a_sweep_orders_its_points_by_srocc_and_repeats_nothing(swept, tmp_path,
     assert len(commands) == 2 and "0.7500" in capsys.readouterr().out
     assert run("--set", "loss_mse_weight=0.25,0.75,1", "--set", "seed=3") == 0
     assert len(commands) == 3
+    assert run("--set", "learning_rate=1e-5") == 0, "YAML reads such a number as text"
+    assert Recipe.load(tmp_path / "runs" / "learning_rate-1e-5" / "recipe.yaml").learning_rate == 1e-5
 
 
 def test_a_run_that_is_done_is_not_taken_for_one_of_another_recipe(tmp_path, monkeypatch):
@@ -121,6 +124,7 @@ def test_a_run_that_is_done_is_not_taken_for_one_of_another_recipe(tmp_path, mon
         ("loss_mse_weight", "Write --set name=value,value"),
         ("batch_sise=3", "no setting 'batch_sise'"),
         ("loss_mse_weight=-1", "must not be negative"),
+        ("learning_rate=fast", "must be a number, got 'fast'"),
     ],
 )
 def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, capsys):

@@ -71,7 +71,7 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     fit, seen = compare_heads.fit, []
 
     def record(model, head, training, distorted, kernel_penalty):
-        seen.append(len(distorted.features))
+        seen.append(0 if distorted is None else len(distorted.features))
         fit(model, head, training, distorted, kernel_penalty)
 
     monkeypatch.setattr(compare_heads, "fit", record)
@@ -84,6 +84,10 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     assert list(with_them) == ["validation split", "distorted images", "a*"]
     for place in with_them:
         assert with_them[place] != without[place]
+    assert compare_heads.main([*arguments, "--label", "of photographs alone", *options[:5]]) == 0
+    results = json.loads((tmp_path / "heads.json").read_text())
+    assert list(results) == ["test_resnet", "of photographs alone"]
+    assert "| of photographs alone | linear, cross-validated | " in compare_heads.heads_table(results)
     table = compare_heads.heads_table({"test_resnet": result})
     assert "| backbone | head | validation split | distorted images | a*, left out |" in table
 
@@ -95,9 +99,9 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
 
 def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
     (tmp_path / "features").mkdir()
-    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((60, 3)), images_sha256="other")
+    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((60, 3)), sha256="other")
     assert compare_heads.main([*arguments, "--penalties", "1", "--gammas"]) == 2
-    assert "features of other images" in " ".join(capsys.readouterr().err.split())
+    assert "features of another learner or of other images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):

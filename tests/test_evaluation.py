@@ -21,6 +21,7 @@ from iqa_fixtures import write_biq2021, write_koniq10k  # noqa: E402
 from modeling_metaqap.evaluation import (
     DataSource,
     EvaluationError,
+    distinct_names,
     evaluate,
     open_scorer,
     predict,
@@ -272,6 +273,7 @@ def test_a_name_that_stands_twice_is_refused(evaluate_all, rated, checkpoints, s
 
 
 def test_checkpoints_get_the_shortest_names_that_tell_them_apart():
+    assert distinct_names(["a", "b", "a", "a 2", "a"]) == ["a", "b", "a 2", "a 2 2", "a 3"]
     assert short_names(["runs/a/best", "runs/b/best"]) == ["a/best", "b/best"]
     assert short_names(["runs/a/best", "piqe", "me/model"]) == ["best", "piqe", "model"]
     assert short_names(["model", "me/model"]) == ["model", "me/model"]
@@ -385,7 +387,7 @@ def test_two_processes_give_the_same_files_as_one(rated, checkpoint, tmp_path):
     assert outputs[1] == outputs[2]
 
 
-def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, checkpoint, make_model, tmp_path):
+def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, without_split, checkpoint, make_model, tmp_path):
     save_release(make_model("test_resnet", "test_resnet"), tmp_path / "two")
     ensemble, single, baseline = evaluate_all(
         [str(tmp_path / "two"), checkpoint, "piqe"], [DataSource(name="folder", data_dir=rated)]
@@ -398,5 +400,11 @@ def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, checkpoint,
         assert figures["plcc"] == pytest.approx(plcc(scores, ensemble.qualities), abs=1e-5)
         assert figures["srocc"] == pytest.approx(srocc(scores, ensemble.qualities))
     assert single.row["parts"] is None and baseline.row["parts"] is None
+    [repeated] = evaluate_all(
+        [str(tmp_path / "two")], [DataSource(name="folder", data_dir=without_split)], repeat_splits=3
+    )
+    for name, figures in repeated.row["parts"].items():
+        values = [part["parts"][name]["srocc"] for part in repeated.row["splits"]]
+        assert len(set(values)) > 1 and figures["srocc"] == statistics.median(values)
     [sentence] = [text for text in sentences(ensemble.row) if "plain mean" in text]
     assert f"plain mean {parts['plain mean']['plcc']:.3f} / {parts['plain mean']['srocc']:.3f}" in sentence

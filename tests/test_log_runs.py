@@ -8,7 +8,7 @@ from script_loader import SCRIPTS, load_script
 
 pytest.importorskip("accelerate")
 
-from modeling_metaqap.training import Recipe, RunFolder  # noqa: E402
+from modeling_metaqap.training import Recipe, RecipeError, RunFolder  # noqa: E402
 
 log_runs = load_script("log_runs")
 
@@ -43,9 +43,12 @@ def test_a_run_is_logged_with_the_learner_that_it_started_from(run, tmp_path):
     output = tmp_path / "log.json"
     assert log_runs.main([str(run.path), str(later.path), "--output", str(output)]) == 0
     first, second = json.loads(output.read_text())
-    assert "init" not in first and second["init"] == "one/best"
+    assert (first["init"], second["init"]) == ("ImageNet weights", "one/best")
     origin = json.loads((later.path / "origin.json").read_text())
     assert origin["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
+    with pytest.raises(RecipeError, match="was started from one/best; resume with the same --init"):
+        later.start(Recipe(backbone="test_resnet"), resume=True)
+    later.start(Recipe(backbone="test_resnet"), resume=True, init=run.path / "best")
 
 
 def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_path):

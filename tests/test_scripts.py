@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from PIL import Image
 from safetensors.torch import load_file
@@ -19,8 +21,10 @@ from script_loader import load_script
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.distortions import DISTORTION_NAMES
+from modeling_metaqap.distortions.build import BuildSettings, build
 from modeling_metaqap.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.scoring import Scorer
+from modeling_metaqap.training import Recipe
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
@@ -132,6 +136,13 @@ def trained(train, tmp_path_factory):
     finished = train(output)
     assert finished.returncode == 0, finished.stderr
     return output
+
+
+def fsdp_environment():
+    """What `accelerate launch` makes of the settings in fsdp.yaml."""
+    file = ROOT / "scripts" / "recipes" / "accelerate" / "fsdp.yaml"
+    settings = yaml.safe_load(file.read_text())["fsdp_config"]
+    return {name.upper(): str(value) for name, value in settings.items()} | {"ACCELERATE_USE_FSDP": "true"}
 
 
 def rows(run_folder):
@@ -375,13 +386,29 @@ def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, 
     assert losses(output) == pytest.approx(losses(trained), rel=1e-3)
 
 
+def test_no_distorted_version_of_a_photograph_that_is_validated_on_is_learned_from(folder, tmp_path):
+    directories = {}
+    # 0.png and 1.png are in the training split, 2.png in the validation split.
+    for option, names in (("distorted_dir", ["0.png", "2.png"]), ("distorted_validation_dir", ["1.png", "new.png"])):
+        pristine = tmp_path / "pristine" / option
+        pristine.mkdir(parents=True)
+        for name in names:
+            Image.effect_noise((64, 64), 60).save(pristine / name)
+        directories[option] = tmp_path / option
+        assert all(build(pristine, names, tmp_path / option, BuildSettings(per_image=5, metrics=("gmsd", "psnr"))))
+    args = SimpleNamespace(data_dir=folder, cache_dir=str(tmp_path / "cache"), **directories)
+    recipe = Recipe(backbone="test_resnet", dataset="folder", refit_head=True, distorted_weight=0.1)
+    training, validation, distorted, distorted_validation = load_script("train").load_data(
+        args, recipe, Accelerator(cpu=True)
+    )
+    assert "0.png" in training["image_id"] and "2.png" in validation["image_id"]
+    assert set(distorted["reference_id"]) == {"0.png"}
+    assert set(distorted_validation["reference_id"]) == {"new.png"}
+
+
 @pytest.mark.slow
 def test_processes_that_share_out_the_weights_lose_the_same_and_can_be_resumed(train, trained, tmp_path):
-    file = ROOT / "scripts" / "recipes" / "accelerate" / "fsdp.yaml"
-    settings = yaml.safe_load(file.read_text())["fsdp_config"]
-    # What `accelerate launch` makes of these settings.
-    environment = {name.upper(): str(value) for name, value in settings.items()} | {"ACCELERATE_USE_FSDP": "true"}
-    sharded = {"script": Path(__file__).with_name("fsdp_on_cpu.py"), "processes": 2, **environment}
+    sharded = {"script": Path(__file__).with_name("fsdp_on_cpu.py"), "processes": 2, **fsdp_environment()}
     output = tmp_path / "sharded"
     finished = train(output, "--checkpointing_steps", 2, **sharded)
     assert finished.returncode == 0, finished.stderr
@@ -392,9 +419,26 @@ def test_processes_that_share_out_the_weights_lose_the_same_and_can_be_resumed(t
     for name, value in weights[0].items():
         torch.testing.assert_close(value, weights[1][name], rtol=1e-2, atol=1e-3)
 
-    resumed = train(output, "--resume_from_checkpoint", output / "states" / "step_6", **sharded)
+    state = output / "states" / "step_6"
+    assert (state / "pytorch_model_fsdp.bin").exists() and not (state / "model.safetensors").exists()
+    resumed = train(output, "--resume_from_checkpoint", state, **sharded)
     assert resumed.returncode == 0, resumed.stderr
     assert losses(output) == expected
+    refused = train(output, "--resume_from_checkpoint", state, processes=2)
+    assert refused.returncode != 0 and "FSDP was on when the run was begun" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.slow
+def test_processes_that_share_out_the_weights_round_only_what_autocast_rounds(train, tmp_path):
+    environment = fsdp_environment()
+    options = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", 2]
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+    runs = {whole: {}, sharded: {"script": Path(__file__).with_name("fsdp_on_cpu.py"), **environment}}
+    for output, settings in runs.items():
+        finished = train(output, *options, change="epochs: 1\n", processes=2, **settings)
+        assert finished.returncode == 0, finished.stderr
+    # A model that was rounded as a whole would be off by percents.
+    assert losses(sharded) == pytest.approx(losses(whole), rel=2e-3)
 
 
 @pytest.mark.parametrize(

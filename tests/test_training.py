@@ -117,9 +117,15 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nweight_decay: -0.1", "`weight_decay` must not be negative"),
         ("backbone: a\ndistortion_loss_weight: -1", "`distortion_loss_weight` must not be negative"),
         ("backbone: a\nstage: pretrain\nsynthetic_batch_size: 4", "is for fine-tuning"),
+        ("backbone: a\nstage: pretrain\nrefit_head: true\ndistorted_weight: 1", "is for fine-tuning"),
+        ("backbone: a\ndistorted_weight: 0.1", "`distorted_weight` needs `refit_head`"),
+        ("backbone: a\nrefit_head: true\ndistorted_weight: -1", "`distorted_weight` must not be negative"),
+        ("backbone: a\nweight_decay: true", "`weight_decay` in .* must be a number, got True"),
+        ("backbone: a\nlearning_rate: .inf", "`learning_rate` in .* must be a number, got inf"),
+        ("backbone: a\nrefit_head: 'false'", "`refit_head` in .* must be true or false, got 'false'"),
         ("backbone: a\nbatch_size: 0", "`batch_size` must be at least 1"),
         ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
-        ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` must be above 0"),
+        ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` in .* must be a number, got nan"),
         ("backbone: a\nema_decay: 1", r"`ema_decay` must lie in \[0, 1\)"),
         ("backbone: a\nwarmup_fraction: 1.1", r"`warmup_fraction` must lie in \[0, 1\]"),
     ],
@@ -514,6 +520,19 @@ def test_distorted_images_weigh_in_with_an_intercept_of_their_own(make_model):
     assert not np.allclose(found, without, rtol=1e-2)
     fit_ridge_head(model, features, targets, penalty=2.0)
     np.testing.assert_array_equal(learner.quality_head.weight[0].detach().double().numpy(), without)
+
+
+def test_the_penalty_is_chosen_by_the_photographs_alone(make_model):
+    """Many distorted images of little weight do not pretend that there is much to learn from."""
+    model = make_model("test_resnet", distortion_labels=[])
+    size = model.base_learners[0].feature_mean.numel()
+    features, targets = features_and_targets(model, n=2 * size)  # of which nothing can be learned
+    generator = torch.Generator().manual_seed(1)
+    others = torch.rand(20 * size, size, generator=generator).double()
+    scores = torch.rand(20 * size, generator=generator).double()
+    alone = fit_ridge_head(model, features, targets)
+    together = fit_ridge_head(model, features, targets, distorted=(others, scores), distorted_weight=0.01)
+    assert alone["ridge_penalty"] > 10 and together["ridge_penalty"] > 10
 
 
 def test_the_distortion_head_is_fitted_by_logistic_regression(make_model):

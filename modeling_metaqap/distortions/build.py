@@ -12,7 +12,7 @@ import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -155,6 +155,19 @@ def refuse_shared(learned: datasets.Dataset, unseen: datasets.Dataset) -> None:
             f"The distorted images to learn from and those to validate on share {len(shared)} pristine photographs, "
             f"such as {min(shared)}; make them from different ones."
         )
+
+
+def rows_without(distorted: datasets.Dataset, photographs: Iterable[str]) -> list[int]:
+    """Numbers of the distorted images that were not made from these photographs, told by their ids.
+
+    Raises:
+        BuildError: All of them were.
+    """
+    hidden = set(photographs)
+    rows = [row for row, name in enumerate(distorted["reference_id"]) if name not in hidden]
+    if not rows:
+        raise BuildError(f"All {len(distorted)} distorted images were made from photographs of the other split.")
+    return rows
 
 
 def find_photographs(directory: Path, names: Sequence[str] | None = None) -> list[str]:

@@ -1,6 +1,6 @@
 """What the training scripts share: recipes, training images, the learner's parts, the folder of a run."""
 
-from .images import EndlessSampler, EpochSampler, TrainingCrops, WholeImages, collate_crops, random_crop
+from .images import EndlessSampler, EpochSampler, TrainingCrops, WholeImages, collate_crops, random_crop, whole_images
 from .learner import (
     fit_distortion_head,
     fit_kernel_head,
@@ -37,4 +37,5 @@ __all__ = [
     "pooled_features",
     "random_crop",
     "training_step",
+    "whole_images",
 ]

@@ -126,4 +126,23 @@ def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return batch
 
 
-__all__ = ["EndlessSampler", "EpochSampler", "TrainingCrops", "WholeImages", "collate_crops", "random_crop"]
+def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> WholeImages:
+    """The images of a data set as they are scored in use.
+
+    Distorted images are often smaller than the photographs that are scored in use, and not to be padded: the processor
+    gets the crop size that they were made in.
+    """
+    distorted = "distortion" in dataset.column_names
+    processor = MetaQAPImageProcessor(crop_size=distorted_crop_size) if distorted else MetaQAPImageProcessor()
+    return WholeImages(dataset, processor)
+
+
+__all__ = [
+    "EndlessSampler",
+    "EpochSampler",
+    "TrainingCrops",
+    "WholeImages",
+    "collate_crops",
+    "random_crop",
+    "whole_images",
+]

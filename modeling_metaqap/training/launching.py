@@ -26,11 +26,12 @@ def finish_run(
         options: of the script, without dashes; those that are None are left out.
 
     Raises:
-        RecipeError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe.
+        RecipeError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe
+            or with another `init`.
     """
     run = RunFolder(folder)
     if (folder / _DONE).exists():
-        run.start(recipe, resume=True)
+        run.check(recipe, init=options.get("init"))
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, which a run that has not begun must not have.

@@ -163,11 +163,11 @@ def fit_ridge_head(
         model: one base learner.
         features: `(n, F)`, from `pooled_features`.
         targets: `(n,)`, quality.
-        distorted: features and pseudo opinion scores of distorted images, `(m, F)` and `(m,)`.
-        distorted_weight: what all of these weigh together, in units of all photographs; 0 leaves them out.
         penalty: on the squared weights of the standardised features, for each image; by default chosen by generalised
             cross-validation (Golub, Heath and Wahba, 1979). That choice is for images like these; photographs from
             other sources ask for a higher one.
+        distorted: features and pseudo opinion scores of distorted images, `(m, F)` and `(m,)`.
+        distorted_weight: what all of these weigh together, in units of all photographs; 0 leaves them out.
 
     Returns:
         The penalty for each image, and the training RMSE.
@@ -189,8 +189,10 @@ def fit_ridge_head(
         best = (math.inf, 0.0)
         for total in np.logspace(-1, 5, 13).tolist():
             shrink = singular_values.square() / (singular_values.square() + total)
-            residual = centered - u @ (shrink * projected)
-            gcv = residual.square().mean().item() / (1 - shrink.sum().item() / len(centered)) ** 2
+            # Of the photographs alone, whatever else weighs in.
+            residual = y - y.mean() - u[: len(y)] @ (shrink * projected)
+            freedom = (u[: len(y)].square() @ shrink).sum().item()
+            gcv = residual.square().mean().item() / (1 - freedom / len(y)) ** 2
             best = min(best, (gcv, total))
         penalty = best[1] / len(y)
     weight = vt.T @ (singular_values / (singular_values.square() + penalty * len(y)) * projected)

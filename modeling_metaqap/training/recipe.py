@@ -1,5 +1,6 @@
 """Recipes: every setting of one training run."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import UnionType
@@ -135,8 +136,9 @@ class Recipe:
         for name in (*weights, "synthetic_batch_size", "freeze_stages", "kernel_components", "distorted_weight"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if self.stage == "pretrain" and self.synthetic_batch_size:
-            raise RecipeError("`synthetic_batch_size` is for fine-tuning; every image of pretraining is synthetic.")
+        for name in ("synthetic_batch_size", "distorted_weight"):
+            if self.stage == "pretrain" and getattr(self, name):
+                raise RecipeError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
         if not 0 <= self.warmup_fraction <= 1:
@@ -157,7 +159,20 @@ class Recipe:
             raise RecipeError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):
             raise RecipeError(f"The recipe {path} must be a mapping of settings to values.")
-        values |= {name: value for name, value in overrides.items() if value is not None}
+        return cls.from_values(values | {name: value for name, value in overrides.items() if value is not None}, path)
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any], path: str | Path) -> "Recipe":
+        """A recipe of settings as YAML reads them.
+
+        Args:
+            values: settings.
+            path: where they come from, for messages.
+
+        Raises:
+            RecipeError: for unknown or impossible settings.
+        """
+        values = dict(values)
         known = {field.name: field.type for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
             raise RecipeError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
@@ -169,13 +184,18 @@ class Recipe:
             # YAML reads 1e-4 (without a dot) as text.
             if known[name] in (float, float | None):
                 try:
-                    values[name] = float(value)
-                except (TypeError, ValueError) as error:
-                    raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.") from error
+                    number = math.nan if isinstance(value, bool) else float(value)
+                except (TypeError, ValueError):
+                    number = math.nan
+                if not math.isfinite(number):
+                    raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.")
+                values[name] = number
             elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
                 raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
             elif known[name] in (str, str | None) and not isinstance(value, str):
                 raise RecipeError(f"`{name}` in {path} must be a text, got {value!r}.")
+            elif known[name] is bool and not isinstance(value, bool):
+                raise RecipeError(f"`{name}` in {path} must be true or false, got {value!r}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:

@@ -12,6 +12,12 @@ from ..release import weights_sha256
 from .recipe import Recipe, RecipeError
 
 
+def _origin(init: str | Path | None) -> dict[str, str | None]:
+    if init is None:
+        return {"init": "ImageNet weights", "weights_sha256": None}
+    return {"init": "/".join(Path(init).absolute().parts[-2:]), "weights_sha256": weights_sha256(init)}
+
+
 class RunFolder:
     """The files of one training run: recipe, metrics, resumable states and the best and last model."""
 
@@ -31,12 +37,11 @@ class RunFolder:
             init: trained learner that the run starts from, None for ImageNet weights; noted in origin.json.
 
         Raises:
-            RecipeError: if the folder holds another run or, on resumption, another recipe.
+            RecipeError: if the folder holds another run or, on resumption, one that `check` refuses.
         """
         recipe_file = self.path / "recipe.yaml"
         if resume and recipe_file.exists():
-            if Recipe.load(recipe_file) != recipe:
-                raise RecipeError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
+            self.check(recipe, init=init)
             return
         if recipe_file.exists():
             raise RecipeError(
@@ -45,19 +50,27 @@ class RunFolder:
             )
         self.states.mkdir(parents=True, exist_ok=True)
         (self.path / "versions.json").write_text(json.dumps(software_versions(), indent=2) + "\n")
-        origin: dict[str, str | None] = {"init": None, "weights_sha256": None}
-        if init is not None:
-            origin = {"init": "/".join(Path(init).absolute().parts[-2:]), "weights_sha256": weights_sha256(init)}
-        (self.path / "origin.json").write_text(json.dumps(origin, indent=2) + "\n")
+        (self.path / "origin.json").write_text(json.dumps(_origin(init), indent=2) + "\n")
         # The last file, and in one atomic step: with it the run has begun.
         partial = recipe_file.with_suffix(".part")
         recipe.save(partial)
         partial.replace(recipe_file)
 
-    def origin(self) -> str | None:
-        """The last two parts of the path of the learner that the run started from, None for ImageNet weights."""
+    def check(self, recipe: Recipe, *, init: str | Path | None = None) -> None:
+        """Raise `RecipeError` if the run that the folder holds has another recipe or started from other weights."""
+        recipe_file = self.path / "recipe.yaml"
+        if Recipe.load(recipe_file) != recipe:
+            raise RecipeError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
+        if (origin := self.origin()) is not None and origin["weights_sha256"] != _origin(init)["weights_sha256"]:
+            raise RecipeError(f"{self.path} was started from {origin['init']}; resume with the same --init.")
+
+    def origin(self) -> dict[str, str | None] | None:
+        """What the run started from: `init`, the end of the learner's path, and the `weights_sha256` of that one.
+
+        None for a run that was begun before this was noted.
+        """
         file = self.path / "origin.json"
-        return json.loads(file.read_text())["init"] if file.exists() else None
+        return json.loads(file.read_text()) if file.exists() else None
 
     def log(self, **values: Any) -> None:
         with self.metrics_file.open("a") as file:

@@ -54,6 +54,7 @@ def training_step(
 def update_average(average: AveragedModel, model: nn.Module) -> None:
     """Let a moving average, which every process has whole, take in a model whose weights may be sharded (FSDP)."""
     if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        # Memory for one more copy of the weights, on each process, while it lasts.
         whole = nn.ParameterList(
             parameter.detach().full_tensor() if isinstance(parameter, DTensor) else parameter  # type: ignore[attr-defined]
             for parameter in model.parameters()
@@ -144,4 +145,4 @@ def forward_backward(
     return total
 
 
-__all__ = ["distortion_loss", "forward_backward", "quality_loss", "training_step"]
+__all__ = ["distortion_loss", "forward_backward", "quality_loss", "training_step", "update_average"]
