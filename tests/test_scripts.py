@@ -438,7 +438,7 @@ def test_processes_that_share_out_the_weights_round_only_what_autocast_rounds(tr
         finished = train(output, *options, change="epochs: 1\n", processes=2, **settings)
         assert finished.returncode == 0, finished.stderr
     # A model that was rounded as a whole would be off by percents.
-    assert losses(sharded) == pytest.approx(losses(whole), rel=2e-3)
+    assert losses(sharded) == pytest.approx(losses(whole), rel=2e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize(
