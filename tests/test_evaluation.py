@@ -18,6 +18,7 @@ from script_loader import load_script
 sys.path.insert(0, str(Path(__file__).parent / "iqa_datasets"))
 from iqa_fixtures import write_biq2021, write_koniq10k  # noqa: E402
 
+from modeling_metaqap import MetaQAPConfig
 from modeling_metaqap.evaluation import (
     DataSource,
     EvaluationError,
@@ -33,7 +34,7 @@ from modeling_metaqap.iqa_datasets.prepare import prepare_parquet
 from modeling_metaqap.metrics import METRICS, evaluate_scores, plcc, srocc
 from modeling_metaqap.release import save_release
 from modeling_metaqap.reporting import results_markdown, sentences
-from modeling_metaqap.scoring import Scorer
+from modeling_metaqap.scoring import Scorer, ScoreRecord
 
 ROOT = Path(__file__).parents[1]
 
@@ -239,8 +240,8 @@ def test_baselines_are_turned_so_that_higher_is_better_and_have_no_rmse(evaluate
 
 def test_figures_that_are_not_defined_are_null(evaluate_all, rated, monkeypatch):
     constant = SimpleNamespace(
-        model=SimpleNamespace(config=SimpleNamespace(training_summary=None, interval_radius=None)),
-        score=lambda images: (SimpleNamespace(quality=0.5, error=None) for _ in images),
+        model=SimpleNamespace(config=MetaQAPConfig()),
+        score=lambda images: (ScoreRecord(path="", quality=0.5) for _ in images),
     )
     monkeypatch.setattr("modeling_metaqap.evaluation.open_scorer", lambda *args, **kwargs: constant)
     [measurement] = evaluate_all(["constant"], [DataSource(name="folder", data_dir=rated)])
@@ -253,7 +254,8 @@ def test_an_image_without_a_score_is_named_instead_of_being_left_out(rated, tmp_
     dataset = load_iqa_dataset("folder", split="test", data_dir=rated, cache_dir=tmp_path)
     broken = SimpleNamespace(
         score=lambda images: (
-            SimpleNamespace(quality=0.5, error="truncated" if index == 3 else None) for index, _ in enumerate(images)
+            ScoreRecord(path="", quality=0.5, error="truncated" if index == 3 else None)
+            for index, _ in enumerate(images)
         )
     )
     with pytest.raises(EvaluationError, match=r"3\.png cannot be scored: truncated"):
