@@ -219,7 +219,7 @@ def figures(
         raise EvaluationError(f"At least two images are needed to measure anything, and there is {len(qualities)}.")
     measured = evaluate_scores(predictions, qualities, seed=seed, n_bootstrap=n_bootstrap)
     for name in METRICS:
-        measured[name] = {key: None if math.isnan(value) else value for key, value in measured[name].items()}
+        measured[name] = _defined(measured[name])
     measured["interval"] = None
     if isinstance(scorer, BaselineScorer):
         # Its scores have a unit of their own.
@@ -245,14 +245,15 @@ def part_figures(
     learners = scorer.model.config.base_learners
     names = distinct_names([*(str(learner["name"]) for learner in learners), "plain mean"])  # type: ignore[union-attr]
     scores = dict(zip(names, [*base_scores.T, base_scores.mean(axis=1)], strict=True))
-    measured = {
-        name: {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
+    return {
+        name: _defined({"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)})
         for name, predicted in scores.items()
     }
-    return {
-        name: {key: None if math.isnan(value) else value for key, value in values.items()}
-        for name, values in measured.items()
-    }
+
+
+def _defined(values: dict[str, float]) -> dict[str, float | None]:
+    """With None for what is not defined: JSON has no NaN."""
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
 def _median(parts: Sequence[Measurement]) -> Measurement:

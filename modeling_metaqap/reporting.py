@@ -140,7 +140,7 @@ def parts_sentence(row: Row) -> str | None:
         return None
 
     def shown(figures: dict[str, float | None]) -> str:
-        return " / ".join(UNDEFINED if figures[name] is None else f"{figures[name]:.3f}" for name in ("plcc", "srocc"))
+        return " / ".join(format_figure({"value": figures[name]}) for name in ("plcc", "srocc"))
 
     told = ", ".join(f"{name} {shown(figures)}" for name, figures in parts.items())
     return f"The parts of {title(row)} by themselves, PLCC / SROCC: {told}."
@@ -371,10 +371,10 @@ __all__ = [
     "interval_sentence",
     "markdown_table",
     "merge_results",
+    "parts_sentence",
     "plot_matrix",
     "plot_residuals",
     "plot_scatter",
-    "parts_sentence",
     "read_results",
     "results_markdown",
     "results_table",

@@ -220,14 +220,21 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "n_distorted": None if made is None else [len(made), len(others)],
         "heads": {},
     }
+    # Nothing of a photograph to be measured on may be known, in whatever distortion.
+    images = {
+        place: (
+            of(learned),
+            None if distorted is None else distorted.at(rows_without(made, unseen["image_id"])),
+            of(unseen),
+        )
+        for place, (learned, unseen) in parts.items()
+    }
     for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
         row = result["heads"][str(head)] = {}
-        for place, (learned, unseen) in parts.items():
+        for place, (learned, seen, unseen) in images.items():
             with console.status(f"{head}, {place} ..."):
-                # Nothing of a photograph to be measured on may be known, in whatever distortion.
-                seen = None if distorted is None else distorted.at(rows_without(made, unseen["image_id"]))
-                fit(model, head, of(learned), seen, args.kernel_penalty)
-                row[place] = figures(model, of(unseen))
+                fit(model, head, learned, seen, args.kernel_penalty)
+                row[place] = figures(model, unseen)
                 if place == HOME and distorted_unseen is not None:
                     row[DISTORTED] = figures(model, distorted_unseen)
     return result
