@@ -117,34 +117,33 @@ class Head:
 
 
 def heads(penalties: list[float], gammas: list[float], weights: list[float]) -> list[Head]:
-    found = [Head()]
-    for weight in (0.0, *weights):
-        found += [Head(penalty, None, weight) for penalty in penalties]
-        found += [Head(penalty, gamma, weight) for penalty, gamma in product(penalties, gammas)]
-    return found
+    """All heads; a linear one comes right before the kernel heads that are added to it."""
+    return [Head(), *(Head(p, gamma, w) for w, p, gamma in product((0.0, *weights), penalties, (None, *gammas)))]
 
 
 @torch.no_grad()
 def fit(model: MetaQAPModel, head: Head, training: Images, distorted: Images | None, kernel_penalty: float) -> None:
-    fit_ridge_head(
-        model,
-        training.features,
-        training.qualities,
-        penalty=head.penalty,
-        distorted=None if distorted is None else (distorted.features, distorted.qualities),
-        distorted_weight=head.distorted_weight,
-    )
-    if head.gamma is not None:
-        fit_kernel_head(
+    """Fit the linear head, or the kernel head of a learner that has the linear one."""
+    if head.gamma is None:
+        fit_ridge_head(
             model,
             training.features,
             training.qualities,
-            num_components=COMPONENTS,
-            num_centers=CENTERS,
-            gamma=head.gamma,
-            penalty=kernel_penalty,
-            seed=0,
+            penalty=head.penalty,
+            distorted=None if distorted is None else (distorted.features, distorted.qualities),
+            distorted_weight=head.distorted_weight,
         )
+        return
+    fit_kernel_head(
+        model,
+        training.features,
+        training.qualities,
+        num_components=COMPONENTS,
+        num_centers=CENTERS,
+        gamma=head.gamma,
+        penalty=kernel_penalty,
+        seed=0,
+    )
 
 
 @torch.no_grad()
@@ -160,8 +159,8 @@ def cell(measured: dict[str, float] | None) -> str:
     return UNDEFINED if measured is None else f"{measured['plcc']:.3f} / {measured['srocc']:.3f}"
 
 
-def show(result: dict[str, Any]) -> Table:
-    table = Table("head", title=f"{result['backbone']}: PLCC / SROCC")
+def show(label: str, result: dict[str, Any]) -> Table:
+    table = Table("head", title=f"{label}: PLCC / SROCC")
     for place in next(iter(result["heads"].values())):
         table.add_column(f"{place}, fitted on the others" if place in result["sources"] else place, justify="right")
     for name, row in result["heads"].items():
@@ -229,9 +228,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         )
         for place, (learned, unseen) in parts.items()
     }
-    for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
-        row = result["heads"][str(head)] = {}
-        for place, (learned, seen, unseen) in images.items():
+    for place, (learned, seen, unseen) in images.items():
+        for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
+            row = result["heads"].setdefault(str(head), {})
             with console.status(f"{head}, {place} ..."):
                 fit(model, head, learned, seen, args.kernel_penalty)
                 row[place] = figures(model, unseen)
@@ -273,16 +272,17 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--distorted_weights must be above 0; heads without distorted images are always measured")
     if args.features is not None and args.features.is_file():
         parser.error(f"--features {args.features} is a file; name a folder")
+    label = args.label or args.backbone
     try:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}
         result = compare(args)
-        args.results.write_text(json.dumps(known | {args.label or args.backbone: result}, indent=1) + "\n")
+        args.results.write_text(json.dumps(known | {label: result}, indent=1) + "\n")
     except (RecipeError, BuildError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         return 2
-    console.print(show(result))
+    console.print(show(label, result))
     return 0
 
 
