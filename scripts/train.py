@@ -67,6 +67,7 @@ from modeling_metaqap.training import (
     fit_ridge_head,
     freeze_batch_norm,
     make_optimizer,
+    move_toward_imagenet,
     new_base_learner,
     pooled_features,
     training_step,
@@ -380,6 +381,8 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
         final = average.module
         if recipe.epochs:
             final = MetaQAPModel.from_pretrained(run.path / "best").to(accelerator.device)
+        if recipe.imagenet_share:
+            move_toward_imagenet(final, recipe.imagenet_share)
         features, qualities = features_of(
             final, whole(training_split), "Seeing the training images whole ...", "labels"
         )

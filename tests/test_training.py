@@ -33,6 +33,7 @@ from modeling_metaqap.training import (  # noqa: E402
     freeze_batch_norm,
     freeze_stages,
     make_optimizer,
+    move_toward_imagenet,
     new_base_learner,
     parameter_groups,
     pooled_features,
@@ -104,6 +105,12 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nepochs: -1\nrefit_head: true", "`epochs` must be at least 1"),
         ("backbone: a\nkernel_components: 8", "`kernel_components` needs `refit_head`"),
         ("backbone: a\nrefit_distortion_head: true", "`refit_distortion_head` needs `refit_head`"),
+        ("backbone: a\nimagenet_share: 0.5", "`imagenet_share` needs `refit_head`"),
+        ("backbone: a\nrefit_head: true\nimagenet_share: 1.5", r"`imagenet_share` must lie in \[0, 1\]"),
+        (
+            "backbone: a\nrefit_head: true\nimagenet_share: 0.5\nsynthetic_batch_size: 4",
+            "set `refit_distortion_head` too",
+        ),
         ("backbone: a\noptimizer: adam", "`optimizer` must be one of adamw, sgd"),
         ("backbone: a\nschedule: linear", "`schedule` must be one of cosine, halving"),
         ("backbone: a\nridge_penalty: much", "`ridge_penalty` in .* must be a number"),
@@ -286,6 +293,34 @@ def test_whole_images_come_as_the_image_processor_makes_them():
 @pytest.fixture
 def no_imagenet(monkeypatch):
     monkeypatch.setattr(learner_module, "load_imagenet_weights", lambda backbone, name: None)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_moving_toward_imagenet_goes_that_part_of_the_way(monkeypatch, make_model, share):
+    model = make_model({"backbone": "test_resnet"})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def load(backbone, name):
+        assert name == "test_resnet"
+        for tensor in backbone.state_dict().values():
+            tensor.fill_(2)
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", load)
+    move_toward_imagenet(model, share)
+    for name, tensor in model.state_dict().items():
+        if name.startswith("base_learners.0.backbone.") and tensor.is_floating_point():
+            assert torch.allclose(tensor, (1 - share) * before[name] + share * 2, atol=1e-6), name
+        elif not name.startswith("base_learners.0.backbone."):
+            assert torch.equal(tensor, before[name]), "the heads are none of its business"
+
+
+def test_moving_toward_imagenet_without_its_weights_is_a_sentence(monkeypatch, make_model):
+    def load(backbone, name):
+        raise OSError("The ImageNet weights could not be downloaded.")
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", load)
+    with pytest.raises(RecipeError, match="could not be downloaded"):
+        move_toward_imagenet(make_model({"backbone": "test_resnet"}), 0.5)
 
 
 def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):

@@ -90,6 +90,33 @@ def freeze_stages(model: MetaQAPModel, count: int) -> None:
                 parameter.requires_grad_(False)
 
 
+@torch.no_grad()
+def move_toward_imagenet(model: MetaQAPModel, share: float) -> None:
+    """Move the backbone's weights part of the way back to the ImageNet weights that it once started from.
+
+    Fine-tuning gains on photographs like the training ones and loses on others. Between its two ends lie weights that
+    keep most of the gain and lose little. The heads do not fit the features any more and must be fitted anew.
+
+    Args:
+        model: one base learner, in place.
+        share: in [0, 1]; 0 changes nothing, 1 gives the ImageNet weights.
+
+    Raises:
+        RecipeError: where the weights are neither installed nor can be downloaded.
+
+    Source: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1 (from the other end).
+    """
+    backbone = cast(Any, base_learners_of(model)[0].backbone)
+    trained = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    try:
+        load_imagenet_weights(backbone, model.config.base_learners[0]["backbone"])  # type: ignore[index]
+    except OSError as error:
+        raise RecipeError(str(error)) from error
+    for name, tensor in backbone.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.lerp_(trained[name], 1.0 - share)
+
+
 def freeze_batch_norm(model: nn.Module) -> None:
     """Keep BatchNorm at its ImageNet statistics; call after each `model.train()`.
 

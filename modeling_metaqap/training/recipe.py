@@ -52,6 +52,8 @@ class Recipe:
         ema_decay: of the moving average of the weights that is validated and saved; 0 for none.
         freeze_stages: number of first backbone stages whose weights stay as they are.
         refit_head: at the end fit the quality head anew, by ridge regression on whole training images.
+        imagenet_share: moves the backbone's weights this part of the way back to ImageNet's before the heads are
+            refitted, in [0, 1]: 0 leaves what training made of them, 1 undoes it.
         ridge_penalty: of the ridge regressions that start and refit the head, for each image; null chooses it by
             generalised cross-validation.
         distorted_weight: of distorted images with their pseudo opinion scores in the ridge regression that refits the
@@ -89,6 +91,7 @@ class Recipe:
     ema_decay: float = 0.995
     freeze_stages: int = 0
     refit_head: bool = False
+    imagenet_share: float = 0.0
     ridge_penalty: float | None = None
     distorted_weight: float = 0.0
     refit_distortion_head: bool = False
@@ -114,9 +117,13 @@ class Recipe:
             raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
             raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
-        for name in ("kernel_components", "distorted_weight", "refit_distortion_head"):
+        for name in ("imagenet_share", "kernel_components", "distorted_weight", "refit_distortion_head"):
             if getattr(self, name) and not self.refit_head:
                 raise RecipeError(f"`{name}` needs `refit_head`: it is for the heads that are fitted at the end.")
+        if self.imagenet_share and self.trains_distortions and not self.refit_distortion_head:
+            raise RecipeError(
+                "With `imagenet_share` the distortion head must be fitted anew: set `refit_distortion_head` too."
+            )
         if self.ridge_penalty is not None and not self.ridge_penalty > 0:
             raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
         for name in ("batch_size", "crop_size", "kernel_centers", "halving_epochs"):
@@ -141,8 +148,9 @@ class Recipe:
                 raise RecipeError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")
         if not 0 <= self.ema_decay < 1:
             raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
-        if not 0 <= self.warmup_fraction <= 1:
-            raise RecipeError(f"`warmup_fraction` must lie in [0, 1], got {self.warmup_fraction}.")
+        for name in ("warmup_fraction", "imagenet_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise RecipeError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> "Recipe":
