@@ -5,15 +5,19 @@
 
 Every variant has the recipe's budget and the same seeds. It is measured at home, on the recipe's validation split, and
 for each of `--sources`, a pattern of image ids, on those images after training on all others: what a part is worth on
-photographs from elsewhere. The variants:
+photographs from elsewhere. Always after the last epoch: the best one would be chosen on the images that it is measured
+on. The variants:
 
-    full                      the recipe, from --init if it is given
-    without pretraining       from ImageNet weights (only with --init)
-    without the rank loss     mean squared error alone
-    last stage only           the pooled features of the backbone's last stage alone, from ImageNet weights: a
-                              pretrained learner has all stages, so compare this one with "without pretraining"
-    without the kernel head   the linear quality head alone (only if the recipe has a kernel head)
-    without distorted images  opinions alone fit the quality head (only if the recipe has a `distorted_weight`)
+    full                        the recipe, from --init if it is given
+    without pretraining         from ImageNet weights (only with --init)
+    without the rank loss       mean squared error alone
+    last stage only             the pooled features of the backbone's last stage alone, from ImageNet weights: a
+                                pretrained learner has all stages, so compare this one with "without pretraining"
+    without refitted heads      the head that gradient steps on crops have made (if the recipe has `refit_head`; as the
+                                ones below, it shares the gradient steps of "full")
+    without the way back        the backbone as fine-tuning leaves it (if the recipe has an `imagenet_share`)
+    without the kernel head     the linear quality head alone (if the recipe has a kernel head)
+    without distorted images    opinions alone fit the quality head (if the recipe has a `distorted_weight`)
 
 What the meta-learner adds is in the `fit.json` of a fused checkpoint: best single learner, plain mean, meta-learner.
 Runs that are done are not repeated and a stopped one goes on, so the command can be repeated until it is done. Further
@@ -33,7 +37,9 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap.evaluation import software_versions
-from modeling_metaqap.training import Recipe, RecipeError
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
+from modeling_metaqap.reporting import UNDEFINED, markdown_table
+from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
 from modeling_metaqap.training.launching import finish_run
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -43,6 +49,16 @@ OUTPUT = Path(__file__).parents[1] / "hub_card" / "ablation.json"
 HOME = "validation split"
 
 
+#: What a recipe says of the heads that are fitted at the end, as one without such heads has it.
+NO_HEADS: dict[str, Any] = {
+    "refit_head": False,
+    "imagenet_share": 0.0,
+    "distorted_weight": 0.0,
+    "refit_distortion_head": False,
+    "kernel_components": 0,
+}
+
+
 @dataclass(frozen=True)
 class Variant:
     """A recipe with one part of the method left out, and the learner that it starts from."""
@@ -50,57 +66,80 @@ class Variant:
     name: str
     recipe: Recipe
     init: str | None
+    #: The variant whose gradient steps it shares.
+    trained_as: str
 
 
 def variants(recipe: Recipe, init: str | None) -> list[Variant]:
     """The whole method first, then each way to do without a part that it has."""
-    found = [Variant("full", recipe, init)]
+    found = [Variant("full", recipe, init, "full")]
+
+    def without(name: str, recipe: Recipe, init: str | None) -> None:
+        found.append(Variant(name, recipe, init, name))
+
     if init is not None:
-        found.append(Variant("without pretraining", recipe, None))
+        without("without pretraining", recipe, None)
     if recipe.loss_srocc_weight:
         # Its weight goes to the squared error, so that the loss keeps its size.
         total = recipe.loss_mse_weight + recipe.loss_srocc_weight
-        alone = replace(recipe, loss_mse_weight=total, loss_srocc_weight=0.0)
-        found.append(Variant("without the rank loss", alone, init))
+        without("without the rank loss", replace(recipe, loss_mse_weight=total, loss_srocc_weight=0.0), init)
     last = len(timm.create_model(recipe.backbone, features_only=True).feature_info) - 1  # type: ignore[arg-type]
     if recipe.stages != [last]:
-        found.append(Variant("last stage only", replace(recipe, stages=[last]), None))
-    if recipe.kernel_components:
-        found.append(Variant("without the kernel head", replace(recipe, kernel_components=0), init))
-    if recipe.distorted_weight:
-        found.append(Variant("without distorted images", replace(recipe, distorted_weight=0.0), init))
+        without("last stage only", replace(recipe, stages=[last]), None)
+    for name, has, changes in (
+        ("without refitted heads", recipe.refit_head, NO_HEADS),
+        ("without the way back", recipe.imagenet_share, {"imagenet_share": 0.0}),
+        ("without the kernel head", recipe.kernel_components, {"kernel_components": 0}),
+        ("without distorted images", recipe.distorted_weight, {"distorted_weight": 0.0}),
+    ):
+        if has:
+            found.append(Variant(name, replace(recipe, **changes), init, "full"))
     return found
 
 
+def measured_on(recipe: Recipe, source: str, seed: int) -> Recipe:
+    """The recipe of a run that has not seen the images of one place."""
+    return replace(recipe, hold_out=None if source == HOME else source, seed=seed)
+
+
 def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) -> dict[str, float]:
-    """One run; its figures at the end, on the images that it has not seen."""
-    held_out = None if source == HOME else source
-    place = "".join(character for character in source if character.isalnum()) if held_out else "home"
-    folder = args.output_dir / f"{variant.name.replace(' ', '-')}_{place}_{seed}"
+    """The runs of a variant; its figures at the end, on the images that it has not seen."""
+    place = "home" if source == HOME else "".join(character for character in source if character.isalnum())
+    recipe = measured_on(variant.recipe, source, seed)
+    options = {name: getattr(args, name) for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers")}
     console.print(f"{variant.name}, measured on the {source}, seed {seed} ...", highlight=False)
-    run = finish_run(
-        replace(variant.recipe, hold_out=held_out, seed=seed),
-        folder,
-        script=TRAIN,
-        launch=args.launch,
-        options={name: getattr(args, name) for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers")}
-        | {"init": variant.init},
-    )
-    last = [row for row in run.rows() if "validation_srocc" in row][-1]
+
+    def run(recipe: Recipe, name: str, init: str | Path | None) -> RunFolder:
+        folder = args.output_dir / f"{name.replace(' ', '-')}_{place}_{seed}"
+        return finish_run(recipe, folder, script=TRAIN, launch=args.launch, options=options | {"init": init})
+
+    done = run(replace(recipe, **NO_HEADS), variant.trained_as, variant.init)
+    if recipe.refit_head:
+        done = run(replace(recipe, epochs=0), f"{variant.name}_heads", done.path / "last")
+    last = [row for row in done.rows() if "validation_srocc" in row][-1]
     return {name: last[f"validation_{name}"] for name in ("plcc", "srocc")}
 
 
+def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """PLCC / SROCC of a variant at each place, as far as it is measured."""
+    figures = [row.get(source) for source in (HOME, *result["sources"])]
+    return [UNDEFINED if found is None else f"{found['plcc']:.3f} / {found['srocc']:.3f}" for found in figures]
+
+
+def ablation_table(result: dict[str, Any]) -> str:
+    """The figures as a Markdown table, PLCC / SROCC, with the numbers of images trained and measured on."""
+    places = {HOME: HOME} | {source: f"{source}, left out" for source in result["sources"]}
+    headings = [f"{shown} ({' / '.join(f'{n:,}' for n in result['n'][place])})" for place, shown in places.items()]
+    rows = [[name, *cells(result, row)] for name, row in result["variants"].items()]
+    return markdown_table(["variant", *headings], rows)
+
+
 def table(result: dict[str, Any]) -> Table:
-    sources = [HOME, *result["sources"]]
     shown = Table("variant", title=f"PLCC / SROCC, mean of {len(result['seeds'])} seeds")
-    for source in sources:
+    for source in (HOME, *result["sources"]):
         shown.add_column(source if source == HOME else f"{source}, trained on the others", justify="right")
     for name, row in result["variants"].items():
-        cells = []
-        for source in sources:
-            figures = row.get(source)
-            cells.append("" if figures is None else f"{figures['plcc']:.3f} / {figures['srocc']:.3f}")
-        shown.add_row(name, *cells)
+        shown.add_row(name, *cells(result, row))
     return shown
 
 
@@ -111,14 +150,20 @@ def ablate(args: argparse.Namespace) -> None:
         "recipe": asdict(recipe),
         "pretrained": args.init is not None,
         "sources": args.sources,
+        "n": {},
         "seeds": args.seeds,
         "versions": software_versions(),
         "variants": {},
     }
     found = variants(recipe, args.init)
-    for source in [HOME, *args.sources]:
+    for source in (HOME, *args.sources):
         for variant in found:
             runs = [train(variant, source, seed, args) for seed in args.seeds]
+            if source not in result["n"]:
+                parts = load_rated(
+                    measured_on(recipe, source, args.seeds[0]), data_dir=args.data_dir, cache_dir=args.cache_dir
+                )
+                result["n"][source] = [len(part) for part in parts]
             row = result["variants"].setdefault(variant.name, {})
             row[source] = {name: statistics.mean(run[name] for run in runs) for name in ("plcc", "srocc")}
             row[source]["runs"] = runs
@@ -145,7 +190,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         ablate(args)
-    except (RecipeError, OSError) as error:
+    except (RecipeError, IQADatasetError, TestSplitError, OSError) as error:
         Console(stderr=True).print(f"ablate: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

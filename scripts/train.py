@@ -50,7 +50,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.processes import without_accelerator
 from modeling_metaqap.training import (
@@ -66,6 +66,7 @@ from modeling_metaqap.training import (
     fit_kernel_head,
     fit_ridge_head,
     freeze_batch_norm,
+    load_rated,
     make_optimizer,
     move_toward_imagenet,
     new_base_learner,
@@ -175,15 +176,7 @@ def load_data(
         if recipe.stage == "pretrain":
             assert synthetic is not None and synthetic_validation is not None
             return synthetic, synthetic_validation, synthetic, synthetic_validation
-        # The training split is read by a function that refuses the test split.
-        source = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
-        if recipe.hold_out is not None:
-            both = f"{recipe.train_split}+{recipe.validation_split}"
-            rated = load_training_split(recipe.dataset, split=both, **source)
-            training, validation = hold_out(rated, recipe.hold_out, name=recipe.dataset)
-        else:
-            training = load_training_split(recipe.dataset, split=recipe.train_split, **source)
-            validation = load_training_split(recipe.dataset, split=recipe.validation_split, **source)
+        training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
         # Nothing of a photograph to be validated on may be known, in whatever distortion.
         if synthetic is not None:
             synthetic = synthetic.select(rows_without(synthetic, validation["image_id"]))

@@ -13,10 +13,18 @@ pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import WEIGHT_PACKAGES  # noqa: E402
+from modeling_metaqap.release import weights_sha256  # noqa: E402
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder, launching  # noqa: E402
 
 ablate, sweep = load_script("ablate"), load_script("sweep")
-WHOLE = Recipe(backbone="test_resnet", refit_head=True, kernel_components=4, distorted_weight=0.2, loss_mse_weight=0.4)
+WHOLE = Recipe(
+    backbone="test_resnet",
+    refit_head=True,
+    imagenet_share=0.5,
+    kernel_components=4,
+    distorted_weight=0.2,
+    loss_mse_weight=0.4,
+)
 
 
 def test_each_variant_lacks_one_part_and_has_the_same_budget():
@@ -28,7 +36,16 @@ def test_each_variant_lacks_one_part_and_has_the_same_budget():
     assert found["last stage only"].recipe.stages == [4] and found["last stage only"].init is None
     assert found["without the kernel head"].recipe.kernel_components == 0
     assert found["without distorted images"].recipe.distorted_weight == 0
-    assert len(found) == 6
+    assert found["without the way back"].recipe.imagenet_share == 0
+    assert not found["without refitted heads"].recipe.refit_head
+    assert len(found) == 8
+    assert [name for name, variant in found.items() if variant.trained_as == "full"] == [
+        "full",
+        "without refitted heads",
+        "without the way back",
+        "without the kernel head",
+        "without distorted images",
+    ]
     for variant in found.values():
         assert (variant.recipe.epochs, variant.recipe.learning_rate) == (WHOLE.epochs, WHOLE.learning_rate)
 
@@ -140,9 +157,9 @@ def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, caps
 def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     rated_sources, tmp_path, monkeypatch, capsys
 ):
-    recipe = Recipe(
-        backbone="tf_efficientnet_lite0", dataset="folder", epochs=1, batch_size=8, crop_size=32, freeze_stages=4
-    )
+    settings = {"epochs": 1, "batch_size": 8, "crop_size": 32, "freeze_stages": 4}
+    heads = {"refit_head": True, "ridge_penalty": 1.0, "kernel_components": 4}
+    recipe = Recipe(backbone="tf_efficientnet_lite0", dataset="folder", **settings, **heads)
     recipe.save(tmp_path / "recipe.yaml")
     arguments = ["--recipe", tmp_path / "recipe.yaml", "--data_dir", rated_sources, "--cache_dir", tmp_path / "cache"]
     arguments += ["--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json", "--num_workers", 0]
@@ -150,11 +167,19 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
     assert ablate.main() == 0
     result = json.loads((tmp_path / "ablation.json").read_text())
-    assert set(result["variants"]) == {"full", "without the rank loss", "last stage only"}
+    kinds = {"full", "without the rank loss", "last stage only", "without refitted heads", "without the kernel head"}
+    assert set(result["variants"]) == kinds
     for row in result["variants"].values():
         assert set(row) == {"validation split", "a*"} and all(-1 <= cell["srocc"] <= 1 for cell in row.values())
-    held_out = Recipe.load(tmp_path / "runs" / "full_a_0" / "recipe.yaml").hold_out
-    assert held_out == "a*"
+    assert Recipe.load(tmp_path / "runs" / "full_a_0" / "recipe.yaml").hold_out == "a*"
+    kept = RunFolder(tmp_path / "runs" / "without-the-kernel-head_heads_a_0")
+    assert Recipe.load(kept.path / "recipe.yaml").hold_out == "a*"
+    shared = weights_sha256(tmp_path / "runs" / "full_a_0" / "last")
+    assert kept.origin()["weights_sha256"] == shared, "the gradient steps are those of the full recipe"
+    assert result["n"] == {"validation split": [40, 20], "a*": [30, 30]}
+    table = ablate.ablation_table(result)
+    assert "| variant | validation split (40 / 20) | a*, left out (30 / 30) |" in table
+    assert table.count(f"{result['variants']['full']['a*']['srocc']:.3f}") >= 1
     capsys.readouterr()
 
     monkeypatch.setattr(launching.subprocess, "run", None)  # nothing is trained again

@@ -1,6 +1,15 @@
 """What the training scripts share: recipes, training images, the learner's parts, the folder of a run."""
 
-from .images import EndlessSampler, EpochSampler, TrainingCrops, WholeImages, collate_crops, random_crop, whole_images
+from .images import (
+    EndlessSampler,
+    EpochSampler,
+    TrainingCrops,
+    WholeImages,
+    collate_crops,
+    load_rated,
+    random_crop,
+    whole_images,
+)
 from .learner import (
     fit_distortion_head,
     fit_kernel_head,
@@ -32,6 +41,7 @@ __all__ = [
     "fit_ridge_head",
     "freeze_batch_norm",
     "freeze_stages",
+    "load_rated",
     "make_optimizer",
     "move_toward_imagenet",
     "new_base_learner",

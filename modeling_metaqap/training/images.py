@@ -11,6 +11,31 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from ..image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
+from ..iqa_datasets import hold_out, load_training_split
+from .recipe import Recipe
+
+
+def load_rated(
+    recipe: Recipe, *, data_dir: str | None = None, cache_dir: str | None = None
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The rated images that a recipe trains on, and those that it is validated on.
+
+    Args:
+        recipe: names the data set, its splits and what is held out.
+        data_dir, cache_dir: see `load_training_split`.
+
+    Raises:
+        IQADatasetError: if the data set cannot be read or nothing would be held out.
+        TestSplitError: if the recipe names the test split.
+    """
+    source = {"data_dir": data_dir, "cache_dir": cache_dir}
+    if recipe.hold_out is not None:
+        both = f"{recipe.train_split}+{recipe.validation_split}"
+        return hold_out(
+            load_training_split(recipe.dataset, split=both, **source), recipe.hold_out, name=recipe.dataset
+        )
+    training = load_training_split(recipe.dataset, split=recipe.train_split, **source)
+    return training, load_training_split(recipe.dataset, split=recipe.validation_split, **source)
 
 
 class TrainingCrops(Dataset):
@@ -143,6 +168,7 @@ __all__ = [
     "TrainingCrops",
     "WholeImages",
     "collate_crops",
+    "load_rated",
     "random_crop",
     "whole_images",
 ]
