@@ -260,7 +260,7 @@ def test_fine_tuning_goes_on_from_a_pretrained_learner_and_keeps_naming_distorti
 
 def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train, trained, distorted, tmp_path):
     output = tmp_path / "headed"
-    change = "epochs: 0\nrefit_distortion_head: true\nkernel_components: 4\nridge_penalty: 1\n"
+    change = "epochs: 0\nrefit_distortion_head: true\nkernel_components: 4\nridge_penalty: 1\nimagenet_share: 0.25\n"
     finished = train(output, *synthetic(distorted), "--init", trained / "last", change=change)
     assert finished.returncode == 0, finished.stderr
     [row] = rows(output)
@@ -270,8 +270,11 @@ def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train
     before, after = (MetaQAPModel.from_pretrained(path) for path in (trained / "last", output / "refitted"))
     assert after.config.base_learners[0]["kernel_head"] == {"num_components": 4, "num_centers": 16}
     assert after.base_learners[0].kernel_head.coefficients.abs().max() > 0
-    kept, tuned = (model.base_learners[0].backbone.state_dict() for model in (before, after))
-    assert all(torch.equal(value, tuned[name]) for name, value in kept.items())
+    imagenet = imagenet_state_dict("tf_efficientnet_lite0")
+    tuned, moved = (model.base_learners[0].backbone.state_dict() for model in (before, after))
+    name = "blocks.2.0.conv_dw.weight"  # one that fine-tuning has changed
+    assert not torch.equal(tuned[name], imagenet[name])
+    assert torch.allclose(moved[name], 0.75 * tuned[name] + 0.25 * imagenet[name], atol=1e-6)
 
 
 def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(train, folder, trained, tmp_path):
