@@ -77,7 +77,7 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     monkeypatch.setattr(compare_heads, "fit", record)
     options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "--distorted_weights", "1"]
     assert compare_heads.main([*arguments, *distorted, *options]) == 0
-    assert seen == [40, 20] * 3  # at home without a2.png, then without both of the source
+    assert seen == [40] * 3 + [20] * 3  # at home without a2.png, then without both of the source
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["n_distorted"] == [60, 40]
     without, with_them = (result["heads"][f"linear, penalty 0.5{name}"] for name in ("", ", distorted images 1"))
