@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
-from .reporting import format_figure, sentences, title
+from .reporting import format_figure, plcc_srocc, sentences, title
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -256,18 +256,14 @@ def _onnx(path: Path, weights: str) -> dict[str, Any] | None:
         "n": measured["n"],
         "place": f"{_title(measured['dataset'])} {measured['split']}",
         "largest": f"{engines['onnx']['largest']:.1e}",
-        "correlations": _both(engines["torch"]),
+        "correlations": plcc_srocc(engines["torch"]),
         "int8": int8
         and {
             "largest": f"{int8['largest']:.3f}",
             "mean": f"{int8['mean']:.3f}",
-            "correlations": _both(int8),
+            "correlations": plcc_srocc(int8),
         },
     }
-
-
-def _both(figures: dict[str, float]) -> str:
-    return f"{figures['plcc']:.3f} / {figures['srocc']:.3f}"
 
 
 def _correlations(figures: dict[str, Any]) -> dict[str, str]:

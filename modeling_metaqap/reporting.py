@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,6 +114,13 @@ def format_figure(figure: dict[str, float | None], *, digits: int = 3) -> str:
     return text
 
 
+def plcc_srocc(figures: Mapping[str, float | None] | None) -> str:
+    """`"0.856 / 0.843"`; what is not defined or not measured is a dash."""
+    if figures is None:
+        return UNDEFINED
+    return " / ".join(format_figure({"value": figures[name]}) for name in ("plcc", "srocc"))
+
+
 def results_table(rows: Sequence[Row]) -> str:
     """Markdown table of one data set's and split's rows, the highest SROCC first."""
     ordered = sorted(rows, key=lambda row: -np.inf if row["srocc"]["value"] is None else row["srocc"]["value"])
@@ -139,10 +146,7 @@ def parts_sentence(row: Row) -> str | None:
     if parts is None:
         return None
 
-    def shown(figures: dict[str, float | None]) -> str:
-        return " / ".join(format_figure({"value": figures[name]}) for name in ("plcc", "srocc"))
-
-    told = ", ".join(f"{name} {shown(figures)}" for name, figures in parts.items())
+    told = ", ".join(f"{name} {plcc_srocc(figures)}" for name, figures in parts.items())
     return f"The parts of {title(row)} by themselves, PLCC / SROCC: {told}."
 
 
@@ -372,6 +376,7 @@ __all__ = [
     "markdown_table",
     "merge_results",
     "parts_sentence",
+    "plcc_srocc",
     "plot_matrix",
     "plot_residuals",
     "plot_scatter",

@@ -38,7 +38,7 @@ from rich.table import Table
 
 from modeling_metaqap.evaluation import software_versions
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
-from modeling_metaqap.reporting import UNDEFINED, markdown_table
+from modeling_metaqap.reporting import markdown_table, plcc_srocc
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
 from modeling_metaqap.training.launching import finish_run
 
@@ -122,8 +122,7 @@ def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) ->
 
 def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """PLCC / SROCC of a variant at each place, as far as it is measured."""
-    figures = [row.get(source) for source in (HOME, *result["sources"])]
-    return [UNDEFINED if found is None else f"{found['plcc']:.3f} / {found['srocc']:.3f}" for found in figures]
+    return [plcc_srocc(row.get(source)) for source in (HOME, *result["sources"])]
 
 
 def ablation_table(result: dict[str, Any]) -> str:

@@ -34,16 +34,17 @@ from torch.utils.data import DataLoader
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
 from modeling_metaqap.evaluation import image_list_sha256
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
+from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out
 from modeling_metaqap.metrics import plcc, srocc
 from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import UNDEFINED, markdown_table
+from modeling_metaqap.reporting import markdown_table, plcc_srocc
 from modeling_metaqap.training import (
     Recipe,
     RecipeError,
     collate_crops,
     fit_kernel_head,
     fit_ridge_head,
+    load_rated,
     new_base_learner,
     pooled_features,
     whole_images,
@@ -155,16 +156,12 @@ def figures(model: MetaQAPModel, unseen: Images) -> dict[str, float]:
     return {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
 
 
-def cell(measured: dict[str, float] | None) -> str:
-    return UNDEFINED if measured is None else f"{measured['plcc']:.3f} / {measured['srocc']:.3f}"
-
-
 def show(label: str, result: dict[str, Any]) -> Table:
     table = Table("head", title=f"{label}: PLCC / SROCC")
     for place in next(iter(result["heads"].values())):
         table.add_column(f"{place}, fitted on the others" if place in result["sources"] else place, justify="right")
     for name, row in result["heads"].items():
-        table.add_row(name, *map(cell, row.values()))
+        table.add_row(name, *map(plcc_srocc, row.values()))
     return table
 
 
@@ -176,7 +173,7 @@ def heads_table(results: dict[str, Any]) -> str:
     sources = {source for result in results.values() for source in result["sources"]}
     headings = ["backbone", "head", *(f"{place}, left out" if place in sources else place for place in places)]
     cells = [
-        [backbone, name, *(cell(row.get(place)) for place in places)]
+        [backbone, name, *(plcc_srocc(row.get(place)) for place in places)]
         for backbone, result in results.items()
         for name, row in result["heads"].items()
     ]
@@ -184,16 +181,14 @@ def heads_table(results: dict[str, Any]) -> str:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    source = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
-    training, validation = (
-        load_training_split(args.dataset, split=split, **source) for split in ("train", "validation")
-    )
+    recipe = Recipe(backbone=args.backbone, dataset=args.dataset)
+    training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
     rated = datasets.concatenate_datasets([training, validation])
     row_of = {image_id: row for row, image_id in enumerate(rated["image_id"])}
     parts = {HOME: (training, validation)}
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
 
-    model = new_base_learner(Recipe(backbone=args.backbone), init=args.init).eval()
+    model = new_base_learner(recipe, init=args.init).eval()
     photographs = features_of(rated, "photographs", model, args)
     made = distorted = distorted_unseen = None
     if args.distorted_dir is not None:
