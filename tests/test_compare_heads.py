@@ -29,7 +29,7 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
     options = [*arguments, "--sources", "a*", "--penalties", "0.5", "--gammas", "2", "8"]
     assert compare_heads.main(options) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
-    assert result["n"] == {"validation split": [40, 20], "a*": [30, 30]}
+    assert result["n"] == {"validation split": [20, 10], "a*": [15, 15]}
     assert len(result["heads"]) == 4
     for row in result["heads"].values():
         assert row["validation split"]["srocc"] > 0.8, "noise is easy to see"
@@ -99,11 +99,11 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
 
 def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
     (tmp_path / "features").mkdir()
-    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((60, 3)), sha256="other")
+    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((30, 3)), sha256="other")
     assert compare_heads.main([*arguments, "--penalties", "1", "--gammas"]) == 2
     assert "features of another learner or of other images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
     assert compare_heads.main([*arguments, "--sources", "zz*"]) == 2
-    assert "holds out none of the 60 images" in " ".join(capsys.readouterr().err.split())
+    assert "holds out none of the 30 images" in " ".join(capsys.readouterr().err.split())
