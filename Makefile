@@ -1,30 +1,29 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
-#   make test   install with the dev extra; lint, types and tests (those in a browser need Chromium, and say so)
-# and `make card` writes the model card anew from hub_card/results.json.
+#   make test   install with the dev extra; lint, types and the tests that are quick
+# `make test-all` runs the slow tests too (those in a browser need Chromium, and say so), and `make card` writes the
+# model card anew from hub_card/results.json.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test lint test-all test-fast format card space clean
+.PHONY: demo test test-all lint format card space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
 
-test: lint test-all
+test: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: lint
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-
-test-all: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
-
-test-fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow"
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
