@@ -9,8 +9,9 @@ kept in the folder `--features`. Each head is fitted on the training split and m
 fitted on all but the images of one source and measured on that one. What helps at home but not on other sources is
 memory of the training photographs, not knowledge of quality. With distorted images (from scripts/distort.py) heads are
 also fitted together with these, and all heads measured on those of other photographs by their pseudo opinion scores.
-The backbone is one with ImageNet weights, or `--init` a trained learner's, whose own training saw all sources: then
-only the figures at home mean anything.
+The backbone is one with ImageNet weights, or `--init` a trained learner's. With `{source}` in that path there is a
+learner for each source, trained without it (`scripts/train.py --hold_out`), and its heads are measured on that source
+alone: such a learner has seen most of the validation split, as any other has seen all sources.
 """
 
 import argparse
@@ -57,6 +58,8 @@ HOME = "validation split"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
 CROP_SIZE = Recipe(backbone="").crop_size
+#: In the path of `--init`, stands for a pattern of `--sources` without its asterisks.
+SOURCE_PLACEHOLDER = "{source}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,39 @@ class Images:
         return Images(self.features[rows], self.qualities[rows])
 
 
-def features_of(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args: argparse.Namespace) -> Images:
+def by_source(init: str | None) -> bool:
+    """Whether `--init` names a learner for each source."""
+    return init is not None and SOURCE_PLACEHOLDER in init
+
+
+def learner_for(place: str, init: str | None) -> str | None:
+    """The learner whose heads may be measured at a place; none means ImageNet weights.
+
+    Raises:
+        RecipeError: if its run saw images of the place.
+    """
+    if init is None:
+        return None
+    path = init.replace(SOURCE_PLACEHOLDER, without_asterisks(place))
+    settings = Path(path).parent / "recipe.yaml"
+    held_out = Recipe.load(settings).hold_out if settings.exists() else None
+    if by_source(init) and settings.exists() and held_out != place:
+        raise RecipeError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
+    if not by_source(init) and held_out is not None:
+        raise RecipeError(
+            f"{path} was trained without {held_out} and has seen most of the {HOME}; write {SOURCE_PLACEHOLDER} in "
+            "the path to measure such learners on their sources."
+        )
+    return path
+
+
+def without_asterisks(pattern: str) -> str:
+    return pattern.replace("*", "")
+
+
+def features_of(
+    dataset: datasets.Dataset, name: str, model: MetaQAPModel, init: str | None, args: argparse.Namespace
+) -> Images:
     """Pooled features and quality of all images, the features from the file `name` in `--features` if they are there.
 
     The quality of distorted images is their pseudo opinion score.
@@ -79,7 +114,7 @@ def features_of(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args:
     columns = ("reference_id", "distortion", "level") if "distortion" in dataset.column_names else ("image_id",)
     described = {
         "backbone": args.backbone,
-        "init": None if args.init is None else weights_sha256(args.init),
+        "init": None if init is None else weights_sha256(init),
         "crop_size": args.crop_size,
         "images": list(zip(*(dataset[column] for column in (*columns, "quality")), strict=True)),
     }
@@ -97,7 +132,7 @@ def features_of(dataset: datasets.Dataset, name: str, model: MetaQAPModel, args:
     with console.status(f"Seeing {len(dataset)} images ..."), torch.autocast(device.type, dtype=torch.bfloat16):
         features = pooled_features(model, loader, device=device)[0].float()
     if file is not None:
-        args.features.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         np.savez(file, features=features.numpy(), sha256=digest)
     return Images(features.double(), qualities)
 
@@ -185,27 +220,25 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
     rated = datasets.concatenate_datasets([training, validation])
     row_of = {image_id: row for row, image_id in enumerate(rated["image_id"])}
-    parts = {HOME: (training, validation)}
+    parts = {} if by_source(args.init) else {HOME: (training, validation)}
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
-
-    model = new_base_learner(recipe, init=args.init).eval()
-    photographs = features_of(rated, "photographs", model, args)
-    made = distorted = distorted_unseen = None
+    learners: dict[str | None, list[str]] = {}
+    for place in parts:
+        learners.setdefault(learner_for(place, args.init), []).append(place)
+    made = others = None
     if args.distorted_dir is not None:
         made, others = (
             load_distorted(directory, cache_dir=args.cache_dir)
             for directory in (args.distorted_dir, args.distorted_validation_dir)
         )
         refuse_shared(made, others)
-        distorted = features_of(made, "distorted", model, args)
-        distorted_unseen = features_of(others, "distorted-validation", model, args)
 
-    def of(images: datasets.Dataset) -> Images:
-        return photographs.at([row_of[image_id] for image_id in images["image_id"]])
-
+    start = "ImageNet weights" if args.init is None else "a trained learner"
+    if by_source(args.init):
+        start = "for each source a learner trained without it"
     result: dict[str, Any] = {
         "backbone": args.backbone,
-        "start": "ImageNet weights" if args.init is None else "a trained learner",
+        "start": start,
         "dataset": args.dataset,
         "images_sha256": image_list_sha256(rated),
         "sources": args.sources,
@@ -214,30 +247,39 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "n_distorted": None if made is None else [len(made), len(others)],
         "heads": {},
     }
-    # Nothing of a photograph to be measured on may be known, in whatever distortion.
-    images = {
-        place: (
-            of(learned),
-            None if distorted is None else distorted.at(rows_without(made, unseen["image_id"])),
-            of(unseen),
-        )
-        for place, (learned, unseen) in parts.items()
-    }
-    for place, (learned, seen, unseen) in images.items():
-        for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
-            row = result["heads"].setdefault(str(head), {})
-            with console.status(f"{head}, {place} ..."):
-                fit(model, head, learned, seen, args.kernel_penalty)
-                row[place] = figures(model, unseen)
-                if place == HOME and distorted_unseen is not None:
-                    row[DISTORTED] = figures(model, distorted_unseen)
+    for init, places in learners.items():
+        folder = f"{without_asterisks(places[0])}/" if by_source(args.init) else ""
+        model = new_base_learner(recipe, init=init).eval()
+        photographs = features_of(rated, f"{folder}photographs", model, init, args)
+        distorted = distorted_unseen = None
+        if made is not None:
+            distorted = features_of(made, f"{folder}distorted", model, init, args)
+        if others is not None and HOME in places:
+            distorted_unseen = features_of(others, f"{folder}distorted-validation", model, init, args)
+        for place in places:
+            learned, unseen = (
+                photographs.at([row_of[image_id] for image_id in images["image_id"]]) for images in parts[place]
+            )
+            # Nothing of a photograph to be measured on may be known, in whatever distortion.
+            seen = None if distorted is None else distorted.at(rows_without(made, parts[place][1]["image_id"]))
+            for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
+                row = result["heads"].setdefault(str(head), {})
+                with console.status(f"{head}, {place} ..."):
+                    fit(model, head, learned, seen, args.kernel_penalty)
+                    row[place] = figures(model, unseen)
+                    if distorted_unseen is not None and place == HOME:
+                        row[DISTORTED] = figures(model, distorted_unseen)
     return result
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="timm CNN")
-    parser.add_argument("--init", help="a trained base learner with that backbone instead of ImageNet weights")
+    parser.add_argument(
+        "--init",
+        help="a trained base learner with that backbone instead of ImageNet weights; one for each source with "
+        f"{SOURCE_PLACEHOLDER} in the path",
+    )
     parser.add_argument("--label", help="for people to tell results apart; the backbone's name by default")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--data_dir")
@@ -267,6 +309,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--distorted_weights must be above 0; heads without distorted images are always measured")
     if args.features is not None and args.features.is_file():
         parser.error(f"--features {args.features} is a file; name a folder")
+    if by_source(args.init) and not args.sources:
+        parser.error(f"{SOURCE_PLACEHOLDER} in --init stands for each of --sources; name some")
     label = args.label or args.backbone
     try:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}

@@ -11,6 +11,7 @@ pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import normalization  # noqa: E402
 from modeling_metaqap.distortions.build import BuildSettings, build  # noqa: E402
+from modeling_metaqap.training import Recipe  # noqa: E402
 
 compare_heads = load_script("compare_heads")
 
@@ -107,3 +108,40 @@ def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
 def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
     assert compare_heads.main([*arguments, "--sources", "zz*"]) == 2
     assert "holds out none of the 30 images" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, tmp_path, make_model, capsys):
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    for seed, source in enumerate("ab"):
+        make_model(learner, seed=seed, distortion_labels=[]).save_pretrained(tmp_path / source / "last")
+        recipe = Recipe(backbone="test_resnet", dataset="folder", hold_out=f"{source}*")
+        recipe.save(tmp_path / source / "recipe.yaml")
+    options = [*arguments, "--penalties", "1", "--gammas", "--sources", "a*", "b*"]
+    options += ["--init", str(tmp_path / "{source}" / "last")]
+    assert compare_heads.main(options) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["start"] == "for each source a learner trained without it"
+    alone = result["heads"]["linear, penalty 1"]
+    assert list(alone) == ["a*", "b*"], "the validation split is not measured on"
+    Recipe(backbone="test_resnet", dataset="folder", hold_out="b*").save(tmp_path / "a" / "recipe.yaml")
+    assert compare_heads.main(options) == 2
+    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
+    assert compare_heads.main([*options[:-1], str(tmp_path / "b" / "last")]) == 2
+    assert "was trained without b* and has seen most of the validation split" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    for source in "ab":
+        (tmp_path / source / "recipe.yaml").unlink()
+        single = [*arguments, "--penalties", "1", "--gammas", "--sources", f"{source}*", "--label", source]
+        single += [
+            "--init",
+            str(tmp_path / source / "last"),
+            "--features",
+            str(tmp_path / "features" / f"of-{source}"),
+        ]
+        assert compare_heads.main(single) == 0
+        row = json.loads((tmp_path / "heads.json").read_text())[source]["heads"]["linear, penalty 1"]
+        assert row[f"{source}*"] == pytest.approx(alone[f"{source}*"], abs=1e-6)
+    assert alone["a*"] != alone["b*"]
+    with pytest.raises(SystemExit):
+        compare_heads.main([*arguments, "--init", str(tmp_path / "{source}" / "last")])
