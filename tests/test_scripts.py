@@ -222,6 +222,7 @@ def test_a_run_killed_five_times_at_any_moment_ends_with_the_same_weights(train,
         assert all(torch.equal(value, expected[key]) for key, value in weights.items())
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path):
     output = tmp_path / "early"
     script = tmp_path / "train.py"
@@ -277,6 +278,7 @@ def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train
     assert all(torch.equal(value, tuned[name]) for name, value in kept.items())
 
 
+@pytest.mark.slow
 def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(train, folder, trained, tmp_path):
     for fold in (1, 2):
         output = tmp_path / f"fold{fold}"
@@ -477,6 +479,7 @@ def test_a_finished_run_is_not_overwritten(train, trained):
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     data = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache"]
     models = [trained / name for name in ("last", "refitted")]
