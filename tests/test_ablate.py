@@ -170,6 +170,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     def train(command, *, stdout, **_):
         # As the launcher would call it, without the seconds that a dozen new processes take to import their libraries.
         script = next(place for place, word in enumerate(command) if word.endswith("train.py"))
+        assert command[script - 5 : script] == ["--cpu", "--num_processes", "1", "--mixed_precision", "no"]
         finished = call_script("train", "--cpu", *command[script + 1 :])
         stdout.write(finished.stderr)
         return finished

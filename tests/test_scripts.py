@@ -86,7 +86,7 @@ def train(folder, tmp_path_factory):
         recipe.write_text(f"{RECIPE}{change}")
         arguments = ["--stage", stage, "--recipe", recipe, "--data_dir", folder, "--cache_dir", cache]
         arguments += ["--output_dir", output, "--num_workers", 0, "--logging_steps", 1, *options]
-        if not (launch or script or processes > 1):
+        if not (launch or script or environment or processes > 1):
             return call_script("train", "--cpu", *arguments)
         settings = {1: "one_cpu", 2: "two_cpu_processes"}[processes]
         launcher = ["-m", "accelerate.commands.launch", "--config_file"]
@@ -340,18 +340,14 @@ def test_two_processes_pretrain_and_fine_tune_with_distorted_images_like_one(tra
         (["--distorted_dir", "train-pristine"], "no distorted data set in"),
     ],
 )
-def test_pretraining_without_its_data_is_one_sentence_and_status_2(
-    distorted, tmp_path, monkeypatch, capsys, options, message
-):
+def test_pretraining_without_its_data_is_one_sentence_and_status_2(distorted, tmp_path, options, message):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE)
     paths = [option if option.startswith("--") else distorted / option for option in options]
     arguments = ["--stage", "pretrain", "--recipe", recipe, "--output_dir", tmp_path / "run", "--cpu", *paths]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        load_script("train").main()
-    assert exit_.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    refused = call_script("train", *arguments)
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -456,19 +452,13 @@ def test_processes_that_share_out_the_weights_round_only_what_autocast_rounds(tr
         ("learning_rate: fast", "learning_rate"),
     ],
 )
-def test_a_recipe_that_cannot_be_used_is_one_sentence_and_status_2(
-    folder, tmp_path, monkeypatch, capsys, change, message
-):
+def test_a_recipe_that_cannot_be_used_is_one_sentence_and_status_2(folder, tmp_path, change, message):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"{RECIPE}{change}\n")
-    script = load_script("train")
     arguments = ["--stage", "finetune", "--recipe", recipe, "--data_dir", folder, "--cpu"]
-    arguments += ["--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        script.main()
-    assert exit_.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    refused = call_script("train", *arguments, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run")
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.split())
 
 
 def test_a_finished_run_is_not_overwritten(train, trained):
