@@ -11,7 +11,8 @@ memory of the training photographs, not knowledge of quality. With distorted ima
 also fitted together with these, and all heads measured on those of other photographs by their pseudo opinion scores.
 The backbone is one with ImageNet weights, or `--init` a trained learner's. With `{source}` in that path there is a
 learner for each source, trained without it (`scripts/train.py --hold_out`), and its heads are measured on that source
-alone: such a learner has seen most of the validation split, as any other has seen all sources.
+alone: such a learner has seen most of the validation split, as any other has seen all sources. `--with_imagenet` tells
+what a frozen backbone adds to the trained ones: it measures the mean of both scores too.
 """
 
 import argparse
@@ -58,6 +59,8 @@ HOME = "validation split"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
 CROP_SIZE = Recipe(backbone="").crop_size
+#: After the name of a head, says that the score is a mean.
+WITH_IMAGENET = ", mean with the same on ImageNet weights"
 #: In the path of `--init`, stands for a pattern of `--sources` without its asterisks.
 SOURCE_PLACEHOLDER = "{source}"
 
@@ -182,13 +185,41 @@ def fit(model: MetaQAPModel, head: Head, training: Images, distorted: Images | N
     )
 
 
+def figures(predicted: Tensor, unseen: Images) -> dict[str, float]:
+    """PLCC and SROCC of scores `(n,)` of unseen images."""
+    pair = predicted.numpy(), unseen.qualities.numpy()
+    return {"plcc": plcc(*pair), "srocc": srocc(*pair)}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A learner whose heads are fitted, and its features of all rated images and of all distorted ones."""
+
+    model: MetaQAPModel
+    photographs: Images
+    distorted: Images | None
+    distorted_unseen: Images | None
+
+
+@dataclass(frozen=True)
+class Material:
+    """What heads on a learner are fitted on for one place, and the unseen images to measure on, by column."""
+
+    model: MetaQAPModel
+    learned: Images
+    distorted: Images | None
+    columns: dict[str, Images]
+
+
 @torch.no_grad()
-def figures(model: MetaQAPModel, unseen: Images) -> dict[str, float]:
-    """PLCC and SROCC on unseen images."""
-    learner: Any = model.base_learners[0]
-    predicted = learner.score(learner.standardize(unseen.features.float())).double().numpy()
-    qualities = unseen.qualities.numpy()
-    return {"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)}
+def fitted_scores(head: Head, material: Material, kernel_penalty: float) -> dict[str, Tensor]:
+    """Fit a head; its scores `(n,)` of the unseen images of each column, in float64."""
+    fit(material.model, head, material.learned, material.distorted, kernel_penalty)
+    learner: Any = material.model.base_learners[0]
+    return {
+        column: learner.score(learner.standardize(unseen.features.float())).double()
+        for column, unseen in material.columns.items()
+    }
 
 
 def show(label: str, result: dict[str, Any]) -> Table:
@@ -247,28 +278,47 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "n_distorted": None if made is None else [len(made), len(others)],
         "heads": {},
     }
+
+    def backbone_of(init: str | None, folder: str, *, at_home: bool) -> Backbone:
+        model = new_base_learner(recipe, init=init).eval()
+        return Backbone(
+            model,
+            features_of(rated, f"{folder}photographs", model, init, args),
+            None if made is None else features_of(made, f"{folder}distorted", model, init, args),
+            features_of(others, f"{folder}distorted-validation", model, init, args) if others and at_home else None,
+        )
+
+    def at_place(backbone: Backbone, place: str) -> Material:
+        learned, unseen = (
+            backbone.photographs.at([row_of[image_id] for image_id in images["image_id"]]) for images in parts[place]
+        )
+        if backbone.distorted is None:
+            return Material(backbone.model, learned, None, {place: unseen})
+        # Nothing of a photograph to be measured on may be known, in whatever distortion.
+        distorted = backbone.distorted.at(rows_without(made, parts[place][1]["image_id"]))
+        columns = {place: unseen} | ({DISTORTED: backbone.distorted_unseen} if place == HOME else {})
+        return Material(backbone.model, learned, distorted, columns)
+
+    frozen = backbone_of(None, "imagenet/", at_home=HOME in parts) if args.with_imagenet else None
     for init, places in learners.items():
         folder = f"{without_asterisks(places[0])}/" if by_source(args.init) else ""
-        model = new_base_learner(recipe, init=init).eval()
-        photographs = features_of(rated, f"{folder}photographs", model, init, args)
-        distorted = distorted_unseen = None
-        if made is not None:
-            distorted = features_of(made, f"{folder}distorted", model, init, args)
-        if others is not None and HOME in places:
-            distorted_unseen = features_of(others, f"{folder}distorted-validation", model, init, args)
+        backbone = backbone_of(init, folder, at_home=HOME in places)
         for place in places:
-            learned, unseen = (
-                photographs.at([row_of[image_id] for image_id in images["image_id"]]) for images in parts[place]
-            )
-            # Nothing of a photograph to be measured on may be known, in whatever distortion.
-            seen = None if distorted is None else distorted.at(rows_without(made, parts[place][1]["image_id"]))
-            for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
-                row = result["heads"].setdefault(str(head), {})
+            material = at_place(backbone, place)
+            frozen_material = None if frozen is None else at_place(frozen, place)
+            for head in heads(args.penalties, args.gammas, [] if made is None else args.distorted_weights):
                 with console.status(f"{head}, {place} ..."):
-                    fit(model, head, learned, seen, args.kernel_penalty)
-                    row[place] = figures(model, unseen)
-                    if distorted_unseen is not None and place == HOME:
-                        row[DISTORTED] = figures(model, distorted_unseen)
+                    rows = {str(head): fitted_scores(head, material, args.kernel_penalty)}
+                    if frozen_material is not None:
+                        of_frozen = fitted_scores(head, frozen_material, args.kernel_penalty)
+                        rows[f"{head}{WITH_IMAGENET}"] = {
+                            column: (predicted + of_frozen[column]) / 2
+                            for column, predicted in rows[str(head)].items()
+                        }
+                for name, row in rows.items():
+                    result["heads"].setdefault(name, {}).update(
+                        {column: figures(predicted, material.columns[column]) for column, predicted in row.items()}
+                    )
     return result
 
 
@@ -279,6 +329,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--init",
         help="a trained base learner with that backbone instead of ImageNet weights; one for each source with "
         f"{SOURCE_PLACEHOLDER} in the path",
+    )
+    parser.add_argument(
+        "--with_imagenet",
+        action="store_true",
+        help="measure also the mean of each head's score and that of the same head on ImageNet weights",
     )
     parser.add_argument("--label", help="for people to tell results apart; the backbone's name by default")
     parser.add_argument("--dataset", required=True)
@@ -309,6 +364,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--distorted_weights must be above 0; heads without distorted images are always measured")
     if args.features is not None and args.features.is_file():
         parser.error(f"--features {args.features} is a file; name a folder")
+    if args.with_imagenet and args.init is None:
+        parser.error("--with_imagenet goes with --init; without it the learner has ImageNet weights already")
     if by_source(args.init) and not args.sources:
         parser.error(f"{SOURCE_PLACEHOLDER} in --init stands for each of --sources; name some")
     label = args.label or args.backbone

@@ -98,6 +98,39 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
         compare_heads.main([*arguments, *distorted[:2]])
 
 
+def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_model, monkeypatch, capsys):
+    # Small stand-ins have no ImageNet weights to download.
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    make_model(learner, seed=5, distortion_labels=[]).save_pretrained(tmp_path / "imagenet")
+    start = compare_heads.new_base_learner
+    monkeypatch.setattr(
+        compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=init or str(tmp_path / "imagenet"))
+    )
+    options = [*arguments, *distorted, "--sources", "a*", "--penalties", "1", "--gammas", "4"]
+    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
+    alone, mean = (
+        result[f"linear, penalty 1, distorted images 0.1, and kernel, gamma 4{name}"]
+        for name in ("", ", mean with the same on ImageNet weights")
+    )
+    assert list(alone) == list(mean) == ["validation split", "distorted images", "a*"]
+    assert all(alone[place] != mean[place] for place in alone)
+
+    # With the same learner twice there is nothing to gain, and nothing to lose.
+    monkeypatch.setattr(compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=arguments[3]))
+    (tmp_path / "features" / "imagenet").rename(tmp_path / "elsewhere")
+    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
+    for name in [name for name in result if "ImageNet" not in name]:
+        for place, figure in result[name].items():
+            assert result[f"{name}, mean with the same on ImageNet weights"][place] == pytest.approx(figure, abs=1e-4)
+
+    without_init = [option for option in options if option not in ("--init", str(tmp_path / "learner"))]
+    with pytest.raises(SystemExit):
+        compare_heads.main([*without_init, "--with_imagenet"])
+    assert "--with_imagenet goes with --init" in capsys.readouterr().err
+
+
 def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
     (tmp_path / "features").mkdir()
     np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((30, 3)), sha256="other")
