@@ -32,10 +32,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import timm
 from rich.console import Console
 from rich.table import Table
 
+from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.evaluation import software_versions
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
 from modeling_metaqap.reporting import markdown_table, plcc_srocc
@@ -70,6 +70,20 @@ class Variant:
     trained_as: str
 
 
+def number_of_stages(recipe: Recipe) -> int:
+    """Of the recipe's backbone.
+
+    Raises:
+        RecipeError: if timm has no such CNN.
+    """
+    try:
+        model = MetaQAPModel(replace(recipe, stages=None).model_config())
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+    learner: Any = model.base_learners[0]
+    return len(learner.backbone.feature_info)
+
+
 def variants(recipe: Recipe, init: str | None) -> list[Variant]:
     """The whole method first, then each way to do without a part that it has."""
     found = [Variant("full", recipe, init, "full")]
@@ -83,7 +97,7 @@ def variants(recipe: Recipe, init: str | None) -> list[Variant]:
         # Its weight goes to the squared error, so that the loss keeps its size.
         total = recipe.loss_mse_weight + recipe.loss_srocc_weight
         without("without the rank loss", replace(recipe, loss_mse_weight=total, loss_srocc_weight=0.0), init)
-    last = len(timm.create_model(recipe.backbone, features_only=True).feature_info) - 1  # type: ignore[arg-type]
+    last = number_of_stages(recipe) - 1
     if recipe.stages != [last]:
         without("last stage only", replace(recipe, stages=[last]), None)
     for name, has, changes in (

@@ -91,8 +91,11 @@ def learner_for(place: str, init: str | None) -> str | None:
         return None
     path = init.replace(SOURCE_PLACEHOLDER, without_asterisks(place))
     settings = Path(path).parent / "recipe.yaml"
-    held_out = Recipe.load(settings).hold_out if settings.exists() else None
-    if by_source(init) and settings.exists() and held_out != place:
+    recipe = Recipe.load(settings) if settings.exists() else None
+    held_out = None if recipe is None else recipe.hold_out
+    # Pretraining knows no opinions.
+    tuned = recipe is not None and recipe.stage == "finetune"
+    if held_out != place and (by_source(init) and recipe is not None or tuned and held_out is None and place != HOME):
         raise RecipeError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
     if not by_source(init) and held_out is not None:
         raise RecipeError(
@@ -364,6 +367,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("--distorted_weights must be above 0; heads without distorted images are always measured")
     if args.features is not None and args.features.is_file():
         parser.error(f"--features {args.features} is a file; name a folder")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error(f"--device {args.device}: there is no GPU that PyTorch can use")
     if args.with_imagenet and args.init is None:
         parser.error("--with_imagenet goes with --init; without it the learner has ImageNet weights already")
     if by_source(args.init) and not args.sources:

@@ -9,9 +9,10 @@
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
-"fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. The 90 % prediction
-interval is calibrated on the same scores. The checkpoint holds matrices in float16, and everything else in float32; a
-`fit.json` beside it says how it was made.
+"fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. A learner whose run folder
+says that it was trained on an image that it is to score is refused. The meta-learner is measured, and the 90 %
+prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images. The
+checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
 
 import argparse
@@ -31,10 +32,11 @@ from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
 from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_list_sha256, predict
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
-from modeling_metaqap.meta_learner import StepwiseFit, fit_stepwise
+from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
 from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
+from modeling_metaqap.training import Recipe, RecipeError, load_rated
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -61,6 +63,26 @@ def print_steps(fit: StepwiseFit) -> None:
         console.print(f"excluded: {name}, {reason}", highlight=False)
 
 
+def refuse_seen(path: str, images: datasets.Dataset, args: argparse.Namespace) -> None:
+    """Raise `RecipeError` if the run that a learner lies in was trained on any of the images.
+
+    What an earlier run that it started from was trained on is not looked up; a learner outside of a run folder tells
+    nothing.
+    """
+    settings = Path(path).parent / "recipe.yaml"
+    if not settings.exists():
+        return
+    recipe = Recipe.load(settings)
+    if recipe.stage != "finetune" or recipe.dataset != args.dataset:
+        return
+    trained_on = set(load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)[0]["image_id"])
+    if seen := len(trained_on.intersection(images["image_id"])):
+        raise RecipeError(
+            f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on; take a --split "
+            "that it has not seen, or --folds."
+        )
+
+
 def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Namespace) -> npt.NDArray[np.float64]:
     """Scores `(n,)` of all images, each by the learner that has not seen it: the only one, or that of its fold."""
     scores = np.full(len(dataset), np.nan)
@@ -69,6 +91,7 @@ def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Na
         images = dataset
         if args.folds:
             _, images = hold_out(dataset, f"fold {fold} of {args.folds}", name=args.dataset)
+        refuse_seen(path, images, args)
         with console.status(f"Scoring {len(images)} images with {path} ..."):
             scores[[row_of[image_id] for image_id in images["image_id"]]] = predict(
                 Scorer(path, device=args.device), images
@@ -98,7 +121,7 @@ def fuse(args: argparse.Namespace) -> None:
         ],
         intercept=fit.intercept,
     )
-    fused = fit.predict(base_scores)
+    fused = cross_fitted(base_scores, targets)
     ensemble.config.interval_radius = conformal_radius(fused, targets, coverage=0.9)
     rated = dict(zip(names, base_scores.T, strict=True)) | {
         "plain mean": base_scores.mean(axis=1),
@@ -165,7 +188,7 @@ def main() -> None:
         parser.error(f"got {len(args.models)} models but {len(args.names)} names")
     try:
         fuse(args)
-    except (EvaluationError, IQADatasetError, ScoringError, TestSplitError, ValueError, OSError) as error:
+    except (EvaluationError, IQADatasetError, RecipeError, ScoringError, TestSplitError, ValueError, OSError) as error:
         Console(stderr=True).print(
             f"fit_meta_learner: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

@@ -27,6 +27,7 @@ A run that was stopped goes on with `--resume_from_checkpoint latest`, and one t
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -39,13 +40,14 @@ from typing import Any
 import datasets
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import BatchSamplerShard
 from accelerate.utils import DistributedType, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import BatchSampler, DataLoader, Subset
+from torch.utils.data import BatchSampler, DataLoader, Sampler, Subset
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
@@ -76,6 +78,9 @@ from modeling_metaqap.training import (
 )
 
 console = Console(stderr=True)
+
+#: Options of the command line that must not be smaller.
+LEAST = {"gradient_accumulation_steps": 1, "logging_steps": 1, "checkpointing_steps": 0, "num_workers": 0}
 
 
 class Position:
@@ -213,25 +218,28 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
             f"There are {len(training_split)} training images, fewer than one batch of {recipe.batch_size}."
         )
     workers = {"num_workers": args.num_workers, "persistent_workers": False}
+
+    def shared(crops: TrainingCrops, order: Sampler, batch_size: int) -> DataLoader:
+        """Every process draws the same global batches and reads its own part of each."""
+        batches = BatchSamplerShard(
+            BatchSampler(order, batch_size, drop_last=True),
+            num_processes=accelerator.num_processes,
+            process_index=accelerator.process_index,
+            split_batches=True,
+        )
+        return DataLoader(crops, batch_sampler=batches, pin_memory=accelerator.device.type == "cuda", **workers)
+
+    def to_device(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
     crops = TrainingCrops(training_split, crop_size=recipe.crop_size, seed=recipe.seed)
     sampler = EpochSampler(len(crops), seed=recipe.seed)
-    training_loader = DataLoader(
-        crops, batch_sampler=BatchSampler(sampler, recipe.batch_size, drop_last=True), **workers
-    )
+    training_loader = shared(crops, sampler, recipe.batch_size)
     stream: DataLoader | None = None
     if recipe.synthetic_batch_size:
         stream_sampler = EndlessSampler(len(synthetic), seed=recipe.seed)
-        stream = DataLoader(
-            TrainingCrops(synthetic, crop_size=recipe.crop_size, seed=recipe.seed),
-            batch_sampler=BatchSampler(stream_sampler, recipe.synthetic_batch_size, drop_last=True),
-            **workers,
-        )
-
-    def local(batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Every process draws the same global batch and keeps its own part of it."""
-        size = len(batch["labels"]) // accelerator.num_processes
-        start = accelerator.process_index * size
-        return {name: tensor[start : start + size].to(accelerator.device) for name, tensor in batch.items()}
+        synthetic_crops = TrainingCrops(synthetic, crop_size=recipe.crop_size, seed=recipe.seed)
+        stream = shared(synthetic_crops, stream_sampler, recipe.synthetic_batch_size)
 
     def whole(dataset: datasets.Dataset) -> DataLoader:
         images = whole_images(dataset, distorted_crop_size=recipe.crop_size)
@@ -315,10 +323,10 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 stream_sampler.start = position.step * recipe.synthetic_batch_size
                 synthetic_batches = iter(stream)
             for batch, synthetic_batch in zip(training_loader, synthetic_batches, strict=False):
-                batch = local(batch)
+                batch = to_device(batch)
                 pixels, labels, distortions = batch["pixel_values"], batch["labels"], batch.get("distortion")
                 if synthetic_batch:
-                    synthetic_batch = local(synthetic_batch)
+                    synthetic_batch = to_device(synthetic_batch)
                     pixels = torch.cat([pixels, synthetic_batch["pixel_values"]])
                     distortions = synthetic_batch["distortion"]
                 loss = training_step(
@@ -333,8 +341,8 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                 )
                 if not torch.isfinite(loss):
                     raise RecipeError(
-                        f"The loss is not finite at step {position.step}: training diverged. Lower `learning_rate` "
-                        "and resume or start again."
+                        f"The loss or its gradient is not finite at step {position.step}: training diverged. Start "
+                        "again with a lower `learning_rate`, in another --output_dir."
                     )
                 position.step += 1
                 position.step_in_epoch += 1
@@ -358,9 +366,11 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
             figures = validation_figures(accelerator, ema, validation_loader, meaningful_loader)
             position.epoch += 1
             position.step_in_epoch = 0
-            improved = figures["validation_srocc"] > position.best_srocc
+            # Scores that are all the same have no SROCC (NaN); there is a best epoch even so.
+            reached = -1.0 if math.isnan(figures["validation_srocc"]) else figures["validation_srocc"]
+            improved = position.best_epoch == 0 or reached > position.best_srocc
             if improved:
-                position.best_srocc, position.best_epoch = figures["validation_srocc"], position.epoch
+                position.best_srocc, position.best_epoch = reached, position.epoch
             if accelerator.is_main_process:
                 log(step=position.step, epoch=position.epoch, **figures)
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
@@ -443,13 +453,14 @@ def main() -> None:
     parser.add_argument("--checkpointing_steps", type=int, default=100, help="0: only at the end of each epoch")
     parser.add_argument("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
     args = parser.parse_args()
-    if args.gradient_accumulation_steps < 1:
-        parser.error("--gradient_accumulation_steps must be at least 1")
+    for name, least in LEAST.items():
+        if getattr(args, name) < least:
+            parser.error(f"--{name} must be at least {least}, got {getattr(args, name)}")
     transformers_logging.disable_progress_bar()
     try:
         recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs, hold_out=args.hold_out)
         training_function(args, recipe)
-    except (RecipeError, TestSplitError, IQADatasetError, BuildError) as error:
+    except (RecipeError, TestSplitError, IQADatasetError, BuildError, OSError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

@@ -57,6 +57,11 @@ def test_what_a_recipe_lacks_is_not_left_out():
     assert [variant.name for variant in ablate.variants(plain, None)] == ["full"]
 
 
+def test_a_backbone_that_timm_does_not_have_is_one_sentence():
+    with pytest.raises(RecipeError, match="has no model 'resnet5000'"):
+        ablate.variants(Recipe(backbone="resnet5000"), None)
+
+
 def test_a_run_that_fails_is_one_sentence(tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "recipe.yaml"
     WHOLE.save(recipe)

@@ -163,6 +163,11 @@ def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, t
     assert "was trained without b* and has seen most of the validation split" in " ".join(
         capsys.readouterr().err.split()
     )
+    Recipe(backbone="test_resnet", dataset="folder").save(tmp_path / "a" / "recipe.yaml")
+    everything = [*options[:-1], str(tmp_path / "a" / "last"), "--features", str(tmp_path / "features" / "everything")]
+    assert compare_heads.main(everything) == 2
+    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
+    assert compare_heads.main([*everything, "--sources"]) == 0, "it may be measured at home"
     for source in "ab":
         (tmp_path / source / "recipe.yaml").unlink()
         single = [*arguments, "--penalties", "1", "--gammas", "--sources", f"{source}*", "--label", source]

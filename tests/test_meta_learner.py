@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modeling_metaqap.meta_learner import fit_stepwise
+from modeling_metaqap.meta_learner import cross_fitted, fit_stepwise
 
 
 @pytest.fixture
@@ -91,3 +91,19 @@ def test_constant_and_missing_columns_are_left_out_and_named(data):
 def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
     with pytest.raises(ValueError, match=message):
         fit_stepwise(scores, targets, **options)
+
+
+def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
+    rng = np.random.default_rng(0)
+    quality = rng.uniform(size=30)
+    scores = np.column_stack([quality + 0.1 * rng.normal(size=30), rng.normal(size=30)])
+    fused = cross_fitted(scores, quality, folds=5, seed=3)
+    changed = quality.copy()
+    changed[7] += 1.0
+    others = cross_fitted(scores, changed, folds=5, seed=3)
+    same = fused == others
+    assert same[7] and same.sum() == 6, "the one fold that its image is in"
+    inside = fit_stepwise(scores, quality).predict(scores)
+    assert ((fused - quality) ** 2).mean() > ((inside - quality) ** 2).mean()
+    assert ((fused - quality) ** 2).mean() < quality.var() / 4
+    assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))

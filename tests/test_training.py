@@ -1,6 +1,8 @@
 import json
+import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -130,6 +132,10 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nweight_decay: true", "`weight_decay` in .* must be a number, got True"),
         ("backbone: a\nlearning_rate: .inf", "`learning_rate` in .* must be a number, got inf"),
         ("backbone: a\nrefit_head: 'false'", "`refit_head` in .* must be true or false, got 'false'"),
+        ("backbone: a\nseed: -1", "`seed` must not be negative, got -1"),
+        ("backbone: a\nstages: [1.5]", r"`stages` must be a list of numbers of stages, or null, got \[1.5\]"),
+        ("backbone: a\nstages: 1", "`stages` must be a list of numbers of stages, or null, got 1"),
+        ("backbone: a\nstages: []", "`stages` must be a list of numbers of stages"),
         ("backbone: a\nbatch_size: 0", "`batch_size` must be at least 1"),
         ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
         ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` in .* must be a number, got nan"),
@@ -408,6 +414,17 @@ def test_the_first_stages_and_all_before_them_are_frozen(backbone, count, frozen
         assert parameter.requires_grad is not expected, name
 
 
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_convnext"])
+@pytest.mark.parametrize("stages", [[0, 2], None])
+def test_what_lies_behind_the_last_pooled_stage_waits_for_no_gradient(backbone, stages, make_model):
+    model = make_model({"backbone": backbone, "stages": stages}, distortion_labels=[])
+    freeze_stages(model, 0)
+    model(pixel_values=torch.rand(2, 3, 64, 64)).logits.sum().backward()
+    for name, parameter in model.named_parameters():
+        if not name.startswith("meta_learner"):
+            assert parameter.requires_grad == (parameter.grad is not None), name
+
+
 @pytest.mark.parametrize("count", [-1, 6])
 def test_stages_that_do_not_exist_cannot_be_frozen(count, make_model):
     with pytest.raises(RecipeError, match="`freeze_stages` must lie between 0 and 5"):
@@ -661,7 +678,7 @@ def test_fitting_the_quality_head_leaves_what_the_distortion_head_says(make_mode
 def write_state(run, step):
     pending = run.pending_state(step)
     pending.mkdir(parents=True)
-    (pending / "state").write_text(str(step))
+    (pending / "random_states_0.pkl").write_text(str(step))
     return pending
 
 
@@ -690,8 +707,9 @@ def test_a_run_is_resumed_from_the_newest_state_or_the_one_named(run):
     assert run.state_to_resume(None) is None
     assert run.state_to_resume("latest").name == "step_10"
     assert run.state_to_resume(str(run.states / "step_5")).name == "step_5"
-    with pytest.raises(RecipeError, match="no state to resume from in .*step_7"):
-        run.state_to_resume(str(run.states / "step_7"))
+    for wrong in (run.states / "step_7", run.path, write_state(run, 7)):
+        with pytest.raises(RecipeError, match=f"no state to resume from in {wrong}; name one of its folders"):
+            run.state_to_resume(str(wrong))
 
 
 def test_a_run_is_resumed_with_its_own_recipe_only(run):
@@ -705,7 +723,7 @@ def test_the_newest_complete_state_is_the_one_to_resume_from(run):
     for step in (5, 100, 20):
         run.commit_state(write_state(run, step), keep=9)
     assert run.latest_state().name == "step_100"
-    assert (run.latest_state() / "state").read_text() == "100"
+    assert (run.latest_state() / "random_states_0.pkl").read_text() == "100"
 
 
 def test_a_half_written_state_is_ignored_and_written_anew(run):
@@ -715,7 +733,42 @@ def test_a_half_written_state_is_ignored_and_written_anew(run):
     (run.states / "step_20.tmp" / "leftover").touch()
     run.commit_state(write_state(run, 20))
     assert run.latest_state().name == "step_20"
-    assert [path.name for path in run.latest_state().iterdir()] == ["state"]
+    assert [path.name for path in run.latest_state().iterdir()] == ["random_states_0.pkl"]
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", range(8))
+def test_whatever_moment_a_kill_comes_at_what_is_left_are_whole_states(moment, run, monkeypatch):
+    for step in (5, 10):
+        run.commit_state(write_state(run, step))
+    pending = write_state(run, 10)
+    (pending / "newer").touch()
+    calls = iter(range(99))
+
+    def or_killed(function):
+        def call(path, *args, **options):
+            if next(calls) == moment:
+                if function is shutil.rmtree and Path(path).is_dir():  # in the middle of it
+                    next(Path(path).iterdir()).unlink()
+                raise Killed
+            return function(path, *args, **options)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", or_killed(shutil.rmtree))
+        patched.setattr(Path, "rename", or_killed(Path.rename))
+        with suppress(Killed):
+            run.commit_state(pending, keep=1)
+        done = next(calls) <= moment
+    assert all((path / "random_states_0.pkl").exists() for path in run.states.iterdir() if path.suffix != ".tmp")
+    assert run.latest_state() is not None
+    run.commit_state(write_state(run, 20), keep=1)  # and it goes on
+    assert [path.name for path in run.states.iterdir() if path.suffix != ".tmp"] == ["step_20"]
+    assert done == (moment >= 7)
 
 
 def test_only_the_newest_states_are_kept(run):
@@ -732,7 +785,11 @@ def test_metrics_of_steps_that_are_done_again_are_forgotten(run):
         run.log(step=step, loss=1 / (step + 1))
     with run.metrics_file.open("a") as file:
         file.write('{"step": 40, "lo')  # cut off by a kill
+    run.log(step=20, refit_head=True)
+    for step in (20, 30):
+        run.commit_state(write_state(run, step))
     run.forget_after(20)
+    assert run.latest_state().name == "step_20", "the run takes another way from here"
     run.log(step=30, loss=0.5)
     rows = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 10, 20, 30]
@@ -752,7 +809,8 @@ def test_curves_are_drawn_from_what_was_logged(run):
 
 
 def test_a_run_says_with_which_versions_it_was_made(run):
-    assert json.loads((run.path / "versions.json").read_text())["torch"] == version("torch")
+    versions = json.loads((run.path / "versions.json").read_text())
+    assert (versions["torch"], versions["accelerate"]) == (version("torch"), version("accelerate"))
 
 
 def test_training_is_over_when_the_last_epochs_were_no_better():
@@ -815,7 +873,12 @@ def test_a_step_that_diverges_updates_nothing(make_model):
     arguments = (Accelerator(cpu=True), model, optimizer, scheduler, average, recipe)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     assert not torch.isfinite(training_step(*arguments, (pixels, torch.full((4,), torch.inf), None)))
+    # A loss that is finite may still have a gradient that is not.
+    hook = model.base_learners[0].quality_head.weight.register_hook(lambda gradient: gradient * torch.nan)
+    assert torch.isnan(training_step(*arguments, (pixels, torch.rand(4), None)))
+    hook.remove()
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
+    assert all(parameter.grad is None for parameter in model.parameters())
     assert average.n_averaged == 0
     assert torch.isfinite(training_step(*arguments, (pixels, torch.rand(4), None)))
     assert not torch.equal(model.base_learners[0].quality_head.weight, before["base_learners.0.quality_head.weight"])

@@ -71,21 +71,29 @@ def base_learners_of(model: MetaQAPModel) -> list[MetaQAPBaseLearner]:
 
 
 def freeze_stages(model: MetaQAPModel, count: int) -> None:
-    """Stop gradients in the weights of the first `count` stages of each base learner's backbone."""
+    """Stop gradients in the weights of the first `count` stages of each base learner's backbone.
+
+    And in those behind the last pooled stage, which no score depends on: data parallelism would wait for a gradient of
+    theirs in vain.
+    """
     for learner in base_learners_of(model):
         info = cast(Any, learner.backbone).feature_info
         # Also the ones that are not pooled themselves, but lie before one that is.
         names = [stage["module"] for stage in info.info[: max(info.out_indices) + 1]]
         if not 0 <= count <= len(names):
             raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
-        if count == 0:
-            continue
-        # Modules are listed in the order of the data's way, so everything before the stage lies before it in the list.
+        # Modules are listed in the order of the data's way, so everything before a stage lies before it in the list.
         modules = list(learner.backbone.named_modules())
-        # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
-        last = names[count - 1], names[count - 1].replace(".", "_")
-        end = max(i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(tuple(f"{key}." for key in last)))
-        for _, module in modules[: end + 1]:
+
+        def end_of(stage: str, modules: list[tuple[str, nn.Module]] = modules) -> int:
+            # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
+            inside = f"{stage}.", f"{stage}.".replace(".", "_", stage.count("."))
+            return 1 + max(i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(inside))
+
+        frozen = modules[: end_of(names[count - 1])] if count else []
+        if len(names) < len(info.info):
+            frozen = frozen + modules[end_of(names[-1]) :]
+        for _, module in frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
 

@@ -140,9 +140,14 @@ class Recipe:
             if not getattr(self, name) > 0:
                 raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
         weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
-        for name in (*weights, "synthetic_batch_size", "freeze_stages", "kernel_components", "distorted_weight"):
+        counts = ("synthetic_batch_size", "freeze_stages", "kernel_components", "seed")
+        for name in (*weights, *counts, "distorted_weight"):
             if not getattr(self, name) >= 0:
                 raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if self.stages is not None and not (
+            isinstance(self.stages, list) and self.stages and all(type(stage) is int for stage in self.stages)
+        ):
+            raise RecipeError(f"`stages` must be a list of numbers of stages, or null, got {self.stages!r}.")
         for name in ("synthetic_batch_size", "distorted_weight"):
             if self.stage == "pretrain" and getattr(self, name):
                 raise RecipeError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")

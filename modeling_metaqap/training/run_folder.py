@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ def _origin(init: str | Path | None) -> dict[str, str | None]:
     if init is None:
         return {"init": "ImageNet weights", "weights_sha256": None}
     return {"init": "/".join(Path(init).absolute().parts[-2:]), "weights_sha256": weights_sha256(init)}
+
+
+def _step_of(state: Path) -> int:
+    return int(state.name.removeprefix("step_"))
+
+
+def _discard(state: Path) -> None:
+    """Remove a state; if it is killed meanwhile, what is left does not pass for one."""
+    doomed = state.with_suffix(".old.tmp")
+    shutil.rmtree(doomed, ignore_errors=True)
+    state.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 class RunFolder:
@@ -49,7 +62,8 @@ class RunFolder:
                 "--output_dir."
             )
         self.states.mkdir(parents=True, exist_ok=True)
-        (self.path / "versions.json").write_text(json.dumps(software_versions(), indent=2) + "\n")
+        versions = software_versions() | {"accelerate": version("accelerate")}
+        (self.path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
         (self.path / "origin.json").write_text(json.dumps(_origin(init), indent=2) + "\n")
         # The last file, and in one atomic step: with it the run has begun.
         partial = recipe_file.with_suffix(".part")
@@ -112,9 +126,14 @@ class RunFolder:
         figure.savefig(self.path / "curves.png", dpi=120)
 
     def forget_after(self, step: int) -> None:
-        """Drop logged rows of steps that a resumed run will do again."""
-        rows = [row for row in self.rows() if row.get("step", 0) <= step]
-        self.metrics_file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        """Drop what a resumed run will do again: rows and states of later steps, and the heads fitted at the end."""
+        for state in self._complete_states():
+            if _step_of(state) > step:
+                _discard(state)
+        rows = [row for row in self.rows() if row.get("step", 0) <= step and not row.get("refit_head")]
+        partial = self.metrics_file.with_suffix(".part")
+        partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        partial.replace(self.metrics_file)
 
     def state_to_resume(self, wanted: str | None) -> Path | None:
         """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
@@ -124,9 +143,12 @@ class RunFolder:
         """
         if wanted is None or wanted == "latest":
             return self.latest_state() if wanted else None
-        if not Path(wanted).is_dir():
-            raise RecipeError(f"There is no state to resume from in {wanted}.")
-        return Path(wanted)
+        path = Path(wanted)
+        if path.suffix == ".tmp" or not list(path.glob("random_states_*.pkl")):
+            raise RecipeError(
+                f"There is no state to resume from in {wanted}; name one of its folders step_*, or latest."
+            )
+        return path
 
     def latest_state(self) -> Path | None:
         return next(reversed(self._complete_states()), None)
@@ -134,7 +156,7 @@ class RunFolder:
     def _complete_states(self) -> list[Path]:
         """From the oldest to the newest; one under construction ends in .tmp, see `commit_state`."""
         states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
-        return sorted(states, key=lambda path: int(path.name.removeprefix("step_")))
+        return sorted(states, key=_step_of)
 
     def pending_state(self, step: int) -> Path:
         """Where to write the state of `step` before `commit_state` makes it valid."""
@@ -143,12 +165,16 @@ class RunFolder:
         return path
 
     def commit_state(self, pending: Path, *, keep: int = 2) -> None:
-        """Make a completely written state valid in one atomic step and remove all but the newest `keep`."""
+        """Make a completely written state valid in one atomic step and remove all but the newest `keep`.
+
+        At whatever moment a kill comes, a folder whose name does not end in ".tmp" is whole.
+        """
         final = pending.with_suffix("")
-        shutil.rmtree(final, ignore_errors=True)
+        if final.exists():
+            _discard(final)
         pending.rename(final)
         for old in self._complete_states()[:-keep]:
-            shutil.rmtree(old)
+            _discard(old)
 
 
 __all__ = ["RunFolder"]

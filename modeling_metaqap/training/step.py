@@ -1,5 +1,6 @@
 """One step of training: the loss of the global batch, its gradients, and what is updated with them."""
 
+import math
 from contextlib import nullcontext
 
 import torch
@@ -39,15 +40,20 @@ def training_step(
         parts: computes the batch in so many parts to save memory.
 
     Returns:
-        The loss of the global batch, `()`. Where it is not finite, nothing has been updated.
+        The loss of the global batch, `()`. Where it or its gradient is not finite, NaN, and nothing has been updated.
+        (With fp16 the gradient may overflow once in a while: the gradient scaler skips such a step and goes on.)
     """
     loss = forward_backward(accelerator, model, recipe, *batch, parts=parts)
-    if torch.isfinite(loss):
-        accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
-        optimizer.step()
+    if not torch.isfinite(loss):
+        return torch.full_like(loss, torch.nan)
+    norm = accelerator.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
+    if accelerator.scaler is None and not math.isfinite(norm.item()):
         optimizer.zero_grad()
-        scheduler.step()
-        update_average(average, accelerator.unwrap_model(model))
+        return torch.full_like(loss, torch.nan)
+    optimizer.step()
+    optimizer.zero_grad()
+    scheduler.step()
+    update_average(average, accelerator.unwrap_model(model))
     return loss
 
 
