@@ -6,13 +6,17 @@
     python scripts/fit_meta_learner.py --models runs/lite0-{fold}/refitted runs/mobilenetv2-{fold}/refitted --folds 5 \
         --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
 
+    python scripts/fit_meta_learner.py --models runs/lite0/refitted --mean runs/mobilenetv2/refitted \
+        runs/mobilenetv2-frozen/refitted --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
+
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
-"fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. A learner whose run folder
-says that it was trained on an image that it is to score is refused. The meta-learner is measured, and the 90 %
-prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images. The
-checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
+"fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. So do the learners of one
+`--mean`: what one of them is worth on images unlike those of the data set, these images cannot tell. A learner whose
+run folder says that it was trained on an image that it is to score is refused. The meta-learner is measured, and the
+90 % prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images.
+The checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
 
 import argparse
@@ -102,33 +106,43 @@ def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Na
 def fuse(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     targets = np.array(dataset["quality"])
-    # One entry for each candidate of the regression: a learner, or the learners of all folds.
+    groups = [[path] for path in args.models] + args.mean
+    # One entry for each learner, with a path for each fold.
     paths = [
         [path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in range(1, max(args.folds, 1) + 1)]
-        for path in args.models
+        for group in groups
+        for path in group
     ]
-    models = [[MetaQAPModel.from_pretrained(path) for path in candidate] for candidate in paths]
-    names = args.names or [str(candidate[0].config.base_learners[0]["name"]) for candidate in models]  # type: ignore[index]
+    models = [[MetaQAPModel.from_pretrained(path) for path in learner] for learner in paths]
+    names = args.names or [str(learner[0].config.base_learners[0]["name"]) for learner in models]  # type: ignore[index]
     names = distinct_names(names)
-    base_scores = np.column_stack([unseen_scores(candidate, dataset, args) for candidate in paths])
-    fit = fit_stepwise(base_scores, targets, names=names)
+    for name, learner in zip(names, models, strict=True):
+        for model in learner:
+            model.config.base_learners[0]["name"] = name  # type: ignore[index]
+    learner_scores = np.column_stack([unseen_scores(learner, dataset, args) for learner in paths])
+
+    # What enters the regression: the learners of one group as their mean.
+    members = np.split(np.arange(len(paths)), np.cumsum([len(group) for group in groups])[:-1])
+    entering = np.column_stack([learner_scores[:, group].mean(axis=1) for group in members])
+    fit = fit_stepwise(entering, targets, names=[" + ".join(names[index] for index in group) for group in members])
     print_steps(fit)
+    weights = [weight / len(group) for weight, group in zip(fit.weights.tolist(), members, strict=True) for _ in group]
 
     ensemble = MetaQAPModel.from_base_models(
-        [model for candidate in models for model in candidate],
-        weights=[
-            weight / len(candidate) for weight, candidate in zip(fit.weights, models, strict=True) for _ in candidate
-        ],
+        [model for learner in models for model in learner],
+        weights=[weight / len(learner) for weight, learner in zip(weights, models, strict=True) for _ in learner],
         intercept=fit.intercept,
     )
-    fused = cross_fitted(base_scores, targets)
-    ensemble.config.interval_radius = conformal_radius(fused, targets, coverage=0.9)
-    rated = dict(zip(names, base_scores.T, strict=True)) | {
-        "plain mean": base_scores.mean(axis=1),
-        "meta-learner": fused,
+    # Each image by a regression that has not seen it.
+    unseen = cross_fitted(entering, targets)
+    ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=0.9)
+    rated = dict(zip(names, learner_scores.T, strict=True)) | {
+        "plain mean": learner_scores.mean(axis=1),
+        "meta-learner": fit.predict(entering),
+        "meta-learner, cross-fitted": unseen,
     }
     figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
-    summary = figures["meta-learner"]
+    summary = figures["meta-learner, cross-fitted"]
     ensemble.config.training_summary = {
         "pretrained_on": args.pretrained_on,
         "trained_on": f"{args.dataset} train",
@@ -145,9 +159,9 @@ def fuse(args: argparse.Namespace) -> None:
         # With folds, one hash for each.
         "base_models": [
             {"name": name, "weights_sha256": hashes if args.folds else hashes[0]}
-            for name, hashes in zip(names, [list(map(weights_sha256, candidate)) for candidate in paths], strict=True)
+            for name, hashes in zip(names, [list(map(weights_sha256, learner)) for learner in paths], strict=True)
         ],
-        "weights": fit.weights.tolist(),
+        "weights": weights,
         "intercept": fit.intercept,
         "interval_radius": ensemble.config.interval_radius,
         "steps": [asdict(step) for step in fit.steps],
@@ -162,8 +176,18 @@ def fuse(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", required=True, help="folders of trained base learners")
-    parser.add_argument("--names", nargs="+", help="names for people to tell the base learners apart")
+    parser.add_argument("--models", nargs="+", default=[], help="folders of trained base learners")
+    parser.add_argument(
+        "--mean",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="MODEL",
+        help="folders of base learners that enter the regression together, as their mean; may be given several times",
+    )
+    parser.add_argument(
+        "--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last"
+    )
     parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
     parser.add_argument("--trained-with", help="what else than the data set the learners were trained with, in words")
     parser.add_argument("--dataset", required=True)
@@ -182,10 +206,13 @@ def main() -> None:
     args.split = args.split or ("train+validation" if args.folds else "validation")
     if args.folds < 0 or args.folds == 1:
         parser.error(f"--folds must be at least 2, got {args.folds}")
-    if wrong := [path for path in args.models if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:
+    learners = [path for group in (args.models, *args.mean) for path in group]
+    if not learners:
+        parser.error("name base learners with --models or --mean")
+    if wrong := [path for path in learners if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:
         parser.error(f"--folds and {FOLD_PLACEHOLDER} in the path of every model go together, not so in {wrong[0]}")
-    if args.names and len(args.names) != len(args.models):
-        parser.error(f"got {len(args.models)} models but {len(args.names)} names")
+    if args.names and len(args.names) != len(learners):
+        parser.error(f"got {len(learners)} models but {len(args.names)} names")
     try:
         fuse(args)
     except (EvaluationError, IQADatasetError, RecipeError, ScoringError, TestSplitError, ValueError, OSError) as error:

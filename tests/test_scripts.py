@@ -477,6 +477,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     models = [trained / name for name in ("last", "refitted")]
     checkpoint, output = tmp_path / "ensemble", tmp_path / "evaluation"
     options = ["--names", "one", "two", "--split", "train+validation", "--bootstrap", 20, "--output", checkpoint]
+    assert call_script("fit_meta_learner", *options, *data).returncode == 2, "no learners"
     refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert refused.returncode == 2 and not checkpoint.exists()
     assert "was trained on 16 of the 24 images that it would be scored on" in " ".join(refused.stderr.split())
@@ -495,8 +496,27 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
         np.array([[record.quality for record in records] for records in scores]).T, dataset["quality"]
     )
     residuals = np.abs(fused - dataset["quality"])
-    assert fit["figures"]["meta-learner"]["rmse"]["value"] == pytest.approx(np.sqrt((residuals**2).mean()), abs=1e-5)
+    figures = fit["figures"]
+    assert figures["meta-learner"]["rmse"]["value"] < figures["meta-learner, cross-fitted"]["rmse"]["value"]
+    assert figures["meta-learner, cross-fitted"]["rmse"]["value"] == pytest.approx(
+        np.sqrt((residuals**2).mean()), abs=1e-5
+    )
     assert model.config.interval_radius == pytest.approx(sorted(residuals)[22], abs=1e-5)  # ceil(25 * 0.9) = 23rd
+
+    together = tmp_path / "together"
+    options = ["--names", "one", "two", "once more", *options[3:-1], together]
+    fused = call_script("fit_meta_learner", "--models", models[0], "--mean", models[1], models[0], *options, *data)
+    assert fused.returncode == 0, fused.stderr
+    fit = json.loads((together / "fit.json").read_text())
+    assert {step["name"] for step in fit["steps"]} <= {"one", "two + once more"}
+    one, two, again = fit["weights"]
+    assert two == again != 0
+    assert {"one", "two", "once more", "plain mean", "meta-learner", "meta-learner, cross-fitted"} == set(
+        fit["figures"]
+    )
+    merged = MetaQAPModel.from_pretrained(together)
+    assert merged.meta_learner.weight.tolist() == pytest.approx([weight for weight in (one, two, again) if weight])
+    assert [learner["name"] for learner in merged.config.base_learners][-2:] == ["two", "once more"]
 
     options = ["--bootstrap", 20, "--output", output]
     evaluated = call_script("evaluate", "--checkpoint", checkpoint, *options, *data)
