@@ -74,7 +74,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         learners=_learners(config, fit),
         fusions=[
             {"name": f"**{label}**" if label == "meta-learner" else label} | _correlations(fit["figures"][label])
-            for label in ("plain mean", "meta-learner")
+            for label in ("plain mean", "meta-learner", "meta-learner, cross-fitted")
             if len(config["base_learners"]) > 1
         ],
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
@@ -90,6 +90,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         training_licence=trained_on.license,
         pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
         trained_with=(config["training_summary"] or {}).get("trained_with"),
+        frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model["fine_tuned"]),
         surrogate=_SURROGATES[config["loss_surrogate"]],
         confidence=_percent(own[0].get("confidence", 0.95)),
         medians=any("median_of" in row for row in own),
@@ -185,18 +186,19 @@ def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
     return entries
 
 
+def _kept(fit: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
+    """The learners that are stored, with their weights: not those of weight 0, see `MetaQAPModel.from_base_models`."""
+    return [(model, weight) for model, weight in zip(fit["base_models"], fit["weights"], strict=True) if weight]
+
+
 def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any]]:
-    # A learner of weight 0 is not stored, see `MetaQAPModel.from_base_models`.
-    kept = [
-        (model["name"], weight) for model, weight in zip(fit["base_models"], fit["weights"], strict=True) if weight
-    ]
     # The learners of all folds stand one after the other and share one weight.
     folds = fit.get("folds") or 1
     each = "" if folds == 1 else f", mean of {folds} folds"
     return [
-        {"name": f"{name}{each}", "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
-        | _correlations(fit["figures"][name])
-        for (name, weight), learner in zip(kept, config["base_learners"][::folds], strict=True)
+        {"name": f"{model['name']}{each}", "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
+        | _correlations(fit["figures"][model["name"]])
+        for (model, weight), learner in zip(_kept(fit), config["base_learners"][::folds], strict=True)
     ]
 
 

@@ -40,7 +40,7 @@ from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwis
 from modeling_metaqap.metrics import evaluate_scores
 from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
-from modeling_metaqap.training import Recipe, RecipeError, load_rated
+from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -85,6 +85,13 @@ def refuse_seen(path: str, images: datasets.Dataset, args: argparse.Namespace) -
             f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on; take a --split "
             "that it has not seen, or --folds."
         )
+
+
+def was_fine_tuned(path: str) -> bool:
+    """Whether gradient steps trained a learner; not if its run only fitted heads on ImageNet weights."""
+    run = RunFolder(Path(path).parent)
+    origin = run.origin()
+    return origin is None or origin["weights_sha256"] is not None or Recipe.load(run.path / "recipe.yaml").epochs > 0
 
 
 def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Namespace) -> npt.NDArray[np.float64]:
@@ -156,10 +163,16 @@ def fuse(args: argparse.Namespace) -> None:
         "split": args.split,
         "folds": args.folds,
         "images_sha256": image_list_sha256(dataset),
-        # With folds, one hash for each.
         "base_models": [
-            {"name": name, "weights_sha256": hashes if args.folds else hashes[0]}
-            for name, hashes in zip(names, [list(map(weights_sha256, learner)) for learner in paths], strict=True)
+            {
+                "name": name,
+                # With folds, one for each.
+                "weights_sha256": [weights_sha256(path) for path in learner]
+                if args.folds
+                else weights_sha256(learner[0]),
+                "fine_tuned": any(map(was_fine_tuned, learner)),
+            }
+            for name, learner in zip(names, paths, strict=True)
         ],
         "weights": weights,
         "intercept": fit.intercept,

@@ -1,10 +1,11 @@
 """Collect what training runs did and measured into one committed log.
 
-    python scripts/log_runs.py runs/mobilenetv2 runs/lite0 --output hub_card/training_log.json
+    python scripts/log_runs.py runs/mobilenetv2 runs/lite0 metaqap-lite --output hub_card/training_log.json
 
 For each run folder: what it started from, if that was noted; what of its recipe is not the default; the figures on its
-validation images after each epoch and after the head was refitted, and the loss at the end of each epoch. Runs that
-are in the log already are replaced.
+validation images after each epoch and after the head was refitted, and the loss at the end of each epoch. For each
+checkpoint of scripts/fit_meta_learner.py: the weights of its learners and what they reach by themselves and together.
+Runs that are in the log already are replaced.
 """
 
 import argparse
@@ -24,12 +25,27 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "training_log.json"
 
 
+def fusion(path: Path) -> dict[str, Any]:
+    """What one fused checkpoint is made of and reaches on the images that its meta-learner was fitted to."""
+    fit = json.loads((path / "fit.json").read_text())
+    weights = {
+        model["name"]: round(weight, 4) for model, weight in zip(fit["base_models"], fit["weights"], strict=True)
+    }
+    measured = [
+        {"after": name} | {f"validation_{figure}": round(row[figure]["value"], 4) for figure in ("plcc", "srocc")}
+        for name, row in fit["figures"].items()
+    ]
+    return {"run": path.name, "fused": weights, "split": fit["split"], "measured": measured}
+
+
 def summary(path: Path) -> dict[str, Any]:
     """What one run did.
 
     Raises:
         RecipeError: if the folder holds no run.
     """
+    if (path / "fit.json").exists():
+        return fusion(path)
     recipe = Recipe.load(path / "recipe.yaml")
     defaults = asdict(Recipe(backbone=recipe.backbone))
     run = RunFolder(path)
@@ -60,7 +76,7 @@ def print_log(runs: list[dict[str, Any]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders of scripts/train.py")
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders, fused checkpoints")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (hub_card/training_log.json)")
     args = parser.parse_args(arguments)
     try:

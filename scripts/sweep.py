@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from modeling_metaqap.reporting import markdown_table, plcc_srocc
 from modeling_metaqap.training import Recipe, RecipeError
 from modeling_metaqap.training.launching import finish_run
 
@@ -66,6 +67,13 @@ def search(args: argparse.Namespace) -> list[dict[str, Any]]:
         result = {"recipe": asdict(recipe), "points": ordered}
         (args.output_dir / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
     return ordered
+
+
+def sweep_table(result: dict[str, Any]) -> str:
+    """The points as a Markdown table, the highest SROCC first."""
+    settings = [name for name in result["points"][0] if name not in ("plcc", "srocc")]
+    rows = [[*(str(point[name]) for name in settings), plcc_srocc(point)] for point in result["points"]]
+    return markdown_table([*(f"`{name}`" for name in settings), "PLCC / SROCC"], rows)
 
 
 def main() -> int:

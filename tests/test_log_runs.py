@@ -62,6 +62,19 @@ def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_pa
     assert [row["validation_srocc"] for row in logged["measured"]] == [0.4, 0.45, 0.6, 0.7]
 
 
+def test_a_fused_checkpoint_is_logged_with_its_learners_and_what_they_reach(run, tmp_path):
+    figures = {name: {"plcc": {"value": plcc}, "srocc": {"value": 0.5}} for name, plcc in (("a", 0.61), ("b", 0.62))}
+    models = [{"name": "a"}, {"name": "b"}]
+    fit = {"split": "validation", "base_models": models, "weights": [0.25, 0.0], "figures": figures}
+    (tmp_path / "fused").mkdir()
+    (tmp_path / "fused" / "fit.json").write_text(json.dumps(fit))
+    output = tmp_path / "log.json"
+    assert log_runs.main([str(run.path), str(tmp_path / "fused"), "--output", str(output)]) == 0
+    logged = json.loads(output.read_text())[1]
+    assert (logged["run"], logged["fused"]) == ("fused", {"a": 0.25, "b": 0.0})
+    assert logged["measured"][1] == {"after": "b", "validation_plcc": 0.62, "validation_srocc": 0.5}
+
+
 def test_a_folder_without_a_run_is_one_sentence_and_changes_nothing(tmp_path, capsys):
     output = tmp_path / "log.json"
     assert log_runs.main([str(tmp_path), "--output", str(output)]) == 2
@@ -75,7 +88,7 @@ def test_the_committed_log_names_each_run_once():
 
 
 #: The last steps of the shipped ensemble's learners.
-SHIPPED = ("mnv2_joint", "lite0_joint", "lite1_joint")
+SHIPPED = ("mnv2_joint", "lite0_joint", "lite1_joint", "mobilenetv2_frozen")
 
 
 def test_the_readme_quotes_the_log():
@@ -91,9 +104,10 @@ def test_the_readme_quotes_the_log():
         for run in ("mnet_tuned", "mnet_plain")
     )
     assert f"is {with_it} with pretraining (seeds 0 and 1), {without} without" in readme
-    names = ("MobileNetV2 names", "EfficientNet-Lite0", "and EfficientNet-Lite1")
+    names = ("MobileNetV2 names", "EfficientNet-Lite0", "EfficientNet-Lite1")
     shares = (f"{last[run]['validation_distortion_accuracy']:.1%}".replace("%", " %") for run in SHIPPED)
-    told = f"{names[0]} {next(shares)}, {names[1]} {next(shares)} {names[2]} {next(shares)} of the 25 distortions"
+    told = ", ".join(f"{name} {next(shares)}" for name in names)
+    told += f" and the frozen MobileNetV2 {next(shares)} of the 25 distortions"
     assert told in readme
     sroccs = [f"{last[run]['validation_distorted_srocc']:.3f}" for run in SHIPPED]
-    assert f"an SROCC of {sroccs[0]}, {sroccs[1]} and {sroccs[2]} with the pseudo opinion scores" in readme
+    assert f"an SROCC of {', '.join(sroccs[:-1])} and {sroccs[-1]} with the pseudo opinion scores" in readme

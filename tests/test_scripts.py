@@ -511,6 +511,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert {step["name"] for step in fit["steps"]} <= {"one", "two + once more"}
     one, two, again = fit["weights"]
     assert two == again != 0
+    assert all(model["fine_tuned"] for model in fit["base_models"]), "nothing says that they were not"
     assert {"one", "two", "once more", "plain mean", "meta-learner", "meta-learner, cross-fitted"} == set(
         fit["figures"]
     )
@@ -524,6 +525,18 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     [result] = json.loads((output / "results.json").read_text())["results"]
     assert (result["dataset"], result["split"], result["n"]) == ("folder", "test", 8)
     assert -1 <= result["srocc"]["low"] <= result["srocc"]["value"] <= result["srocc"]["high"] <= 1
+
+
+def test_a_learner_whose_heads_alone_were_fitted_is_told_from_a_fine_tuned_one(train, trained, tmp_path):
+    was_fine_tuned = load_script("fit_meta_learner").was_fine_tuned
+    assert was_fine_tuned(trained / "refitted")
+    output = tmp_path / "frozen"
+    finished = train(output, "--epochs", 0)
+    assert finished.returncode == 0, finished.stderr
+    assert not was_fine_tuned(output / "refitted")
+    finished = train(tmp_path / "heads", "--epochs", 0, "--init", trained / "last")
+    assert finished.returncode == 0, finished.stderr
+    assert was_fine_tuned(tmp_path / "heads" / "refitted")
 
 
 def test_the_meta_learner_is_not_fitted_on_test_images(folder, trained, tmp_path):

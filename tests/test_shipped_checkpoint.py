@@ -43,7 +43,7 @@ def test_scores_lie_on_the_training_scale_inside_their_interval(qualities):
 
 
 def test_the_checkpoint_is_small_and_complete():
-    assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size < 40e6
+    assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size < 60e6
     assert all(path.exists() for path in DEFAULT_CHECKPOINT.iterdir()), "a link to code is broken"
 
 
@@ -55,7 +55,7 @@ def test_the_readme_quotes_the_measured_results():
     assert results_table(rows) in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_and_the_ablation():
+def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_the_ablation_and_the_sweep():
     readme = (ROOT / "README.md").read_text()
     [shipped] = [
         row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"
@@ -64,7 +64,7 @@ def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_and_the_
         assert sentence in " ".join(readme.split())
     figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
     for name, row in figures.items():
-        shown = {"mobilenetv2_100": "MobileNetV2 alone"}
+        shown = {"mobilenetv2_100": "MobileNetV2 alone", "mobilenetv2_100 (frozen)": "MobileNetV2, frozen, alone"}
         shown |= {f"tf_efficientnet_lite{number}": f"EfficientNet-Lite{number} alone" for number in range(2)}
         cells = [f"{row[figure]['value']:.3f}" for figure in ("plcc", "srocc")]
         assert f"| {shown.get(name, name)} | {' | '.join(cells)} |" in readme
@@ -72,13 +72,18 @@ def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_and_the_
     assert load_script("compare_heads").heads_table(heads) in readme
     ablation = json.loads((ROOT / "hub_card" / "ablation.json").read_text())
     assert load_script("ablate").ablation_table(ablation) in readme
+    sweep = json.loads((ROOT / "hub_card" / "sweep.json").read_text())
+    assert load_script("sweep").sweep_table(sweep) in readme
 
 
 def test_the_ensemble_beats_its_learners_and_their_plain_mean():
     figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
-    fused = figures.pop("meta-learner")
+    # Not by the regression on the same images, which cannot lose to what it is made of.
+    del figures["meta-learner"]
+    fused = figures.pop("meta-learner, cross-fitted")
     for name, row in figures.items():
-        assert fused["plcc"]["value"] > row["plcc"]["value"], name
+        for figure in ("plcc", "srocc"):
+            assert fused[figure]["value"] > row[figure]["value"], name
 
 
 def test_it_does_so_on_the_test_split_too():
