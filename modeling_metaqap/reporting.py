@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from .atomic import write_atomically
 from .baselines import BASELINES
 from .evaluation import EvaluationError, Measurement
 from .metrics import LogisticFit, fit_logistic
@@ -70,9 +70,7 @@ def merge_results(rows: Sequence[Row], new: Iterable[Row]) -> list[Row]:
 def write_results(path: Path, rows: Sequence[Row]) -> None:
     """Writes the rows as JSON, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(json.dumps({"results": rows}, indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    write_atomically(path, (json.dumps({"results": rows}, indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_predictions(path: Path, measurement: Measurement) -> None:

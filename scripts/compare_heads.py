@@ -91,16 +91,16 @@ def learner_for(place: str, init: str | None) -> str | None:
         return None
     path = init.replace(SOURCE_PLACEHOLDER, without_asterisks(place))
     settings = Path(path).parent / "recipe.yaml"
-    recipe = Recipe.load(settings) if settings.exists() else None
-    held_out = None if recipe is None else recipe.hold_out
+    if not settings.exists():
+        return path
+    recipe = Recipe.load(settings)
     # Pretraining knows no opinions.
-    tuned = recipe is not None and recipe.stage == "finetune"
-    if held_out != place and (by_source(init) and recipe is not None or tuned and held_out is None and place != HOME):
+    if place != HOME and recipe.hold_out != place and (by_source(init) or recipe.stage == "finetune"):
         raise RecipeError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
-    if not by_source(init) and held_out is not None:
+    if place == HOME and recipe.hold_out is not None:
         raise RecipeError(
-            f"{path} was trained without {held_out} and has seen most of the {HOME}; write {SOURCE_PLACEHOLDER} in "
-            "the path to measure such learners on their sources."
+            f"{path} was trained without {recipe.hold_out} and has seen most of the {HOME}; write "
+            f"{SOURCE_PLACEHOLDER} in the path to measure such learners on their sources."
         )
     return path
 

@@ -94,15 +94,21 @@ def was_fine_tuned(path: str) -> bool:
     return origin is None or origin["weights_sha256"] is not None or Recipe.load(run.path / "recipe.yaml").epochs > 0
 
 
-def unseen_scores(paths: list[str], dataset: datasets.Dataset, args: argparse.Namespace) -> npt.NDArray[np.float64]:
+def unseen_images(dataset: datasets.Dataset, args: argparse.Namespace) -> list[datasets.Dataset]:
+    """The images that the learner of each fold has not seen; all of them where there are no folds."""
+    if not args.folds:
+        return [dataset]
+    folds = range(1, args.folds + 1)
+    return [hold_out(dataset, f"fold {fold} of {args.folds}", name=args.dataset)[1] for fold in folds]
+
+
+def unseen_scores(
+    paths: list[str], dataset: datasets.Dataset, parts: list[datasets.Dataset], args: argparse.Namespace
+) -> npt.NDArray[np.float64]:
     """Scores `(n,)` of all images, each by the learner that has not seen it: the only one, or that of its fold."""
     scores = np.full(len(dataset), np.nan)
     row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"])}
-    for fold, path in enumerate(paths, start=1):
-        images = dataset
-        if args.folds:
-            _, images = hold_out(dataset, f"fold {fold} of {args.folds}", name=args.dataset)
-        refuse_seen(path, images, args)
+    for path, images in zip(paths, parts, strict=True):
         with console.status(f"Scoring {len(images)} images with {path} ..."):
             scores[[row_of[image_id] for image_id in images["image_id"]]] = predict(
                 Scorer(path, device=args.device), images
@@ -120,13 +126,18 @@ def fuse(args: argparse.Namespace) -> None:
         for group in groups
         for path in group
     ]
+    # Before any of them is scored, which takes minutes.
+    parts = unseen_images(dataset, args)
+    for learner in paths:
+        for path, images in zip(learner, parts, strict=True):
+            refuse_seen(path, images, args)
     models = [[MetaQAPModel.from_pretrained(path) for path in learner] for learner in paths]
     names = args.names or [str(learner[0].config.base_learners[0]["name"]) for learner in models]  # type: ignore[index]
     names = distinct_names(names)
     for name, learner in zip(names, models, strict=True):
         for model in learner:
             model.config.base_learners[0]["name"] = name  # type: ignore[index]
-    learner_scores = np.column_stack([unseen_scores(learner, dataset, args) for learner in paths])
+    learner_scores = np.column_stack([unseen_scores(learner, dataset, parts, args) for learner in paths])
 
     # What enters the regression: the learners of one group as their mean.
     members = np.split(np.arange(len(paths)), np.cumsum([len(group) for group in groups])[:-1])

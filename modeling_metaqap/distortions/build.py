@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..atomic import write_atomically
 from ..image_processing_metaqap import crop_layout, to_rgb
 from ..pseudo_mos import METRICS, full_reference_scores, fuse
 from . import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
@@ -299,9 +300,9 @@ def build_part(directory: Path, photographs: Sequence[str], path: Path, settings
         buffer = io.BytesIO()
         table = pyarrow.Table.from_pylist(rows, schema=features(settings.metrics).arrow_schema)
         pyarrow.parquet.write_table(table, buffer, row_group_size=100)
-        _write_atomically(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue())
     else:
-        _write_atomically(_empty(path), "".join(f"{name}: {reason}\n" for name, reason in skipped).encode())
+        write_atomically(_empty(path), "".join(f"{name}: {reason}\n" for name, reason in skipped).encode())
     return PartResult(path.name, len(photographs), len(rows), tuple(skipped), built=True)
 
 
@@ -381,22 +382,12 @@ def _claim(output: Path, directory: Path, photographs: Sequence[str], settings: 
         return
     if any(output.glob("part-*.parquet")):
         raise BuildError(f"{output} holds Parquet files of another data set; choose another output directory.")
-    _write_atomically(path, (json.dumps(wanted, indent=2) + "\n").encode())
+    write_atomically(path, (json.dumps(wanted, indent=2) + "\n").encode())
 
 
 def _empty(path: Path) -> Path:
     """What stands for a part whose photographs could all not be used; `datasets` cannot read a table of no rows."""
     return path.with_suffix(".empty")
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either not there or complete, whatever happens. What a kill left is overwritten."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _end_with_parent() -> None:

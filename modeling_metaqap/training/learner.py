@@ -84,18 +84,19 @@ def freeze_stages(model: MetaQAPModel, count: int) -> None:
             raise RecipeError(f"`freeze_stages` must lie between 0 and {len(names)}, got {count}.")
         # Modules are listed in the order of the data's way, so everything before a stage lies before it in the list.
         modules = list(learner.backbone.named_modules())
-
-        def end_of(stage: str, modules: list[tuple[str, nn.Module]] = modules) -> int:
-            # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
-            inside = f"{stage}.", f"{stage}.".replace(".", "_", stage.count("."))
-            return 1 + max(i for i, (name, _) in enumerate(modules) if f"{name}.".startswith(inside))
-
-        frozen = modules[: end_of(names[count - 1])] if count else []
+        frozen = modules[: _end_of(names[count - 1], modules)] if count else []
         if len(names) < len(info.info):
-            frozen = frozen + modules[end_of(names[-1]) :]
+            frozen += modules[_end_of(names[-1], modules) :]
         for _, module in frozen:
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(False)
+
+
+def _end_of(stage: str, modules: list[tuple[str, nn.Module]]) -> int:
+    """Where in a list of named modules the first one behind a stage stands."""
+    # Some of timm's feature extractors turn the module "stages.0" into "stages_0".
+    inside = f"{stage}.", f"{stage.replace('.', '_')}."
+    return 1 + max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(inside))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ..atomic import write_atomically
 from ..backbones import normalization
 from ..configuration_metaqap import MetaQAPConfig
 from ..losses_metaqap import SURROGATES
@@ -212,7 +213,7 @@ class Recipe:
         return cls(**values)
 
     def save(self, path: Path) -> None:
-        path.write_text(yaml.safe_dump(asdict(self), sort_keys=False))
+        write_atomically(path, yaml.safe_dump(asdict(self), sort_keys=False).encode())
 
     @property
     def needs_distorted(self) -> bool:

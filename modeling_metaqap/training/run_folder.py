@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from ..atomic import write_atomically
 from ..evaluation import software_versions
 from ..release import weights_sha256
 from .recipe import Recipe, RecipeError
@@ -66,9 +67,7 @@ class RunFolder:
         (self.path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
         (self.path / "origin.json").write_text(json.dumps(_origin(init), indent=2) + "\n")
         # The last file, and in one atomic step: with it the run has begun.
-        partial = recipe_file.with_suffix(".part")
-        recipe.save(partial)
-        partial.replace(recipe_file)
+        recipe.save(recipe_file)
 
     def check(self, recipe: Recipe, *, init: str | Path | None = None) -> None:
         """Raise `RecipeError` if the run that the folder holds has another recipe or started from other weights."""
@@ -131,9 +130,7 @@ class RunFolder:
             if _step_of(state) > step:
                 _discard(state)
         rows = [row for row in self.rows() if row.get("step", 0) <= step and not row.get("refit_head")]
-        partial = self.metrics_file.with_suffix(".part")
-        partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-        partial.replace(self.metrics_file)
+        write_atomically(self.metrics_file, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
 
     def state_to_resume(self, wanted: str | None) -> Path | None:
         """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
