@@ -12,10 +12,12 @@ also fitted together with these, and all heads measured on those of other photog
 The backbone is one with ImageNet weights, or `--init` a trained learner's. With `{source}` in that path there is a
 learner for each source, trained without it (`scripts/train.py --hold_out`), and its heads are measured on that source
 alone: such a learner has seen most of the validation split, as any other has seen all sources. `--with_imagenet` tells
-what a frozen backbone adds to the trained ones: it measures the mean of both scores too.
+what a frozen backbone adds to the trained ones: it measures the mean of both scores too. `--scores` keeps every score,
+for scripts/compare_fusions.py, which fuses those of several backbones.
 """
 
 import argparse
+import csv
 import hashlib
 import json
 import sys
@@ -249,6 +251,26 @@ def heads_table(results: dict[str, Any]) -> str:
     return markdown_table(headings, cells)
 
 
+def write_scores(path: Path, scores: dict[str, dict[str, Tensor]], unseen: dict[str, datasets.Dataset]) -> None:
+    """A CSV file with a row for each place and image: `place`, `image_id`, `quality`, and a column for each head.
+
+    Args:
+        scores: of each place, by head, `(n,)`.
+        unseen: the n images of each place.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["place", "image_id", "quality", *next(iter(scores.values()))])
+        for place, by_head in scores.items():
+            columns = (
+                unseen[place]["image_id"],
+                unseen[place]["quality"],
+                *(head.tolist() for head in by_head.values()),
+            )
+            writer.writerows((place, *row) for row in zip(*columns, strict=True))
+
+
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe(backbone=args.backbone, dataset=args.dataset)
     training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
@@ -281,6 +303,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "n_distorted": None if made is None else [len(made), len(others)],
         "heads": {},
     }
+    scores: dict[str, dict[str, Tensor]] = {place: {} for place in parts}
 
     def backbone_of(init: str | None, folder: str, *, at_home: bool) -> Backbone:
         model = new_base_learner(recipe, init=init).eval()
@@ -319,9 +342,12 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                             for column, predicted in rows[str(head)].items()
                         }
                 for name, row in rows.items():
+                    scores[place][name] = row[place]
                     result["heads"].setdefault(name, {}).update(
                         {column: figures(predicted, material.columns[column]) for column, predicted in row.items()}
                     )
+    if args.scores is not None:
+        write_scores(args.scores, scores, {place: part[1] for place, part in parts.items()})
     return result
 
 
@@ -357,6 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--crop_size", type=int, default=CROP_SIZE, help=f"that distorted images are seen in ({CROP_SIZE})"
     )
     parser.add_argument("--features", type=Path, help="folder to keep the features in")
+    parser.add_argument("--scores", type=Path, help="CSV to write: what each head says of each image")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
     parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON; gets or replaces the part of this label")

@@ -1,5 +1,6 @@
 """scripts/compare_heads.py: heads at home and on sources that were left out."""
 
+import csv
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ pytest.importorskip("datasets")
 
 from modeling_metaqap.backbones import normalization  # noqa: E402
 from modeling_metaqap.distortions.build import BuildSettings, build  # noqa: E402
+from modeling_metaqap.metrics import srocc  # noqa: E402
 from modeling_metaqap.training import Recipe  # noqa: E402
 
 compare_heads = load_script("compare_heads")
@@ -28,6 +30,7 @@ def arguments(rated_sources, tmp_path, make_model):
 
 def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path, monkeypatch, capsys):
     options = [*arguments, "--sources", "a*", "--penalties", "0.5", "--gammas", "2", "8"]
+    options += ["--scores", str(tmp_path / "new" / "scores.csv")]
     assert compare_heads.main(options) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["n"] == {"validation split": [20, 10], "a*": [15, 15]}
@@ -37,6 +40,18 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
     gammas = [result["heads"][f"linear, penalty 0.5, and kernel, gamma {gamma}"] for gamma in (2, 8)]
     assert gammas[0] != gammas[1]
     assert "linear, cross-validated" in capsys.readouterr().out
+
+    # Every score is kept too.
+    with (tmp_path / "new" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["place", "image_id", "quality", *result["heads"]]
+    assert len({row["image_id"] for row in rows if row["place"] == "a*"}) == 15
+    for place, n in (("validation split", 10), ("a*", 15)):
+        chosen = [row for row in rows if row["place"] == place]
+        assert len(chosen) == n
+        for head, figures in result["heads"].items():
+            scores, qualities = ([float(row[column]) for row in chosen] for column in (head, "quality"))
+            assert srocc(scores, qualities) == pytest.approx(figures[place]["srocc"]), head
 
     # The features are kept: no image is looked at again.
     monkeypatch.setattr(compare_heads, "pooled_features", None)

@@ -1,0 +1,191 @@
+"""Fuse base learners on sources that none of them was trained on: what is the ensemble worth elsewhere?
+
+    python scripts/compare_fusions.py --checkpoint modeling_metaqap/checkpoints/metaqap-lite \
+        --learner tf_efficientnet_lite0 scores/lite0.csv "linear, penalty 1, and kernel, gamma 4" \
+        --learner tf_efficientnet_lite1 scores/lite1.csv "linear, penalty 1, and kernel, gamma 4"
+
+Each `--learner` is a name, a file of scores (`scripts/compare_heads.py --scores`, with a learner for each source) and
+the head in it. On each source these are measured:
+
+    each learner alone
+    plain mean
+    plain mean without one          of the learners, in turn: what that one is worth
+    meta-learner of other sources   stepwise regression on the images of the other sources, scored by learners that had
+                                    not seen those either
+    shipped weights                 those in the checkpoint, of learners with the same names; images of all sources had
+                                    a say in them, but in no more than one weight for each learner
+"""
+
+import argparse
+import csv
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from modeling_metaqap.evaluation import EvaluationError
+from modeling_metaqap.meta_learner import fit_stepwise
+from modeling_metaqap.metrics import plcc, srocc
+from modeling_metaqap.reporting import markdown_table, plcc_srocc
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+OUTPUT = Path(__file__).parents[1] / "hub_card" / "fusions.json"
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores `(n, K)` by K learners and quality `(n,)` of the images of one source."""
+
+    scores: FloatArray
+    qualities: FloatArray
+
+
+def read_scores(path: Path, head: str) -> dict[tuple[str, str], tuple[float, float]]:
+    """`(place, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
+
+    Raises:
+        EvaluationError: if it is no such file, or has no such head.
+    """
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        place, image_id, quality, *heads = reader.fieldnames or ["", "", ""]
+        if (place, image_id, quality) != ("place", "image_id", "quality"):
+            raise EvaluationError(f"{path} was not written by scripts/compare_heads.py --scores.")
+        if head not in heads:
+            raise EvaluationError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads))}.")
+        return {(row[place], row[image_id]): (float(row[quality]), float(row[head])) for row in reader}
+
+
+def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:
+    """The images of each source, scored by all learners, given by name, file and head.
+
+    Raises:
+        EvaluationError: if they did not score the same images with the same opinions.
+    """
+    tables = [read_scores(path, head) for _, path, head in learners]
+    opinions = [{key: quality for key, (quality, _) in table.items()} for table in tables]
+    for (_, path, _), other in zip(learners, opinions, strict=True):
+        if other != opinions[0]:
+            raise EvaluationError(f"{learners[0][1]} and {path} hold scores of different images.")
+    found = {}
+    for place in dict.fromkeys(place for place, _ in tables[0]):
+        keys = [key for key in tables[0] if key[0] == place]
+        scores = [[table[key][1] for table in tables] for key in keys]
+        found[place] = Scored(np.array(scores), np.array([opinions[0][key] for key in keys]))
+    return found
+
+
+def shipped_weights(checkpoint: Path, names: list[str]) -> FloatArray:
+    """Weights `(K,)` of the learners in a fused checkpoint.
+
+    Raises:
+        EvaluationError: if these are not the learners that it holds.
+    """
+    fit = json.loads((checkpoint / "fit.json").read_text())
+    weights = {model["name"]: weight for model, weight in zip(fit["base_models"], fit["weights"], strict=True)}
+    if set(names) != (held := {name for name, weight in weights.items() if weight}):
+        raise EvaluationError(f"{checkpoint} holds the learners {', '.join(sorted(held))}, not {', '.join(names)}.")
+    return np.array([weights[name] for name in names])
+
+
+def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | None) -> dict[str, Any]:
+    """PLCC and SROCC of each learner and fusion, by source, and the weights of the regressions."""
+    fused: dict[str, dict[str, FloatArray]] = {}
+    weights: dict[str, dict[str, float]] = {}
+
+    def add(label: str, source: str, scores: FloatArray) -> None:
+        fused.setdefault(label, {})[source] = scores
+
+    for source, images in sources.items():
+        for name, scores in zip(names, images.scores.T, strict=True):
+            add(name, source, scores)
+        add("plain mean", source, images.scores.mean(axis=1))
+        if len(names) > 2:
+            for index, name in enumerate(names):
+                add(f"plain mean without {name}", source, np.delete(images.scores, index, axis=1).mean(axis=1))
+        others = [other for name, other in sources.items() if name != source]
+        if others:
+            fit = fit_stepwise(
+                np.concatenate([other.scores for other in others]),
+                np.concatenate([other.qualities for other in others]),
+                names=names,
+            )
+            weights[source] = dict(zip(names, fit.weights.tolist(), strict=True))
+            add("meta-learner of other sources", source, fit.predict(images.scores))
+        if shipped is not None:
+            add("shipped weights", source, images.scores @ shipped)
+    rows = {
+        label: {
+            source: {
+                "plcc": plcc(scores, sources[source].qualities),
+                "srocc": srocc(scores, sources[source].qualities),
+            }
+            for source, scores in by_source.items()
+        }
+        for label, by_source in fused.items()
+    }
+    return {"weights_by_other_sources": weights, "rows": rows}
+
+
+def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
+    """PLCC / SROCC on each source, then the mean SROCC."""
+    mean = float(np.mean([figures["srocc"] for figures in row.values()]))
+    return [*(plcc_srocc(row[source]) for source in result["n"]), f"{mean:.3f}"]
+
+
+def headings(result: dict[str, Any]) -> list[str]:
+    return ["", *(f"{source}, left out ({n:,})" for source, n in result["n"].items()), "mean SROCC"]
+
+
+def fusions_table(result: dict[str, Any]) -> str:
+    """The figures as a Markdown table, with the numbers of images."""
+    return markdown_table(headings(result), [[label, *cells(result, row)] for label, row in result["rows"].items()])
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+    learners = [(name, Path(path), head) for name, path, head in args.learner]
+    names = [name for name, _, _ in learners]
+    shipped = None if args.checkpoint is None else shipped_weights(args.checkpoint, names)
+    sources = load(learners)
+    return {
+        "learners": {name: head for name, _, head in learners},
+        "n": {source: len(images.qualities) for source, images in sources.items()},
+        **measure(sources, names, shipped),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learner", nargs=3, action="append", required=True, metavar=("NAME", "CSV", "HEAD"))
+    parser.add_argument("--checkpoint", type=Path, help="folder of the fused checkpoint with the same learners")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (hub_card/fusions.json)")
+    args = parser.parse_args(arguments)
+    names = [name for name, _, _ in args.learner]
+    if len(names) < 2 or len(set(names)) < len(names):
+        parser.error("name at least two learners, each once")
+    try:
+        result = compare(args)
+        args.results.write_text(json.dumps(result, indent=1) + "\n")
+    except (EvaluationError, OSError, ValueError) as error:
+        Console(stderr=True).print(
+            f"compare_fusions: {error}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
+        return 2
+    table = Table(*headings(result), title="PLCC / SROCC")
+    for label, row in result["rows"].items():
+        table.add_row(label, *cells(result, row))
+    console.print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""scripts/compare_fusions.py: base learners fused on sources that none of them was trained on."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from script_loader import load_script
+
+pytest.importorskip("datasets")
+
+from modeling_metaqap.metrics import srocc  # noqa: E402
+
+compare_fusions = load_script("compare_fusions")
+
+#: Images of each source, and how much noise each learner adds to the opinions.
+SOURCES = {"a*": 60, "b*": 40, "c*": 50}
+NOISE = {"sharp": 0.1, "blunt": 0.1, "dull": 0.4}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Files of scores, in which a learner has a head "good" and a head "bad"; the images and their true scores."""
+    rng = np.random.default_rng(0)
+    images = [(source, f"{source[0]}{number}") for source, count in SOURCES.items() for number in range(count)]
+    qualities = rng.uniform(size=len(images))
+    scores = {}
+    for name, noise in NOISE.items():
+        scores[name] = qualities + rng.normal(scale=noise, size=len(images))
+        rows = [
+            {"place": place, "image_id": image_id, "quality": quality, "good": score, "bad": -score}
+            for (place, image_id), quality, score in zip(images, qualities, scores[name], strict=True)
+        ]
+        # Of another order: rows are told by their ids.
+        write(tmp_path / f"{name}.csv", rows if name == "sharp" else rows[::-1])
+    return images, qualities, scores
+
+
+def write(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def options(tmp_path, **heads):
+    named = [("--learner", name, tmp_path / f"{name}.csv", head) for name, head in heads.items()]
+    return [str(option) for option in [*sum(named, ()), "--results", tmp_path / "fusions.json"]]
+
+
+GOOD = dict.fromkeys(NOISE, "good")
+
+
+def test_fusions_are_measured_on_each_source(written, tmp_path, capsys):
+    images, qualities, scores = written
+    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    result = json.loads((tmp_path / "fusions.json").read_text())
+    assert result["n"] == SOURCES
+    assert result["learners"] == GOOD
+    rows = result["rows"]
+    of = {source: np.array([place == source for place, _ in images]) for source in SOURCES}
+    for source, chosen in of.items():
+        assert rows["dull"][source]["srocc"] == pytest.approx(srocc(scores["dull"][chosen], qualities[chosen]))
+        both = (scores["sharp"] + scores["blunt"]) / 2
+        assert rows["plain mean without dull"][source]["srocc"] == pytest.approx(
+            srocc(both[chosen], qualities[chosen])
+        )
+        fused, plain = (rows[name][source]["srocc"] for name in ("meta-learner of other sources", "plain mean"))
+        assert fused > plain, "it trusts the dull learner less"
+        weights = result["weights_by_other_sources"][source]
+        assert weights["dull"] < 0.2 < weights["sharp"]
+    assert "shipped weights" not in rows
+    table = compare_fusions.fusions_table(result)
+    assert "|  | a*, left out (60) | b*, left out (40) | c*, left out (50) | mean SROCC |" in table
+    assert f"{np.mean([row['srocc'] for row in rows['plain mean'].values()]):.3f} |" in table
+    assert "meta-learner of other sources" in capsys.readouterr().out
+
+
+def test_the_regression_of_a_source_knows_nothing_of_it(written, tmp_path):
+    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    before = json.loads((tmp_path / "fusions.json").read_text())["weights_by_other_sources"]
+    for name in NOISE:
+        rows = read(tmp_path / f"{name}.csv")
+        for row in rows:
+            if row["place"] == "b*":
+                row["quality"] = float(row["quality"]) ** 3
+        write(tmp_path / f"{name}.csv", rows)
+    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    after = json.loads((tmp_path / "fusions.json").read_text())["weights_by_other_sources"]
+    assert after["b*"] == before["b*"]
+    assert after["a*"] != before["a*"]
+
+
+def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
+    images, qualities, scores = written
+    # A learner that was not selected is not in the checkpoint.
+    names = ["dull", "other", "sharp", "blunt"]
+    fit = {"base_models": [{"name": name} for name in names], "weights": [0.1, 0.0, 0.6, 0.3]}
+    (tmp_path / "fit.json").write_text(json.dumps(fit))
+    arguments = [*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]
+    assert compare_fusions.main(arguments) == 0
+    row = json.loads((tmp_path / "fusions.json").read_text())["rows"]["shipped weights"]
+    fused = 0.6 * scores["sharp"] + 0.3 * scores["blunt"] + 0.1 * scores["dull"]
+    chosen = np.array([place == "c*" for place, _ in images])
+    assert row["c*"]["srocc"] == pytest.approx(srocc(fused[chosen], qualities[chosen]))
+
+    assert compare_fusions.main([*options(tmp_path, sharp="good", dull="good"), "--checkpoint", str(tmp_path)]) == 2
+    assert "holds the learners blunt, dull, sharp, not sharp, dull." in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_does_not_fit_together_is_one_sentence(written, tmp_path, capsys):
+    def refused(*arguments):
+        assert compare_fusions.main([*arguments]) == 2
+        assert not (tmp_path / "fusions.json").exists()
+        return " ".join(capsys.readouterr().err.split())
+
+    assert "has no head 'best'; it has 'good'; 'bad'." in refused(*options(tmp_path, sharp="best", dull="good"))
+    assert "No such file" in refused(*options(tmp_path, sharp="good", missing="good"))
+    (tmp_path / "other.csv").write_text("image_id,prediction,quality\na,1,2\n")
+    assert "was not written by" in refused(*options(tmp_path, sharp="good", other="good"))
+    (tmp_path / "empty.csv").write_text("")
+    assert "was not written by" in refused(*options(tmp_path, sharp="good", empty="good"))
+    write(tmp_path / "fewer.csv", read(tmp_path / "sharp.csv")[1:])
+    assert "hold scores of different images" in refused(*options(tmp_path, sharp="good", fewer="good"))
+    for arguments in (options(tmp_path, sharp="good"), [*options(tmp_path, sharp="good")[:4] * 2]):
+        with pytest.raises(SystemExit):
+            compare_fusions.main(arguments)
+        assert "name at least two learners, each once" in capsys.readouterr().err
