@@ -300,7 +300,7 @@ class Scorer:
         record = prepared.record
         if prepared.crops is None:
             return record
-        # Linear in the averaged features, so the mean over crops is the model's output for all crops together.
+        # Scores and distortion logits are means over crops in the model too, so these are its outputs for all crops.
         means = {
             name: torch.stack([output[name] for output in prepared.outputs]).mean(dim=0)
             for name in prepared.outputs[0]
