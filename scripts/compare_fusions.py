@@ -11,7 +11,8 @@ the head in it. On each source these are measured:
     plain mean
     plain mean without one          of the learners, in turn: what that one is worth
     meta-learner of other sources   stepwise regression on the images of the other sources, scored by learners that had
-                                    not seen those either
+                                    not seen those either; scores and opinions are taken from their mean over a source,
+                                    which a learner that does not know the source may miss by far
     shipped weights                 those in the checkpoint, of learners with the same names; images of all sources had
                                     a say in them, but in no more than one weight for each learner
 """
@@ -37,6 +38,8 @@ from modeling_metaqap.reporting import markdown_table, plcc_srocc
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "fusions.json"
+#: What scripts/compare_heads.py calls the images that are of all sources.
+HOME = "validation split"
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -50,7 +53,7 @@ class Scored:
 
 
 def read_scores(path: Path, head: str) -> dict[tuple[str, str], tuple[float, float]]:
-    """`(place, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
+    """`(source, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
 
     Raises:
         EvaluationError: if it is no such file, or has no such head.
@@ -62,7 +65,11 @@ def read_scores(path: Path, head: str) -> dict[tuple[str, str], tuple[float, flo
             raise EvaluationError(f"{path} was not written by scripts/compare_heads.py --scores.")
         if head not in heads:
             raise EvaluationError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads))}.")
-        return {(row[place], row[image_id]): (float(row[quality]), float(row[head])) for row in reader}
+        return {
+            (row[place], row[image_id]): (float(row[quality]), float(row[head]))
+            for row in reader
+            if row[place] != HOME
+        }
 
 
 def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:
@@ -77,10 +84,10 @@ def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:
         if other != opinions[0]:
             raise EvaluationError(f"{learners[0][1]} and {path} hold scores of different images.")
     found = {}
-    for place in dict.fromkeys(place for place, _ in tables[0]):
-        keys = [key for key in tables[0] if key[0] == place]
+    for source in dict.fromkeys(source for source, _ in tables[0]):
+        keys = [key for key in tables[0] if key[0] == source]
         scores = [[table[key][1] for table in tables] for key in keys]
-        found[place] = Scored(np.array(scores), np.array([opinions[0][key] for key in keys]))
+        found[source] = Scored(np.array(scores), np.array([opinions[0][key] for key in keys]))
     return found
 
 
@@ -115,8 +122,8 @@ def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | 
         others = [other for name, other in sources.items() if name != source]
         if others:
             fit = fit_stepwise(
-                np.concatenate([other.scores for other in others]),
-                np.concatenate([other.qualities for other in others]),
+                np.concatenate([other.scores - other.scores.mean(axis=0) for other in others]),
+                np.concatenate([other.qualities - other.qualities.mean() for other in others]),
                 names=names,
             )
             weights[source] = dict(zip(names, fit.weights.tolist(), strict=True))

@@ -31,8 +31,9 @@ def written(tmp_path):
             {"place": place, "image_id": image_id, "quality": quality, "good": score, "bad": -score}
             for (place, image_id), quality, score in zip(images, qualities, scores[name], strict=True)
         ]
-        # Of another order: rows are told by their ids.
-        write(tmp_path / f"{name}.csv", rows if name == "sharp" else rows[::-1])
+        # One file has the validation split too, one another order: rows are told by their ids.
+        home = [row | {"place": "validation split"} for row in rows[::3]]
+        write(tmp_path / f"{name}.csv", {"sharp": rows, "blunt": rows[::-1], "dull": home + rows}[name])
     return images, qualities, scores
 
 
@@ -87,13 +88,29 @@ def test_the_regression_of_a_source_knows_nothing_of_it(written, tmp_path):
     for name in NOISE:
         rows = read(tmp_path / f"{name}.csv")
         for row in rows:
-            if row["place"] == "b*":
+            if row["image_id"].startswith("b"):
                 row["quality"] = float(row["quality"]) ** 3
         write(tmp_path / f"{name}.csv", rows)
     assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
     after = json.loads((tmp_path / "fusions.json").read_text())["weights_by_other_sources"]
     assert after["b*"] == before["b*"]
     assert after["a*"] != before["a*"]
+
+
+def test_a_source_that_all_learners_overrate_does_not_spoil_the_regression(written, tmp_path):
+    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    before = json.loads((tmp_path / "fusions.json").read_text())
+    for name in NOISE:
+        rows = [
+            row | {"good": float(row["good"]) + 5 * (row["place"] == "b*")} for row in read(tmp_path / f"{name}.csv")
+        ]
+        write(tmp_path / f"{name}.csv", rows)
+    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    after = json.loads((tmp_path / "fusions.json").read_text())
+    for source, weights in before["weights_by_other_sources"].items():
+        assert after["weights_by_other_sources"][source] == pytest.approx(weights)
+    label = "meta-learner of other sources"
+    assert after["rows"][label]["a*"] == pytest.approx(before["rows"][label]["a*"])
 
 
 def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_the_readme_quotes_the_measured_results():
     assert results_table(rows) in (ROOT / "README.md").read_text()
 
 
-def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_the_ablation_and_the_sweep():
+def test_the_readme_quotes_the_interval_the_fit_the_comparisons_the_ablation_and_the_sweep():
     readme = (ROOT / "README.md").read_text()
     [shipped] = [
         row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"
@@ -70,6 +70,8 @@ def test_the_readme_quotes_the_interval_the_fit_the_comparison_of_heads_the_abla
         assert f"| {shown.get(name, name)} | {' | '.join(cells)} |" in readme
     heads = json.loads((ROOT / "hub_card" / "heads.json").read_text())
     assert load_script("compare_heads").heads_table(heads) in readme
+    fusions = json.loads((ROOT / "hub_card" / "fusions.json").read_text())
+    assert load_script("compare_fusions").fusions_table(fusions) in readme
     ablation = json.loads((ROOT / "hub_card" / "ablation.json").read_text())
     assert load_script("ablate").ablation_table(ablation) in readme
     sweep = json.loads((ROOT / "hub_card" / "sweep.json").read_text())
