@@ -78,7 +78,7 @@ def checkpoint(work, make_model):
 @pytest.fixture
 def evaluate_all(tmp_path):
     def run(*arguments, **options):
-        return list(evaluate(*arguments, cache_dir=tmp_path / "cache", **{"n_bootstrap": 20} | options))
+        return list(evaluate(*arguments, cache_dir=tmp_path / "cache", **{"n_bootstrap": 4} | options))
 
     return run
 
@@ -117,7 +117,7 @@ def test_a_row_says_what_it_is_about_and_holds_the_figures_of_the_scores(evaluat
     assert measurement.qualities.tolist() == ratings
     scores = [record.quality for record in Scorer(checkpoint).score([rated / name for name in measurement.image_ids])]
     assert measurement.predictions == pytest.approx(scores, abs=1e-6)
-    expected = evaluate_scores(measurement.predictions, ratings, seed=3, n_bootstrap=20)
+    expected = evaluate_scores(measurement.predictions, ratings, seed=3, n_bootstrap=4)
     assert {key: row[key] for key in expected} == expected
 
 
@@ -301,7 +301,7 @@ def script(monkeypatch, capsys, tmp_path):
     module = load_script("evaluate")
 
     def run(*arguments):
-        arguments = [*map(str, arguments), "--cache_dir", str(tmp_path / "cache"), "--bootstrap", "20"]
+        arguments = [*map(str, arguments), "--cache_dir", str(tmp_path / "cache"), "--bootstrap", "4"]
         monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
         status = 0
         try:
