@@ -20,7 +20,7 @@ from PIL import Image
 
 from .baselines import BASELINES, BaselineScorer
 from .iqa_datasets import load_iqa_dataset, split_names
-from .metrics import METRICS, evaluate_scores, plcc, srocc
+from .metrics import METRICS, evaluate_scores, plcc_and_srocc
 from .processes import process_state
 from .release import weights_sha256
 from .scoring import Scorer
@@ -245,10 +245,7 @@ def part_figures(
     learners = scorer.model.config.base_learners
     names = distinct_names([*(str(learner["name"]) for learner in learners), "plain mean"])  # type: ignore[union-attr]
     scores = dict(zip(names, [*base_scores.T, base_scores.mean(axis=1)], strict=True))
-    return {
-        name: _defined({"plcc": plcc(predicted, qualities), "srocc": srocc(predicted, qualities)})
-        for name, predicted in scores.items()
-    }
+    return {name: _defined(plcc_and_srocc(predicted, qualities)) for name, predicted in scores.items()}
 
 
 def _defined(values: dict[str, float]) -> dict[str, float | None]:

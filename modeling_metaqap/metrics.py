@@ -37,6 +37,11 @@ def srocc(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return _correlation(stats.spearmanr, predictions, targets)
 
 
+def plcc_and_srocc(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> dict[str, float]:
+    """[`plcc`] and [`srocc`] by their names: the pair that tables compare methods by."""
+    return {"plcc": plcc(predictions, targets), "srocc": srocc(predictions, targets)}
+
+
 def krocc(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     """Kendall rank-order correlation coefficient, in [-1, 1], higher is better; NaN where either side is constant.
 
@@ -244,6 +249,7 @@ __all__ = [
     "fit_logistic",
     "krocc",
     "plcc",
+    "plcc_and_srocc",
     "plcc_logistic",
     "rmse",
     "srocc",

@@ -38,6 +38,9 @@ have no RMSE, as they are not on the scale of opinions. In brackets: 95 % bootst
 parentheses: lowest and highest over the splits, where the figure is the median over several.
 """
 
+#: What tables call the place that is of the same sources as the training images, beside sources that were left out.
+HOME = "validation split"
+
 _INK, _ACCENT, _GRID = "#1f2933", "#c2410c", "#d9dee3"
 _POINTS = "#2b6cb0"
 
@@ -366,6 +369,7 @@ def _describe(axes: Axes, measurement: Measurement) -> None:
 
 
 __all__ = [
+    "HOME",
     "Disagreement",
     "file_stem",
     "fitted_and_residuals",

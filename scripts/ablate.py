@@ -38,7 +38,7 @@ from rich.table import Table
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.evaluation import software_versions
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
-from modeling_metaqap.reporting import markdown_table, plcc_srocc
+from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
 from modeling_metaqap.training.launching import finish_run
 
@@ -46,7 +46,6 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 TRAIN = Path(__file__).with_name("train.py")
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "ablation.json"
-HOME = "validation split"
 
 
 #: What a recipe says of the heads that are fitted at the end, as one without such heads has it.

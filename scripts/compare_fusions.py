@@ -32,14 +32,12 @@ from rich.table import Table
 
 from modeling_metaqap.evaluation import EvaluationError
 from modeling_metaqap.meta_learner import fit_stepwise
-from modeling_metaqap.metrics import plcc, srocc
-from modeling_metaqap.reporting import markdown_table, plcc_srocc
+from modeling_metaqap.metrics import plcc_and_srocc
+from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "fusions.json"
-#: What scripts/compare_heads.py calls the images that are of all sources.
-HOME = "validation split"
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -106,19 +104,14 @@ def shipped_weights(checkpoint: Path, names: list[str]) -> FloatArray:
 
 def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | None) -> dict[str, Any]:
     """PLCC and SROCC of each learner and fusion, by source, and the weights of the regressions."""
-    fused: dict[str, dict[str, FloatArray]] = {}
+    rows: dict[str, dict[str, dict[str, float]]] = {}
     weights: dict[str, dict[str, float]] = {}
 
-    def add(label: str, source: str, scores: FloatArray) -> None:
-        fused.setdefault(label, {})[source] = scores
-
     for source, images in sources.items():
-        for name, scores in zip(names, images.scores.T, strict=True):
-            add(name, source, scores)
-        add("plain mean", source, images.scores.mean(axis=1))
+        fused = dict(zip([*names, "plain mean"], [*images.scores.T, images.scores.mean(axis=1)], strict=True))
         if len(names) > 2:
             for index, name in enumerate(names):
-                add(f"plain mean without {name}", source, np.delete(images.scores, index, axis=1).mean(axis=1))
+                fused[f"plain mean without {name}"] = np.delete(images.scores, index, axis=1).mean(axis=1)
         others = [other for name, other in sources.items() if name != source]
         if others:
             fit = fit_stepwise(
@@ -127,19 +120,11 @@ def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | 
                 names=names,
             )
             weights[source] = dict(zip(names, fit.weights.tolist(), strict=True))
-            add("meta-learner of other sources", source, fit.predict(images.scores))
+            fused["meta-learner of other sources"] = fit.predict(images.scores)
         if shipped is not None:
-            add("shipped weights", source, images.scores @ shipped)
-    rows = {
-        label: {
-            source: {
-                "plcc": plcc(scores, sources[source].qualities),
-                "srocc": srocc(scores, sources[source].qualities),
-            }
-            for source, scores in by_source.items()
-        }
-        for label, by_source in fused.items()
-    }
+            fused["shipped weights"] = images.scores @ shipped
+        for label, scores in fused.items():
+            rows.setdefault(label, {})[source] = plcc_and_srocc(scores, images.qualities)
     return {"weights_by_other_sources": weights, "rows": rows}
 
 

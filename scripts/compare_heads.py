@@ -39,9 +39,9 @@ from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
 from modeling_metaqap.evaluation import image_list_sha256
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out
-from modeling_metaqap.metrics import plcc, srocc
+from modeling_metaqap.metrics import plcc_and_srocc
 from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import markdown_table, plcc_srocc
+from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
 from modeling_metaqap.training import (
     Recipe,
     RecipeError,
@@ -57,7 +57,6 @@ from modeling_metaqap.training import (
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "heads.json"
-HOME = "validation split"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
 CROP_SIZE = Recipe(backbone="").crop_size
@@ -188,12 +187,6 @@ def fit(model: MetaQAPModel, head: Head, training: Images, distorted: Images | N
         penalty=kernel_penalty,
         seed=0,
     )
-
-
-def figures(predicted: Tensor, unseen: Images) -> dict[str, float]:
-    """PLCC and SROCC of scores `(n,)` of unseen images."""
-    pair = predicted.numpy(), unseen.qualities.numpy()
-    return {"plcc": plcc(*pair), "srocc": srocc(*pair)}
 
 
 @dataclass(frozen=True)
@@ -344,7 +337,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                 for name, row in rows.items():
                     scores[place][name] = row[place]
                     result["heads"].setdefault(name, {}).update(
-                        {column: figures(predicted, material.columns[column]) for column, predicted in row.items()}
+                        {
+                            column: plcc_and_srocc(predicted.numpy(), material.columns[column].qualities.numpy())
+                            for column, predicted in row.items()
+                        }
                     )
     if args.scores is not None:
         write_scores(args.scores, scores, {place: part[1] for place, part in parts.items()})
