@@ -18,7 +18,6 @@ the head in it. On each source these are measured:
 """
 
 import argparse
-import csv
 import json
 import sys
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap.evaluation import EvaluationError
+from modeling_metaqap.iqa_datasets import IQADatasetError
+from modeling_metaqap.iqa_datasets.files import parse_score, read_csv
 from modeling_metaqap.meta_learner import fit_stepwise
 from modeling_metaqap.metrics import plcc_and_srocc
 from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
@@ -50,24 +51,26 @@ class Scored:
     qualities: FloatArray
 
 
-def read_scores(path: Path, head: str) -> dict[tuple[str, str], tuple[float, float]]:
+def read_scores(path: Path, head: str) -> dict[tuple[str, str], list[float]]:
     """`(source, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
 
     Raises:
         EvaluationError: if it is no such file, or has no such head.
     """
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        place, image_id, quality, *heads = reader.fieldnames or ["", "", ""]
-        if (place, image_id, quality) != ("place", "image_id", "quality"):
-            raise EvaluationError(f"{path} was not written by scripts/compare_heads.py --scores.")
+    keys = ("place", "image_id", "quality")
+    try:
+        rows = read_csv(path, columns=keys, title="scores of heads")
+        heads = [name for row in rows[:1] for name in row if name not in keys]
         if head not in heads:
-            raise EvaluationError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads))}.")
-        return {
-            (row[place], row[image_id]): (float(row[quality]), float(row[head]))
-            for row in reader
-            if row[place] != HOME
-        }
+            raise EvaluationError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads)) or 'none'}.")
+        quality, score = (
+            [parse_score(row[column], what=row["image_id"], path=path, title="scores of heads") for row in rows]
+            for column in ("quality", head)
+        )
+    except IQADatasetError as error:
+        raise EvaluationError(f"{path} was not written by scripts/compare_heads.py --scores: {error}") from error
+    found = zip(rows, quality, score, strict=True)
+    return {(row["place"], row["image_id"]): values for row, *values in found if row["place"] != HOME}
 
 
 def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:

@@ -142,6 +142,12 @@ def test_what_does_not_fit_together_is_one_sentence(written, tmp_path, capsys):
     assert "was not written by" in refused(*options(tmp_path, sharp="good", other="good"))
     (tmp_path / "empty.csv").write_text("")
     assert "was not written by" in refused(*options(tmp_path, sharp="good", empty="good"))
+    (tmp_path / "text.csv").write_text("not a table")
+    assert "was not written by" in refused(*options(tmp_path, sharp="good", text="good"))
+    (tmp_path / "binary.csv").write_bytes(b"\xff\xd8\xff")
+    assert "was not written by" in refused(*options(tmp_path, sharp="good", binary="good"))
+    write(tmp_path / "words.csv", [row | {"good": "fine"} for row in read(tmp_path / "sharp.csv")])
+    assert "'fine', not a number" in refused(*options(tmp_path, sharp="good", words="good"))
     write(tmp_path / "fewer.csv", read(tmp_path / "sharp.csv")[1:])
     assert "hold scores of different images" in refused(*options(tmp_path, sharp="good", fewer="good"))
     for arguments in (options(tmp_path, sharp="good"), [*options(tmp_path, sharp="good")[:4] * 2]):
