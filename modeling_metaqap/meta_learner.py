@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,8 +36,9 @@ class StepwiseFit:
 
     Attributes:
         names: all candidate predictors, in the order of the columns.
-        weights: `(K,)`; 0 for a predictor that was not selected.
+        weights: `(K,)`, after shrinkage; 0 for a predictor that was not selected.
         intercept: in units of the targets.
+        least_squares: `(K,)`, the weights before shrinkage.
         steps: how the selection went.
         excluded: predictors that could not be used, with the reason.
     """
@@ -44,6 +46,7 @@ class StepwiseFit:
     names: list[str]
     weights: npt.NDArray[np.float64]
     intercept: float
+    least_squares: npt.NDArray[np.float64]
     steps: list[Step] = field(default_factory=list)
     excluded: dict[str, str] = field(default_factory=dict)
 
@@ -65,6 +68,8 @@ def fit_stepwise(
     p_enter: float = 0.05,
     p_remove: float = 0.10,
     min_beta: float = 0.05,
+    shrinkage: float = 0.0,
+    sizes: Sequence[int] | None = None,
 ) -> StepwiseFit:
     """Forward-backward stepwise linear regression (Efroymson, 1960).
 
@@ -80,9 +85,15 @@ def fit_stepwise(
         p_enter: highest p-value to enter, in (0, 1).
         p_remove: p-value above which a predictor leaves, >= `p_enter` so that the selection ends.
         min_beta: smallest standardised coefficient of a selected predictor.
+        shrinkage: part of the way that the weights of the selected predictors are moved to equal weights with the same
+            sum, in [0, 1]. Images of the sources that learners were trained on favour those that know these sources
+            best; on images from elsewhere equal weights are hard to beat (Diebold and Pauly, 1990,
+            https://doi.org/10.1016/0169-2070(90)90028-A).
+        sizes: K numbers of base learners whose mean each predictor is, so that it is these that get equal weights;
+            default 1 each.
 
     Raises:
-        ValueError: for wrong shapes, thresholds or targets, or where no predictor can be selected.
+        ValueError: for wrong shapes, thresholds, shrinkage or targets, or where no predictor can be selected.
 
     Source: MetaQAP (arXiv 2506.16601), meta-learner; unlike the authors' code it tests every selected coefficient and
     removes predictors again.
@@ -93,6 +104,11 @@ def fit_stepwise(
         raise ValueError(f"Need base scores (n, K) and targets (n,), got {x.shape} and {y.shape}.")
     if not 0 < p_enter <= p_remove < 1:
         raise ValueError(f"Need 0 < p_enter <= p_remove < 1, got {p_enter} and {p_remove}.")
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"The shrinkage must lie in [0, 1], got {shrinkage}.")
+    learners = np.ones(x.shape[1]) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    if learners.shape != (x.shape[1],) or (learners < 1).any():
+        raise ValueError(f"Need {x.shape[1]} sizes of at least 1, got {sizes}.")
     if not np.isfinite(y).all() or np.ptp(y) == 0:
         raise ValueError("The targets must be finite and not all the same.")
     if len(x) < x.shape[1] + 3:
@@ -140,14 +156,28 @@ def fit_stepwise(
             candidates.remove(leaving)
     if not selected:
         raise ValueError("No base learner is related to the targets closely enough to be selected.")
-    fit = _ols(x, y, selected)
-    weights = np.zeros(x.shape[1])
-    weights[selected] = fit.params[1:]
-    return StepwiseFit(labels, weights, float(fit.params[0]), steps, excluded)
+    least_squares = np.zeros(x.shape[1])
+    least_squares[selected] = _ols(x, y, selected).params[1:]
+    weights = shrink(least_squares, shrinkage, sizes=learners)
+    intercept = y.mean() - x[:, selected].mean(axis=0) @ weights[selected]
+    return StepwiseFit(labels, weights, float(intercept), least_squares, steps, excluded)
+
+
+def shrink(weights: npt.ArrayLike, shrinkage: float, *, sizes: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:
+    """Weights `(K,)` moved a part of the way to equal weights with the same sum; those that are 0 stay 0.
+
+    Args:
+        weights: `(K,)`.
+        shrinkage: the part of the way, in [0, 1].
+        sizes: `(K,)` numbers of learners whose mean each predictor is; default 1 each.
+    """
+    old = np.asarray(weights, dtype=np.float64)
+    shares = np.where(old != 0, 1.0 if sizes is None else sizes, 0.0)
+    return old + shrinkage * (old.sum() * shares / shares.sum() - old)
 
 
 def cross_fitted(
-    base_scores: npt.ArrayLike, targets: npt.ArrayLike, *, folds: int = 10, seed: int = 0
+    base_scores: npt.ArrayLike, targets: npt.ArrayLike, *, folds: int = 10, seed: int = 0, **options: Any
 ) -> npt.NDArray[np.float64]:
     """Fused quality `(n,)` of each image by a meta-learner that was selected and fitted on the other folds' images.
 
@@ -158,6 +188,7 @@ def cross_fitted(
         base_scores, targets: see `fit_stepwise`.
         folds: parts of equal size that the images are cut into at random; one image each where there are fewer.
         seed: of the cut.
+        options: of `fit_stepwise`.
 
     Raises:
         ValueError: see `fit_stepwise`.
@@ -166,7 +197,7 @@ def cross_fitted(
     fused = np.empty(len(y))
     for held_out in np.array_split(np.random.default_rng(seed).permutation(len(y)), min(folds, len(y))):
         others = np.setdiff1d(np.arange(len(y)), held_out)
-        fused[held_out] = fit_stepwise(x[others], y[others]).predict(x[held_out])
+        fused[held_out] = fit_stepwise(x[others], y[others], **options).predict(x[held_out])
     return fused
 
 
@@ -192,4 +223,4 @@ def _standardized(coefficient: float, column: npt.NDArray[np.float64], y: npt.ND
     return float(coefficient * column.std() / y.std())
 
 
-__all__ = ["Step", "StepwiseFit", "fit_stepwise"]
+__all__ = ["Step", "StepwiseFit", "cross_fitted", "fit_stepwise", "shrink"]

@@ -36,6 +36,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.evaluation import software_versions
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
 from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
@@ -180,7 +181,7 @@ def ablate(args: argparse.Namespace) -> None:
             row[source] = {name: statistics.mean(run[name] for run in runs) for name in ("plcc", "srocc")}
             row[source]["runs"] = runs
             # Written after each variant, so that what is known can be read while the rest is trained.
-            args.results.write_text(json.dumps(result, indent=1) + "\n")
+            write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
     console.print(table(result))
 
 

@@ -13,8 +13,9 @@ the head in it. On each source these are measured:
     meta-learner of other sources   stepwise regression on the images of the other sources, scored by learners that had
                                     not seen those either; scores and opinions are taken from their mean over a source,
                                     which a learner that does not know the source may miss by far
-    shipped weights                 those in the checkpoint, of learners with the same names; images of all sources had
-                                    a say in them, but in no more than one weight for each learner
+    regression at home              the weights of the checkpoint before shrinkage, and with several shrinkages, its
+                                    own among them; images of all sources had a say in them, but in no more than one
+                                    weight for each learner
 """
 
 import argparse
@@ -29,16 +30,20 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.evaluation import EvaluationError
 from modeling_metaqap.iqa_datasets import IQADatasetError
 from modeling_metaqap.iqa_datasets.files import parse_score, read_csv
-from modeling_metaqap.meta_learner import fit_stepwise
+from modeling_metaqap.meta_learner import fit_stepwise, shrink
 from modeling_metaqap.metrics import plcc_and_srocc
 from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "fusions.json"
+
+#: Measured with `--checkpoint`; with 1 it would be the plain mean.
+SHRINKAGES = (0.0, 0.25, 0.5, 0.75)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -92,20 +97,30 @@ def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:
     return found
 
 
-def shipped_weights(checkpoint: Path, names: list[str]) -> FloatArray:
-    """Weights `(K,)` of the learners in a fused checkpoint.
+def weights_of(checkpoint: Path, names: list[str]) -> dict[str, FloatArray]:
+    """Weights `(K,)` of the learners in a fused checkpoint, and what they would be with other shrinkages.
 
     Raises:
         EvaluationError: if these are not the learners that it holds.
     """
     fit = json.loads((checkpoint / "fit.json").read_text())
-    weights = {model["name"]: weight for model, weight in zip(fit["base_models"], fit["weights"], strict=True)}
-    if set(names) != (held := {name for name, weight in weights.items() if weight}):
-        raise EvaluationError(f"{checkpoint} holds the learners {', '.join(sorted(held))}, not {', '.join(names)}.")
-    return np.array([weights[name] for name in names])
+    found = {
+        model["name"]: weight
+        for model, weight in zip(fit["base_models"], fit["regression_weights"], strict=True)
+        if weight
+    }
+    if set(names) != set(found):
+        raise EvaluationError(f"{checkpoint} holds the learners {', '.join(sorted(found))}, not {', '.join(names)}.")
+    weights = np.array([found[name] for name in names])
+    return {
+        "regression at home"
+        + (f", shrinkage {shrinkage:g}" if shrinkage else "")
+        + (" (shipped)" if shrinkage == fit["shrinkage"] else ""): shrink(weights, shrinkage)
+        for shrinkage in sorted({*SHRINKAGES, fit["shrinkage"]})
+    }
 
 
-def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | None) -> dict[str, Any]:
+def measure(sources: dict[str, Scored], names: list[str], at_home: dict[str, FloatArray]) -> dict[str, Any]:
     """PLCC and SROCC of each learner and fusion, by source, and the weights of the regressions."""
     rows: dict[str, dict[str, dict[str, float]]] = {}
     weights: dict[str, dict[str, float]] = {}
@@ -124,8 +139,7 @@ def measure(sources: dict[str, Scored], names: list[str], shipped: FloatArray | 
             )
             weights[source] = dict(zip(names, fit.weights.tolist(), strict=True))
             fused["meta-learner of other sources"] = fit.predict(images.scores)
-        if shipped is not None:
-            fused["shipped weights"] = images.scores @ shipped
+        fused |= {label: images.scores @ learner_weights for label, learner_weights in at_home.items()}
         for label, scores in fused.items():
             rows.setdefault(label, {})[source] = plcc_and_srocc(scores, images.qualities)
     return {"weights_by_other_sources": weights, "rows": rows}
@@ -149,12 +163,12 @@ def fusions_table(result: dict[str, Any]) -> str:
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     learners = [(name, Path(path), head) for name, path, head in args.learner]
     names = [name for name, _, _ in learners]
-    shipped = None if args.checkpoint is None else shipped_weights(args.checkpoint, names)
+    at_home = {} if args.checkpoint is None else weights_of(args.checkpoint, names)
     sources = load(learners)
     return {
         "learners": {name: head for name, _, head in learners},
         "n": {source: len(images.qualities) for source, images in sources.items()},
-        **measure(sources, names, shipped),
+        **measure(sources, names, at_home),
     }
 
 
@@ -169,7 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name at least two learners, each once")
     try:
         result = compare(args)
-        args.results.write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
     except (EvaluationError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_fusions: {error}", style="red", highlight=False, markup=False, soft_wrap=True

@@ -36,6 +36,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
 from modeling_metaqap.evaluation import image_list_sha256
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out
@@ -59,7 +60,8 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "heads.json"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
-CROP_SIZE = Recipe(backbone="").crop_size
+#: What recipes that do not say otherwise have.
+DEFAULTS = Recipe(backbone="")
 #: After the name of a head, says that the score is a mean.
 WITH_IMAGENET = ", mean with the same on ImageNet weights"
 #: In the path of `--init`, stands for a pattern of `--sources` without its asterisks.
@@ -265,7 +267,12 @@ def write_scores(path: Path, scores: dict[str, dict[str, Tensor]], unseen: dict[
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    recipe = Recipe(backbone=args.backbone, dataset=args.dataset)
+    recipe = Recipe(
+        backbone=args.backbone,
+        dataset=args.dataset,
+        train_split=args.train_split,
+        validation_split=args.validation_split,
+    )
     training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
     rated = datasets.concatenate_datasets([training, validation])
     row_of = {image_id: row for row, image_id in enumerate(rated["image_id"])}
@@ -289,6 +296,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "backbone": args.backbone,
         "start": start,
         "dataset": args.dataset,
+        "splits": [recipe.train_split, recipe.validation_split],
         "images_sha256": image_list_sha256(rated),
         "sources": args.sources,
         "n": {name: [len(part[0]), len(part[1])] for name, part in parts.items()},
@@ -362,6 +370,16 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--label", help="for people to tell results apart; the backbone's name by default")
     parser.add_argument("--dataset", required=True)
+    parser.add_argument(
+        "--train_split",
+        default=DEFAULTS.train_split,
+        help=f"images to fit on, such as train[:1000] ({DEFAULTS.train_split})",
+    )
+    parser.add_argument(
+        "--validation_split",
+        default=DEFAULTS.validation_split,
+        help=f"images to measure on ({DEFAULTS.validation_split}); with --sources those of both splits are cut anew",
+    )
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
     parser.add_argument(
@@ -376,7 +394,10 @@ def main(arguments: list[str] | None = None) -> int:
         "--distorted_weights", nargs="*", type=float, default=[0.1], help="of all the distorted images together (0.1)"
     )
     parser.add_argument(
-        "--crop_size", type=int, default=CROP_SIZE, help=f"that distorted images are seen in ({CROP_SIZE})"
+        "--crop_size",
+        type=int,
+        default=DEFAULTS.crop_size,
+        help=f"that distorted images are seen in ({DEFAULTS.crop_size})",
     )
     parser.add_argument("--features", type=Path, help="folder to keep the features in")
     parser.add_argument("--scores", type=Path, help="CSV to write: what each head says of each image")
@@ -400,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}
         result = compare(args)
-        args.results.write_text(json.dumps(known | {label: result}, indent=1) + "\n")
+        write_atomically(args.results, (json.dumps(known | {label: result}, indent=1) + "\n").encode())
     except (RecipeError, BuildError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True

@@ -14,7 +14,8 @@ select are left out. Those are the images of `--split`, or with `--folds` all tr
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
 "fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. So do the learners of one
 `--mean`: what one of them is worth on images unlike those of the data set, these images cannot tell. A learner whose
-run folder says that it was trained on an image that it is to score is refused. The meta-learner is measured, and the
+run folder says that it was trained on an image that it is to score is refused. With `--shrinkage` the weights of the
+selected learners are moved a part of the way to equal ones, for the same reason. The meta-learner is measured, and the
 90 % prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images.
 The checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
@@ -142,9 +143,15 @@ def fuse(args: argparse.Namespace) -> None:
     # What enters the regression: the learners of one group as their mean.
     members = np.split(np.arange(len(paths)), np.cumsum([len(group) for group in groups])[:-1])
     entering = np.column_stack([learner_scores[:, group].mean(axis=1) for group in members])
-    fit = fit_stepwise(entering, targets, names=[" + ".join(names[index] for index in group) for group in members])
+    options = {"shrinkage": args.shrinkage, "sizes": [len(group) for group in members]}
+    labels = [" + ".join(names[index] for index in group) for group in members]
+    fit = fit_stepwise(entering, targets, names=labels, **options)
     print_steps(fit)
-    weights = [weight / len(group) for weight, group in zip(fit.weights.tolist(), members, strict=True) for _ in group]
+    # Of one learner, not of a mean of several.
+    weights, regression_weights = (
+        [weight / len(group) for weight, group in zip(fitted.tolist(), members, strict=True) for _ in group]
+        for fitted in (fit.weights, fit.least_squares)
+    )
 
     ensemble = MetaQAPModel.from_base_models(
         [model for learner in models for model in learner],
@@ -152,7 +159,7 @@ def fuse(args: argparse.Namespace) -> None:
         intercept=fit.intercept,
     )
     # Each image by a regression that has not seen it.
-    unseen = cross_fitted(entering, targets)
+    unseen = cross_fitted(entering, targets, **options)
     ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=0.9)
     rated = dict(zip(names, learner_scores.T, strict=True)) | {
         "plain mean": learner_scores.mean(axis=1),
@@ -185,7 +192,9 @@ def fuse(args: argparse.Namespace) -> None:
             }
             for name, learner in zip(names, paths, strict=True)
         ],
+        "shrinkage": args.shrinkage,
         "weights": weights,
+        "regression_weights": regression_weights,
         "intercept": fit.intercept,
         "interval_radius": ensemble.config.interval_radius,
         "steps": [asdict(step) for step in fit.steps],
@@ -210,6 +219,13 @@ def main() -> None:
         help="folders of base learners that enter the regression together, as their mean; may be given several times",
     )
     parser.add_argument(
+        "--shrinkage",
+        type=float,
+        default=0.0,
+        help="part of the way from the regression's weights to equal ones, 0 (default) to 1: the more, the less the "
+        "images to be scored are like the data set",
+    )
+    parser.add_argument(
         "--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last"
     )
     parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
@@ -230,6 +246,8 @@ def main() -> None:
     args.split = args.split or ("train+validation" if args.folds else "validation")
     if args.folds < 0 or args.folds == 1:
         parser.error(f"--folds must be at least 2, got {args.folds}")
+    if not 0 <= args.shrinkage <= 1:
+        parser.error(f"--shrinkage must lie in [0, 1], got {args.shrinkage}")
     learners = [path for group in (args.models, *args.mean) for path in group]
     if not learners:
         parser.error("name base learners with --models or --mean")

@@ -18,6 +18,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -82,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         known = json.loads(args.output.read_text()) if args.output.exists() else []
         runs = {run["run"]: run for run in [*known, *map(summary, args.runs)]}
-        args.output.write_text(json.dumps(list(runs.values()), indent=1) + "\n")
+        write_atomically(args.output, (json.dumps(list(runs.values()), indent=1) + "\n").encode())
     except (RecipeError, OSError, ValueError) as error:
         Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2

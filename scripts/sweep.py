@@ -20,6 +20,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.reporting import markdown_table, plcc_srocc
 from modeling_metaqap.training import Recipe, RecipeError
 from modeling_metaqap.training.launching import finish_run
@@ -65,7 +66,7 @@ def search(args: argparse.Namespace) -> list[dict[str, Any]]:
         ordered = sorted(rows, key=lambda row: -row["srocc"])
         # Written after each run, so that what is known can be read while the rest is trained.
         result = {"recipe": asdict(recipe), "points": ordered}
-        (args.output_dir / "sweep.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_atomically(args.output_dir / "sweep.json", (json.dumps(result, indent=1) + "\n").encode())
     return ordered
 
 

@@ -75,7 +75,7 @@ def test_fusions_are_measured_on_each_source(written, tmp_path, capsys):
         assert fused > plain, "it trusts the dull learner less"
         weights = result["weights_by_other_sources"][source]
         assert weights["dull"] < 0.2 < weights["sharp"]
-    assert "shipped weights" not in rows
+    assert not any("at home" in label for label in rows)
     table = compare_fusions.fusions_table(result)
     assert "|  | a*, left out (60) | b*, left out (40) | c*, left out (50) | mean SROCC |" in table
     assert f"{np.mean([row['srocc'] for row in rows['plain mean'].values()]):.3f} |" in table
@@ -117,14 +117,26 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     images, qualities, scores = written
     # A learner that was not selected is not in the checkpoint.
     names = ["dull", "other", "sharp", "blunt"]
-    fit = {"base_models": [{"name": name} for name in names], "weights": [0.1, 0.0, 0.6, 0.3]}
+    fit = {
+        "base_models": [{"name": name} for name in names],
+        "shrinkage": 0.4,
+        "weights": "not looked at: they follow from the next",
+        "regression_weights": [0.1, 0.0, 0.6, 0.3],
+    }
     (tmp_path / "fit.json").write_text(json.dumps(fit))
     arguments = [*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]
     assert compare_fusions.main(arguments) == 0
-    row = json.loads((tmp_path / "fusions.json").read_text())["rows"]["shipped weights"]
-    fused = 0.6 * scores["sharp"] + 0.3 * scores["blunt"] + 0.1 * scores["dull"]
+    rows = json.loads((tmp_path / "fusions.json").read_text())["rows"]
     chosen = np.array([place == "c*" for place, _ in images])
-    assert row["c*"]["srocc"] == pytest.approx(srocc(fused[chosen], qualities[chosen]))
+
+    def fused(sharp, blunt, dull):
+        mixed = sharp * scores["sharp"] + blunt * scores["blunt"] + dull * scores["dull"]
+        return pytest.approx(srocc(mixed[chosen], qualities[chosen]))
+
+    assert rows["regression at home"]["c*"]["srocc"] == fused(0.6, 0.3, 0.1)
+    assert rows["regression at home, shrinkage 0.5"]["c*"]["srocc"] == fused(0.467, 0.317, 0.217)
+    assert rows["regression at home, shrinkage 0.4 (shipped)"]["c*"]["srocc"] == fused(0.493, 0.313, 0.193)
+    assert [label for label in rows if "shipped" in label] == ["regression at home, shrinkage 0.4 (shipped)"]
 
     assert compare_fusions.main([*options(tmp_path, sharp="good", dull="good"), "--checkpoint", str(tmp_path)]) == 2
     assert "holds the learners blunt, dull, sharp, not sharp, dull." in " ".join(capsys.readouterr().err.split())

@@ -62,6 +62,21 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
     )
 
 
+def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
+    options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "2"]
+    options += ["--train_split", "train[:14]", "--validation_split", "validation[:6]"]
+    assert compare_heads.main(arguments + options) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["splits"] == ["train[:14]", "validation[:6]"]
+    assert result["n"]["validation split"] == [14, 6]
+    assert sum(result["n"]["a*"]) == 20
+
+
+def test_the_test_split_is_refused(arguments, capsys):
+    assert compare_heads.main([*arguments, "--validation_split", "test"]) == 2
+    assert "test split" in capsys.readouterr().err
+
+
 @pytest.fixture
 def distorted(tmp_path):
     """Options that name distorted images: 20 each of three rated photographs to learn from, and of two others."""

@@ -77,6 +77,26 @@ def test_constant_and_missing_columns_are_left_out_and_named(data):
     assert np.isfinite(fit.predict(columns)).all()
 
 
+def test_shrinkage_moves_the_selected_weights_to_equal_ones(data):
+    scores, quality = data
+    free, half, equal = (fit_stepwise(scores, quality, shrinkage=shrinkage) for shrinkage in (0, 0.5, 1))
+    assert np.array_equal(free.weights, free.least_squares)
+    mean = free.weights[:2].mean()
+    assert np.allclose(equal.weights, [mean, mean, 0]), "what was not selected stays out"
+    assert np.allclose(half.weights, (free.weights + equal.weights) / 2)
+    for fit in (half, equal):
+        assert np.array_equal(fit.least_squares, free.weights)
+        assert fit.steps == free.steps
+        assert fit.predict(scores).mean() == pytest.approx(quality.mean())
+
+
+def test_with_sizes_it_is_the_learners_behind_a_predictor_that_get_equal_weights(data):
+    scores, quality = data
+    fit = fit_stepwise(scores[:, :2], quality, shrinkage=1, sizes=[1, 3])
+    assert fit.weights[1] == pytest.approx(3 * fit.weights[0])
+    assert fit.weights.sum() == pytest.approx(fit.least_squares.sum())
+
+
 @pytest.mark.parametrize(
     ("scores", "targets", "options", "message"),
     [
@@ -86,6 +106,9 @@ def test_constant_and_missing_columns_are_left_out_and_named(data):
         (np.eye(4), np.arange(4.0), {}, "too few"),
         (np.eye(10)[:, :2], np.arange(10.0), {"p_enter": 0.2}, "p_enter"),
         (np.eye(10)[:, :2], np.arange(10.0), {"names": ["one"]}, "names"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\], got 1.5"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"sizes": [1]}, "2 sizes"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"sizes": [1, 0]}, "2 sizes of at least 1"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
@@ -106,4 +129,7 @@ def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
     inside = fit_stepwise(scores, quality).predict(scores)
     assert ((fused - quality) ** 2).mean() > ((inside - quality) ** 2).mean()
     assert ((fused - quality) ** 2).mean() < quality.var() / 4
+    both = np.column_stack([scores[:, 0], quality + 0.3 * rng.normal(size=30)])
+    free, equal = (cross_fitted(both, quality, shrinkage=shrinkage) for shrinkage in (0, 1))
+    assert np.corrcoef(equal, both.mean(axis=1))[0, 1] > np.corrcoef(free, both.mean(axis=1))[0, 1]
     assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))

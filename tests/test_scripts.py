@@ -24,7 +24,7 @@ from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.distortions import DISTORTION_NAMES
 from modeling_metaqap.distortions.build import BuildSettings, build
 from modeling_metaqap.iqa_datasets import hold_out, load_training_split
-from modeling_metaqap.meta_learner import cross_fitted
+from modeling_metaqap.meta_learner import cross_fitted, shrink
 from modeling_metaqap.scoring import Scorer
 from modeling_metaqap.training import Recipe
 
@@ -505,12 +505,15 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
 
     together = tmp_path / "together"
     options = ["--names", "one", "two", "once more", *options[3:-1], together]
-    fused = call_script("fit_meta_learner", "--models", models[0], "--mean", models[1], models[0], *options, *data)
+    groups = ["--models", models[0], "--mean", models[1], models[0], "--shrinkage", 0.5]
+    fused = call_script("fit_meta_learner", *groups, *options, *data)
     assert fused.returncode == 0, fused.stderr
     fit = json.loads((together / "fit.json").read_text())
     assert {step["name"] for step in fit["steps"]} <= {"one", "two + once more"}
     one, two, again = fit["weights"]
     assert two == again != 0
+    assert fit["shrinkage"] == 0.5
+    assert fit["weights"] == pytest.approx(shrink(fit["regression_weights"], 0.5).tolist())
     assert all(model["fine_tuned"] for model in fit["base_models"]), "nothing says that they were not"
     assert {"one", "two", "once more", "plain mean", "meta-learner", "meta-learner, cross-fitted"} == set(
         fit["figures"]
