@@ -77,6 +77,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             for label in ("plain mean", "meta-learner", "meta-learner, cross-fitted")
             if len(config["base_learners"]) > 1
         ],
+        # Fits of before there was such a thing say nothing of it.
+        shrinkage=_percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
         distortions=len(config["distortion_labels"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),

@@ -405,6 +405,25 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         ensemble.meta_learner.intercept.fill_(intercept)
         return ensemble.eval()
 
+    def base_models(self) -> list["MetaQAPModel"]:
+        """The K base learners as models of their own, whose quality is their base score: undoes `from_base_models`.
+
+        Returns:
+            New models on the CPU in float32, in evaluation mode, not calibrated.
+        """
+        models = []
+        for learner, base_learner in zip(self.config.base_learners, self.base_learners, strict=True):  # type: ignore[arg-type]
+            config = MetaQAPConfig.from_dict(self.config.to_dict())
+            config.base_learners = [deepcopy(learner)]
+            if not learner["distortion_head"]:
+                config.distortion_labels = []
+            config.interval_radius = None
+            config.training_summary = None
+            model = type(self)(config)
+            model.base_learners[0].load_state_dict(base_learner.state_dict())
+            models.append(model.eval())
+        return models
+
     def forward(
         self,
         pixel_values: Tensor,

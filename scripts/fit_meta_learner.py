@@ -9,6 +9,9 @@
     python scripts/fit_meta_learner.py --models runs/lite0/refitted --mean runs/mobilenetv2/refitted \
         runs/mobilenetv2-frozen/refitted --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
 
+    python scripts/fit_meta_learner.py --models modeling_metaqap/checkpoints/metaqap-lite --dataset folder \
+        --data_dir path/to/photographs --split train --output my-metaqap
+
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
@@ -17,13 +20,15 @@ stands for 1 to K, each image is scored by the learner whose fold it was held ou
 run folder says that it was trained on an image that it is to score is refused. With `--shrinkage` the weights of the
 selected learners are moved a part of the way to equal ones, for the same reason. The meta-learner is measured, and the
 90 % prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images.
+
+The learners of an ensemble, as in the last example, are fused anew: on your own ratings, without training.
 The checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -33,7 +38,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import MetaQAPModel
+from modeling_metaqap import MetaQAPConfig, MetaQAPModel
 from modeling_metaqap.calibration import conformal_radius
 from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_list_sha256, predict
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
@@ -69,11 +74,17 @@ def print_steps(fit: StepwiseFit) -> None:
 
 
 def refuse_seen(path: str, images: datasets.Dataset, args: argparse.Namespace) -> None:
-    """Raise `RecipeError` if the run that a learner lies in was trained on any of the images.
+    """Raise `RecipeError` if the run that a learner lies in, or those of an ensemble, were trained on the images.
 
     What an earlier run that it started from was trained on is not looked up; a learner outside of a run folder tells
     nothing.
     """
+    trained_on = (MetaQAPConfig.from_pretrained(path).training_summary or {}).get("trained_on")
+    # Two folders have the same name.
+    if args.dataset != "folder" and trained_on == f"{args.dataset} train" and "train" in args.split:
+        raise RecipeError(
+            f"The learners of {path} were trained on {trained_on}; take a --split that they have not seen."
+        )
     settings = Path(path).parent / "recipe.yaml"
     if not settings.exists():
         return
@@ -95,6 +106,45 @@ def was_fine_tuned(path: str) -> bool:
     return origin is None or origin["weights_sha256"] is not None or Recipe.load(run.path / "recipe.yaml").epochs > 0
 
 
+@dataclass(frozen=True)
+class Learner:
+    """A base learner that may enter the regression.
+
+    Attributes:
+        name: for people.
+        models: the learner of each fold, or the only one.
+        columns: `(paths, column)`: the checkpoints of these, and which of a checkpoint's learners it is.
+        fine_tuned: whether gradient steps trained it.
+    """
+
+    name: str
+    models: list[MetaQAPModel]
+    paths: list[str]
+    column: int
+    fine_tuned: bool
+
+
+def learners_in(paths: list[str]) -> list[Learner]:
+    """The learners of a checkpoint, or of one for each fold; several where it is an ensemble.
+
+    Raises:
+        RecipeError: for ensembles of folds.
+    """
+    checkpoints = [MetaQAPModel.from_pretrained(path) for path in paths]
+    if len(checkpoints) > 1 and any(model.config.num_base_learners > 1 for model in checkpoints):
+        raise RecipeError(f"{paths[0]} is an ensemble; --folds fuses single base learners.")
+    models = zip(*(checkpoint.base_models() for checkpoint in checkpoints), strict=True)
+    names = [str(learner["name"]) for learner in checkpoints[0].config.base_learners]  # type: ignore[union-attr]
+    fused = Path(paths[0]) / "fit.json"
+    known = {}
+    if fused.exists():
+        known = {model["name"]: model["fine_tuned"] for model in json.loads(fused.read_text())["base_models"]}
+    return [
+        Learner(name, list(of_folds), paths, column, known.get(name, any(map(was_fine_tuned, paths))))
+        for column, (name, of_folds) in enumerate(zip(names, models, strict=True))
+    ]
+
+
 def unseen_images(dataset: datasets.Dataset, args: argparse.Namespace) -> list[datasets.Dataset]:
     """The images that the learner of each fold has not seen; all of them where there are no folds."""
     if not args.folds:
@@ -106,72 +156,98 @@ def unseen_images(dataset: datasets.Dataset, args: argparse.Namespace) -> list[d
 def unseen_scores(
     paths: list[str], dataset: datasets.Dataset, parts: list[datasets.Dataset], args: argparse.Namespace
 ) -> npt.NDArray[np.float64]:
-    """Scores `(n,)` of all images, each by the learner that has not seen it: the only one, or that of its fold."""
-    scores = np.full(len(dataset), np.nan)
+    """Scores `(n, K)` of all images by the K learners of a checkpoint that has not seen them: the only one, or that of
+    their fold."""
+    scores: npt.NDArray[np.float64] | None = None
     row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"])}
     for path, images in zip(paths, parts, strict=True):
         with console.status(f"Scoring {len(images)} images with {path} ..."):
-            scores[[row_of[image_id] for image_id in images["image_id"]]] = predict(
-                Scorer(path, device=args.device), images
-            ).quality
+            found = predict(Scorer(path, device=args.device), images).base_scores
+        if scores is None:
+            scores = np.full((len(dataset), found.shape[1]), np.nan)
+        scores[[row_of[image_id] for image_id in images["image_id"]]] = found
+    assert scores is not None
     return scores
+
+
+def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[int]]]:
+    """All learners, named, and the groups of them that enter the regression, by position.
+
+    Raises:
+        RecipeError: if there are other than `--names` says.
+    """
+    learners: list[Learner] = []
+    groups: list[list[int]] = []
+    # The learners of an ensemble in --models enter one by one.
+    for together, as_one in [([path], False) for path in args.models] + [(group, True) for group in args.mean]:
+        found = []
+        for path in together:
+            folds = range(1, max(args.folds, 1) + 1)
+            found += learners_in([path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in folds])
+        positions = list(range(len(learners), len(learners) + len(found)))
+        groups += [positions] if as_one else [[position] for position in positions]
+        learners += found
+    if args.names and len(args.names) != len(learners):
+        raise RecipeError(f"Got {len(learners)} base learners but {len(args.names)} --names.")
+    names = distinct_names(args.names or [learner.name for learner in learners])
+    learners = [replace(learner, name=name) for learner, name in zip(learners, names, strict=True)]
+    for learner in learners:
+        for model in learner.models:
+            model.config.base_learners[0]["name"] = learner.name  # type: ignore[index]
+    return learners, groups
 
 
 def fuse(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     targets = np.array(dataset["quality"])
-    groups = [[path] for path in args.models] + args.mean
-    # One entry for each learner, with a path for each fold.
-    paths = [
-        [path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in range(1, max(args.folds, 1) + 1)]
-        for group in groups
-        for path in group
-    ]
-    # Before any of them is scored, which takes minutes.
+    # All checks come before any image is scored, which takes minutes.
+    learners, groups = read_learners(args)
     parts = unseen_images(dataset, args)
-    for learner in paths:
-        for path, images in zip(learner, parts, strict=True):
+    for learner in learners:
+        for path, images in zip(learner.paths, parts, strict=True):
             refuse_seen(path, images, args)
-    models = [[MetaQAPModel.from_pretrained(path) for path in learner] for learner in paths]
-    names = args.names or [str(learner[0].config.base_learners[0]["name"]) for learner in models]  # type: ignore[index]
-    names = distinct_names(names)
-    for name, learner in zip(names, models, strict=True):
-        for model in learner:
-            model.config.base_learners[0]["name"] = name  # type: ignore[index]
-    learner_scores = np.column_stack([unseen_scores(learner, dataset, parts, args) for learner in paths])
+    scores_of: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
+    for learner in learners:
+        if tuple(learner.paths) not in scores_of:
+            scores_of[tuple(learner.paths)] = unseen_scores(learner.paths, dataset, parts, args)
+    learner_scores = np.column_stack([scores_of[tuple(learner.paths)][:, learner.column] for learner in learners])
 
     # What enters the regression: the learners of one group as their mean.
-    members = np.split(np.arange(len(paths)), np.cumsum([len(group) for group in groups])[:-1])
-    entering = np.column_stack([learner_scores[:, group].mean(axis=1) for group in members])
-    options = {"shrinkage": args.shrinkage, "sizes": [len(group) for group in members]}
-    labels = [" + ".join(names[index] for index in group) for group in members]
+    entering = np.column_stack([learner_scores[:, group].mean(axis=1) for group in groups])
+    options = {"shrinkage": args.shrinkage, "sizes": [len(group) for group in groups]}
+    labels = [" + ".join(learners[position].name for position in group) for group in groups]
     fit = fit_stepwise(entering, targets, names=labels, **options)
     print_steps(fit)
     # Of one learner, not of a mean of several.
     weights, regression_weights = (
-        [weight / len(group) for weight, group in zip(fitted.tolist(), members, strict=True) for _ in group]
+        [weight / len(group) for weight, group in zip(fitted.tolist(), groups, strict=True) for _ in group]
         for fitted in (fit.weights, fit.least_squares)
     )
 
+    of_folds = [
+        (model, weight / len(learner.models))
+        for learner, weight in zip(learners, weights, strict=True)
+        for model in learner.models
+    ]
     ensemble = MetaQAPModel.from_base_models(
-        [model for learner in models for model in learner],
-        weights=[weight / len(learner) for weight, learner in zip(weights, models, strict=True) for _ in learner],
-        intercept=fit.intercept,
+        [model for model, _ in of_folds], weights=[weight for _, weight in of_folds], intercept=fit.intercept
     )
     # Each image by a regression that has not seen it.
     unseen = cross_fitted(entering, targets, **options)
     ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=0.9)
-    rated = dict(zip(names, learner_scores.T, strict=True)) | {
+    rated = {learner.name: scores for learner, scores in zip(learners, learner_scores.T, strict=True)} | {
         "plain mean": learner_scores.mean(axis=1),
         "meta-learner": fit.predict(entering),
         "meta-learner, cross-fitted": unseen,
     }
     figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
     summary = figures["meta-learner, cross-fitted"]
+    # What the learners were trained on, where they come from a fused checkpoint.
+    known = MetaQAPConfig.from_pretrained(learners[0].paths[0]).training_summary or {}
     ensemble.config.training_summary = {
-        "pretrained_on": args.pretrained_on,
-        "trained_on": f"{args.dataset} train",
-        "trained_with": args.trained_with,
+        "pretrained_on": args.pretrained_on or known.get("pretrained_on", "ImageNet weights"),
+        "trained_on": known.get("trained_on", f"{args.dataset} train"),
+        "trained_with": args.trained_with or known.get("trained_with"),
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
     }
@@ -183,14 +259,14 @@ def fuse(args: argparse.Namespace) -> None:
         "images_sha256": image_list_sha256(dataset),
         "base_models": [
             {
-                "name": name,
+                "name": learner.name,
                 # With folds, one for each.
-                "weights_sha256": [weights_sha256(path) for path in learner]
+                "weights_sha256": [weights_sha256(path) for path in learner.paths]
                 if args.folds
-                else weights_sha256(learner[0]),
-                "fine_tuned": any(map(was_fine_tuned, learner)),
+                else weights_sha256(learner.paths[0]),
+                "fine_tuned": learner.fine_tuned,
             }
-            for name, learner in zip(names, paths, strict=True)
+            for learner in learners
         ],
         "shrinkage": args.shrinkage,
         "weights": weights,
@@ -209,7 +285,7 @@ def fuse(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=[], help="folders of trained base learners")
+    parser.add_argument("--models", nargs="+", default=[], help="folders of base learners, or of ensembles")
     parser.add_argument(
         "--mean",
         nargs="+",
@@ -228,7 +304,7 @@ def main() -> None:
     parser.add_argument(
         "--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last"
     )
-    parser.add_argument("--pretrained-on", default="ImageNet weights", help="what the learners started from, in words")
+    parser.add_argument("--pretrained-on", help="what the learners started from, in words (ImageNet weights)")
     parser.add_argument("--trained-with", help="what else than the data set the learners were trained with, in words")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help="the learners were trained on K folds")
@@ -248,13 +324,11 @@ def main() -> None:
         parser.error(f"--folds must be at least 2, got {args.folds}")
     if not 0 <= args.shrinkage <= 1:
         parser.error(f"--shrinkage must lie in [0, 1], got {args.shrinkage}")
-    learners = [path for group in (args.models, *args.mean) for path in group]
-    if not learners:
+    paths = [path for group in (args.models, *args.mean) for path in group]
+    if not paths:
         parser.error("name base learners with --models or --mean")
-    if wrong := [path for path in learners if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:
+    if wrong := [path for path in paths if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:
         parser.error(f"--folds and {FOLD_PLACEHOLDER} in the path of every model go together, not so in {wrong[0]}")
-    if args.names and len(args.names) != len(learners):
-        parser.error(f"got {len(learners)} models but {len(args.names)} names")
     try:
         fuse(args)
     except (EvaluationError, IQADatasetError, RecipeError, ScoringError, TestSplitError, ValueError, OSError) as error:

@@ -118,6 +118,9 @@ def test_training_figures_weights_and_interval_are_those_of_the_fit(card):
     for name, row in rows.items():
         assert row[3:] == [f"{fit['figures'][name][figure]['value']:.3f}" for figure in ("plcc", "srocc")], name
     assert f"the score ± {fit['interval_radius']:.3f}" in card
+    assert f"Its weights were then moved {100 * fit['shrinkage']:g} % of the way to equal ones" in " ".join(
+        card.split()
+    )
 
 
 def test_figures_of_others_are_as_published_and_named_with_their_source(card, results):

@@ -172,6 +172,29 @@ def test_merged_base_learners_score_the_weighted_sum_of_their_single_scores(make
     torch.testing.assert_close(run(plain, images).logits, singles.mean(dim=1, keepdim=True))
 
 
+def test_an_ensemble_comes_apart_into_its_base_learners(make_model, images, tmp_path):
+    naming = make_model({"backbone": "test_resnet", "name": "first"}, seed=1)
+    silent = make_model("test_efficientnet", distortion_labels=[], seed=2)
+    merged = MetaQAPModel.from_base_models([naming, silent], weights=[0.5, 0.3], intercept=0.07)
+    merged.config.interval_radius = 0.1
+    merged.half()
+    whole = run(merged.float(), images)
+    parts = merged.base_models()
+    assert [part.config.base_learners[0]["name"] for part in parts] == ["first", "test_efficientnet"]
+    outputs = [run(part, images) for part in parts]
+    torch.testing.assert_close(torch.cat([output.logits for output in outputs], dim=1), whole.base_scores)
+    torch.testing.assert_close(outputs[0].distortion_logits, whole.distortion_logits)
+    assert outputs[1].distortion_logits is None
+    assert all(output.interval is None for output in outputs)
+    torch.testing.assert_close(run(MetaQAPModel.from_base_models(parts), images).base_scores, whole.base_scores)
+    # Copies, which load again by themselves.
+    with torch.no_grad():
+        merged.base_learners[1].quality_head.bias.add_(1)
+    torch.testing.assert_close(run(parts[1], images).logits, outputs[1].logits)
+    parts[1].save_pretrained(tmp_path)
+    torch.testing.assert_close(run(MetaQAPModel.from_pretrained(tmp_path), images).logits, outputs[1].logits)
+
+
 def test_a_base_learner_of_weight_zero_is_neither_stored_nor_computed(make_model, images):
     models = [make_model("test_resnet", seed=1), make_model("test_efficientnet"), make_model("test_resnet", seed=3)]
     merged = MetaQAPModel.from_base_models(models, weights=[0.6, 0.0, 0.5])

@@ -1,5 +1,6 @@
 """Training, fusion and evaluation as their users call them, on a handful of tiny images."""
 
+import argparse
 import csv
 import json
 import os
@@ -19,14 +20,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from script_loader import call_script, load_script
 
-from modeling_metaqap import MetaQAPModel
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
 from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.distortions import DISTORTION_NAMES
 from modeling_metaqap.distortions.build import BuildSettings, build
 from modeling_metaqap.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.meta_learner import cross_fitted, shrink
 from modeling_metaqap.scoring import Scorer
-from modeling_metaqap.training import Recipe
+from modeling_metaqap.training import Recipe, RecipeError
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
@@ -522,12 +523,40 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert merged.meta_learner.weight.tolist() == pytest.approx([weight for weight in (one, two, again) if weight])
     assert [learner["name"] for learner in merged.config.base_learners][-2:] == ["two", "once more"]
 
+    # An ensemble is its learners, each on its own.
+    anew = tmp_path / "anew"
+    options = ["--split", "validation+train", "--bootstrap", 20, "--output", anew]
+    refused = call_script("fit_meta_learner", "--models", together, "--names", "one", *options, *data)
+    assert refused.returncode == 2 and not anew.exists()
+    stored = [learner["name"] for learner in merged.config.base_learners]
+    assert f"Got {len(stored)} base learners but 1 --names." in refused.stderr
+    fused = call_script("fit_meta_learner", "--models", together, *options, *data)
+    assert fused.returncode == 0, fused.stderr
+    again = json.loads((anew / "fit.json").read_text())
+    assert [model["name"] for model in again["base_models"]] == stored
+    assert {step["name"] for step in again["steps"]} <= set(stored)
+    for name in stored:
+        found, before = (figures["figures"][name]["rmse"]["value"] for figures in (again, fit))
+        assert found == pytest.approx(before, abs=5e-3), "the same learners, in half precision now"
+    summary = MetaQAPModel.from_pretrained(anew).config.training_summary
+    assert summary["trained_on"] == merged.config.training_summary["trained_on"]
+    assert summary["meta_learner_fitted_on"] == "folder validation+train, n 24"
+
     options = ["--bootstrap", 20, "--output", output]
     evaluated = call_script("evaluate", "--checkpoint", checkpoint, *options, *data)
     assert evaluated.returncode == 0, evaluated.stderr
     [result] = json.loads((output / "results.json").read_text())["results"]
     assert (result["dataset"], result["split"], result["n"]) == ("folder", "test", 8)
     assert -1 <= result["srocc"]["low"] <= result["srocc"]["value"] <= result["srocc"]["high"] <= 1
+
+
+def test_an_ensemble_is_not_fused_anew_on_what_its_learners_were_trained_on(trained, tmp_path):
+    script = load_script("fit_meta_learner")
+    args = argparse.Namespace(dataset="biq2021", split="train+validation")
+    with pytest.raises(RecipeError, match="were trained on biq2021 train; take a --split that they have not seen"):
+        script.refuse_seen(str(DEFAULT_CHECKPOINT), None, args)
+    script.refuse_seen(str(DEFAULT_CHECKPOINT), None, argparse.Namespace(dataset="biq2021", split="validation"))
+    script.refuse_seen(str(DEFAULT_CHECKPOINT), None, argparse.Namespace(dataset="folder", split="train"))
 
 
 def test_a_learner_whose_heads_alone_were_fitted_is_told_from_a_fine_tuned_one(train, trained, tmp_path):
