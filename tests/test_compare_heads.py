@@ -74,7 +74,7 @@ def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
 
 def test_the_test_split_is_refused(arguments, capsys):
     assert compare_heads.main([*arguments, "--validation_split", "test"]) == 2
-    assert "test split" in capsys.readouterr().err
+    assert "holds test images" in capsys.readouterr().err
 
 
 @pytest.fixture
