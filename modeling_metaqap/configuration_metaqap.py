@@ -67,7 +67,8 @@ class MetaQAPConfig(PreTrainedConfig):
         loss_surrogate (`str`, *optional*, defaults to `"softmax"`):
             The differentiable stand-in for SROCC, `"softmax"` or `"soft_rank"`.
         training_summary (`dict`, *optional*):
-            What the weights were trained on and measured at, for people and for `metaqap info`.
+            What the weights were trained on and measured at, for people and for `metaqap info`. By `trained_on`
+            (`"biq2021 train"`), scripts tell which images the learners have seen.
 
     Example:
 

@@ -85,12 +85,7 @@ def fit_stepwise(
         p_enter: highest p-value to enter, in (0, 1).
         p_remove: p-value above which a predictor leaves, >= `p_enter` so that the selection ends.
         min_beta: smallest standardised coefficient of a selected predictor.
-        shrinkage: part of the way that the weights of the selected predictors are moved to equal weights with the same
-            sum, in [0, 1]. Images of the sources that learners were trained on favour those that know these sources
-            best; on images from elsewhere equal weights are hard to beat (Diebold and Pauly, 1990,
-            https://doi.org/10.1016/0169-2070(90)90028-A).
-        sizes: K numbers of base learners whose mean each predictor is, so that it is these that get equal weights;
-            default 1 each.
+        shrinkage, sizes: see `shrink`, which the weights of the selected predictors go through.
 
     Raises:
         ValueError: for wrong shapes, thresholds, shrinkage or targets, or where no predictor can be selected.
@@ -104,11 +99,6 @@ def fit_stepwise(
         raise ValueError(f"Need base scores (n, K) and targets (n,), got {x.shape} and {y.shape}.")
     if not 0 < p_enter <= p_remove < 1:
         raise ValueError(f"Need 0 < p_enter <= p_remove < 1, got {p_enter} and {p_remove}.")
-    if not 0 <= shrinkage <= 1:
-        raise ValueError(f"The shrinkage must lie in [0, 1], got {shrinkage}.")
-    learners = np.ones(x.shape[1]) if sizes is None else np.asarray(sizes, dtype=np.float64)
-    if learners.shape != (x.shape[1],) or (learners < 1).any():
-        raise ValueError(f"Need {x.shape[1]} sizes of at least 1, got {sizes}.")
     if not np.isfinite(y).all() or np.ptp(y) == 0:
         raise ValueError("The targets must be finite and not all the same.")
     if len(x) < x.shape[1] + 3:
@@ -158,21 +148,36 @@ def fit_stepwise(
         raise ValueError("No base learner is related to the targets closely enough to be selected.")
     least_squares = np.zeros(x.shape[1])
     least_squares[selected] = _ols(x, y, selected).params[1:]
-    weights = shrink(least_squares, shrinkage, sizes=learners)
+    weights = shrink(least_squares, shrinkage, sizes=sizes)
     intercept = y.mean() - x[:, selected].mean(axis=0) @ weights[selected]
     return StepwiseFit(labels, weights, float(intercept), least_squares, steps, excluded)
 
 
-def shrink(weights: npt.ArrayLike, shrinkage: float, *, sizes: npt.ArrayLike | None = None) -> npt.NDArray[np.float64]:
+def shrink(weights: npt.ArrayLike, shrinkage: float, *, sizes: Sequence[int] | None = None) -> npt.NDArray[np.float64]:
     """Weights `(K,)` moved a part of the way to equal weights with the same sum; those that are 0 stay 0.
+
+    Images of the sources that learners were trained on favour those that know these sources best; on images from
+    elsewhere equal weights are hard to beat (Diebold and Pauly, 1990, https://doi.org/10.1016/0169-2070(90)90028-A).
+    Keeping the sum keeps the spread of the fused scores about what the regression made it.
 
     Args:
         weights: `(K,)`.
         shrinkage: the part of the way, in [0, 1].
-        sizes: `(K,)` numbers of learners whose mean each predictor is; default 1 each.
+        sizes: K numbers of base learners whose mean each predictor is, so that it is these that get equal weights;
+            default 1 each.
+
+    Raises:
+        ValueError: for another shrinkage or other sizes.
     """
     old = np.asarray(weights, dtype=np.float64)
-    shares = np.where(old != 0, 1.0 if sizes is None else sizes, 0.0)
+    counts = np.ones(len(old)) if sizes is None else np.asarray(sizes, dtype=np.float64)
+    if not 0 <= shrinkage <= 1:
+        raise ValueError(f"The shrinkage must lie in [0, 1], got {shrinkage}.")
+    if counts.shape != old.shape or (counts < 1).any():
+        raise ValueError(f"Need {len(old)} sizes of at least 1, got {sizes}.")
+    shares = np.where(old != 0, counts, 0.0)
+    if not shares.any():
+        return old
     return old + shrinkage * (old.sum() * shares / shares.sum() - old)
 
 

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
 from .reporting import format_figure, plcc_srocc, sentences, title
+from .training import data_sets_of
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -42,7 +43,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         Path in the repository -> text.
 
     Raises:
-        ModelCardError: if there are no results, or only those of other weights.
+        ModelCardError: if there are no results, or only those of other weights, or it is not known what the learners
+            were trained on.
         OSError: if a file is missing.
     """
     checkpoint, sources = Path(checkpoint), Path(sources)
@@ -63,11 +65,19 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     published = _read(sources / "published.json")
     cost = _cost(sources / "cost.json", weights)
     onnx = _onnx(sources / "onnx.json", weights)
-    trained_on = IQA_DATASETS[fit["dataset"]]
-    trained_split = (config["training_summary"] or {}).get("trained_on", fit["dataset"])
-    fitted_on = f"{trained_on.title} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
+    summary = config["training_summary"] or {}
+    trained_on = summary.get("trained_on") or ""
+    training_sets = [dataset for dataset in data_sets_of(trained_on) if dataset in IQA_DATASETS]
+    if not training_sets:
+        raise ModelCardError(
+            f"{checkpoint / 'config.json'} does not say what the learners were trained on; fuse them from their run "
+            "folders with `python scripts/fit_meta_learner.py`."
+        )
+    for dataset in training_sets:
+        trained_on = trained_on.replace(f"{dataset} ", f"{_title(dataset)} ")
+    fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
-        _front_matter(name, own, trained_on=fit["dataset"]),
+        _front_matter(name, own, trained_on=training_sets),
         template_str=(sources / "template.md").read_text(encoding="utf-8"),
         name=name,
         repo_id=repo_id or name,
@@ -84,19 +94,15 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,
         shortest_edge=processor["size"]["shortest_edge"],
-        trained_on=trained_split.replace(fit["dataset"], trained_on.title),
-        training_set=fit["dataset"],
-        training_title=trained_on.title,
-        training_summary=trained_on.summary,
-        training_homepage=trained_on.homepage,
-        training_licence=trained_on.license,
-        pretrained_on=(config["training_summary"] or {}).get("pretrained_on", "ImageNet weights"),
-        trained_with=(config["training_summary"] or {}).get("trained_with"),
-        frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model["fine_tuned"]),
+        trained_on=trained_on,
+        training_sets={dataset: IQA_DATASETS[dataset] for dataset in training_sets},
+        pretrained_on=summary.get("pretrained_on", "ImageNet weights"),
+        trained_with=summary.get("trained_with"),
+        frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model.get("fine_tuned", True)),
         surrogate=_SURROGATES[config["loss_surrogate"]],
         confidence=_percent(own[0].get("confidence", 0.95)),
         medians=any("median_of" in row for row in own),
-        cross=any(row["dataset"] != fit["dataset"] for row in own),
+        cross=any(row["dataset"] not in training_sets for row in own),
         results=[
             {"title": _title(row["dataset"]), "split": row["split"], "n": _thousands(row["n"])}
             | {figure: _with_interval(row[figure]) for figure in FIGURES}
@@ -109,8 +115,8 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         onnx=onnx,
         citations=[
             IQA_DATASETS[dataset].citation
-            for dataset in dict.fromkeys([fit["dataset"], *_datasets(own)])
-            if dataset in IQA_DATASETS
+            for dataset in dict.fromkeys([*training_sets, fit["dataset"], *_datasets(own)])
+            if dataset in IQA_DATASETS and IQA_DATASETS[dataset].citation
         ],
     )
     files = {"README.md": str(card).rstrip("\n") + "\n"}
@@ -136,7 +142,7 @@ def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> ModelCardData:
+def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: list[str]) -> ModelCardData:
     results = [
         EvalResult(
             # The Hub has no task of its own for image quality; the stock pipeline of this one loads the model.
@@ -167,7 +173,7 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: str) -> M
             "custom_code",
             "arxiv:2506.16601",
         ],
-        datasets=list(dict.fromkeys([trained_on, *_datasets(own)])),
+        datasets=list(dict.fromkeys([*trained_on, *_datasets(own)])),
         metrics=list(FIGURES),
         model_name=name,
         eval_results=results,

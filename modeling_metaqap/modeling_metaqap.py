@@ -17,6 +17,9 @@ from transformers.utils import ModelOutput
 from .configuration_metaqap import MetaQAPConfig
 from .losses_metaqap import quality_aware_loss
 
+# What a `training_summary` says of each base learner alike.
+_ORIGINS = ("pretrained_on", "trained_on", "trained_with")
+
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8
 
@@ -409,8 +412,10 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         """The K base learners as models of their own, whose quality is their base score: undoes `from_base_models`.
 
         Returns:
-            New models on the CPU in float32, in evaluation mode, not calibrated.
+            New models on the CPU in float32, in evaluation mode, not calibrated. Their `training_summary` says what
+            they were trained on.
         """
+        origins = {key: value for key, value in (self.config.training_summary or {}).items() if key in _ORIGINS}
         models = []
         for learner, base_learner in zip(self.config.base_learners, self.base_learners, strict=True):  # type: ignore[arg-type]
             config = MetaQAPConfig.from_dict(self.config.to_dict())
@@ -418,7 +423,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             if not learner["distortion_head"]:
                 config.distortion_labels = []
             config.interval_radius = None
-            config.training_summary = None
+            config.training_summary = dict(origins) or None
             model = type(self)(config)
             model.base_learners[0].load_state_dict(base_learner.state_dict())
             models.append(model.eval())

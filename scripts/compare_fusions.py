@@ -104,19 +104,18 @@ def weights_of(checkpoint: Path, names: list[str]) -> dict[str, FloatArray]:
         EvaluationError: if these are not the learners that it holds.
     """
     fit = json.loads((checkpoint / "fit.json").read_text())
-    found = {
-        model["name"]: weight
-        for model, weight in zip(fit["base_models"], fit["regression_weights"], strict=True)
-        if weight
-    }
+    # Fits of before there was shrinkage say nothing of it.
+    shipped = fit.get("shrinkage", 0.0)
+    fitted = fit.get("regression_weights", fit["weights"])
+    found = {model["name"]: weight for model, weight in zip(fit["base_models"], fitted, strict=True) if weight}
     if set(names) != set(found):
         raise EvaluationError(f"{checkpoint} holds the learners {', '.join(sorted(found))}, not {', '.join(names)}.")
     weights = np.array([found[name] for name in names])
     return {
         "regression at home"
         + (f", shrinkage {shrinkage:g}" if shrinkage else "")
-        + (" (shipped)" if shrinkage == fit["shrinkage"] else ""): shrink(weights, shrinkage)
-        for shrinkage in sorted({*SHRINKAGES, fit["shrinkage"]})
+        + (" (shipped)" if shrinkage == shipped else ""): shrink(weights, shrinkage)
+        for shrinkage in sorted({*SHRINKAGES, shipped})
     }
 
 

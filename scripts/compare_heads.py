@@ -52,6 +52,7 @@ from modeling_metaqap.training import (
     load_rated,
     new_base_learner,
     pooled_features,
+    refuse_seen,
     whole_images,
 )
 
@@ -279,8 +280,11 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     parts = {} if by_source(args.init) else {HOME: (training, validation)}
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
     learners: dict[str | None, list[str]] = {}
-    for place in parts:
-        learners.setdefault(learner_for(place, args.init), []).append(place)
+    for place, (_, unseen) in parts.items():
+        learner = learner_for(place, args.init)
+        if learner is not None:
+            refuse_seen(learner, unseen, dataset=args.dataset, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        learners.setdefault(learner, []).append(place)
     made = others = None
     if args.distorted_dir is not None:
         made, others = (

@@ -9,19 +9,22 @@
     python scripts/fit_meta_learner.py --models runs/lite0/refitted --mean runs/mobilenetv2/refitted \
         runs/mobilenetv2-frozen/refitted --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
 
-    python scripts/fit_meta_learner.py --models modeling_metaqap/checkpoints/metaqap-lite --dataset folder \
-        --data_dir path/to/photographs --split train --output my-metaqap
+    python scripts/fit_meta_learner.py --mean modeling_metaqap/checkpoints/metaqap-lite --dataset folder \
+        --data_dir data/mine --split train_full --output my-metaqap
 
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
 stands for 1 to K, each image is scored by the learner whose fold it was held out with (`scripts/train.py --hold_out
 "fold 1 of 5"`), and the K learners of one path enter the ensemble together, as their mean. So do the learners of one
-`--mean`: what one of them is worth on images unlike those of the data set, these images cannot tell. A learner whose
-run folder says that it was trained on an image that it is to score is refused. With `--shrinkage` the weights of the
-selected learners are moved a part of the way to equal ones, for the same reason. The meta-learner is measured, and the
-90 % prediction interval calibrated, on scores that were fused by regressions on the other nine tenths of the images.
+`--mean`: what one of them is worth on images unlike those of the data set, these images cannot tell. A learner that
+was trained on an image that it is to score, as its run folder or its checkpoint says, is refused. With `--shrinkage`
+the weights of the selected learners are moved a part of the way to equal ones, for the same reason. The meta-learner
+is measured, and the 90 % prediction interval calibrated, on scores that were fused by regressions on the other nine
+tenths of the images.
 
-The learners of an ensemble, as in the last example, are fused anew: on your own ratings, without training.
+The learners of an ensemble, as in the last example, are fused anew: on your own ratings, without training. With
+`--mean` their plain mean is brought to the scale of these ratings, for which a few are enough; with `--models` each
+gets a weight of its own, for which it takes a few hundred.
 The checkpoint holds matrices in float16, and everything else in float32; a `fit.json` beside it says how it was made.
 """
 
@@ -38,7 +41,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.atomic import write_atomically
 from modeling_metaqap.calibration import conformal_radius
 from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_list_sha256, predict
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
@@ -46,7 +50,7 @@ from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwis
 from modeling_metaqap.metrics import evaluate_scores
 from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
-from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
+from modeling_metaqap.training import RecipeError, refuse_seen, trained_on, was_fine_tuned
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -73,39 +77,6 @@ def print_steps(fit: StepwiseFit) -> None:
         console.print(f"excluded: {name}, {reason}", highlight=False)
 
 
-def refuse_seen(path: str, images: datasets.Dataset, args: argparse.Namespace) -> None:
-    """Raise `RecipeError` if the run that a learner lies in, or those of an ensemble, were trained on the images.
-
-    What an earlier run that it started from was trained on is not looked up; a learner outside of a run folder tells
-    nothing.
-    """
-    trained_on = (MetaQAPConfig.from_pretrained(path).training_summary or {}).get("trained_on")
-    # Two folders have the same name.
-    if args.dataset != "folder" and trained_on == f"{args.dataset} train" and "train" in args.split:
-        raise RecipeError(
-            f"The learners of {path} were trained on {trained_on}; take a --split that they have not seen."
-        )
-    settings = Path(path).parent / "recipe.yaml"
-    if not settings.exists():
-        return
-    recipe = Recipe.load(settings)
-    if recipe.stage != "finetune" or recipe.dataset != args.dataset:
-        return
-    trained_on = set(load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)[0]["image_id"])
-    if seen := len(trained_on.intersection(images["image_id"])):
-        raise RecipeError(
-            f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on; take a --split "
-            "that it has not seen, or --folds."
-        )
-
-
-def was_fine_tuned(path: str) -> bool:
-    """Whether gradient steps trained a learner; not if its run only fitted heads on ImageNet weights."""
-    run = RunFolder(Path(path).parent)
-    origin = run.origin()
-    return origin is None or origin["weights_sha256"] is not None or Recipe.load(run.path / "recipe.yaml").epochs > 0
-
-
 @dataclass(frozen=True)
 class Learner:
     """A base learner that may enter the regression.
@@ -113,18 +84,23 @@ class Learner:
     Attributes:
         name: for people.
         models: the learner of each fold, or the only one.
-        columns: `(paths, column)`: the checkpoints of these, and which of a checkpoint's learners it is.
+        paths: their checkpoints.
+        column: which of a checkpoint's learners it is.
+        weights_sha256: of the checkpoints.
         fine_tuned: whether gradient steps trained it.
+        origins: what a `training_summary` says of it.
     """
 
     name: str
     models: list[MetaQAPModel]
     paths: list[str]
     column: int
+    weights_sha256: list[str | None]
     fine_tuned: bool
+    origins: dict[str, str]
 
 
-def learners_in(paths: list[str]) -> list[Learner]:
+def learners_in(paths: list[str], args: argparse.Namespace) -> list[Learner]:
     """The learners of a checkpoint, or of one for each fold; several where it is an ensemble.
 
     Raises:
@@ -133,16 +109,33 @@ def learners_in(paths: list[str]) -> list[Learner]:
     checkpoints = [MetaQAPModel.from_pretrained(path) for path in paths]
     if len(checkpoints) > 1 and any(model.config.num_base_learners > 1 for model in checkpoints):
         raise RecipeError(f"{paths[0]} is an ensemble; --folds fuses single base learners.")
-    models = zip(*(checkpoint.base_models() for checkpoint in checkpoints), strict=True)
-    names = [str(learner["name"]) for learner in checkpoints[0].config.base_learners]  # type: ignore[union-attr]
+    # Between them, the learners of all folds have seen every image.
+    described = f"{args.dataset} {args.split}" if args.folds else trained_on(paths[0])
     fused = Path(paths[0]) / "fit.json"
-    known = {}
-    if fused.exists():
-        known = {model["name"]: model["fine_tuned"] for model in json.loads(fused.read_text())["base_models"]}
-    return [
-        Learner(name, list(of_folds), paths, column, known.get(name, any(map(was_fine_tuned, paths))))
-        for column, (name, of_folds) in enumerate(zip(names, models, strict=True))
-    ]
+    # Fits of before there were frozen learners say nothing of it.
+    fine_tuned = (
+        {model["name"]: model.get("fine_tuned", True) for model in json.loads(fused.read_text())["base_models"]}
+        if fused.exists()
+        else {}
+    )
+    hashes = [weights_sha256(path) for path in paths]
+    of_folds = zip(*(checkpoint.base_models() for checkpoint in checkpoints), strict=True)
+    learners = []
+    for column, models in enumerate(of_folds):
+        name = models[0].config.base_learners[0]["name"]  # type: ignore[index]
+        tuned = fine_tuned.get(name, any(map(was_fine_tuned, paths)))
+        origins = {"pretrained_on": "ImageNet weights"} | (models[0].config.training_summary or {})
+        if described is not None:
+            origins["trained_on"] = described
+        learners.append(Learner(name, list(models), paths, column, hashes, tuned, origins))
+    return learners
+
+
+def origins_of(learners: list[Learner], key: str) -> str | None:
+    """What a `training_summary` says under a key, of all learners together."""
+    return (
+        " and ".join(dict.fromkeys(learner.origins[key] for learner in learners if learner.origins.get(key))) or None
+    )
 
 
 def unseen_images(dataset: datasets.Dataset, args: argparse.Namespace) -> list[datasets.Dataset]:
@@ -174,7 +167,7 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
     """All learners, named, and the groups of them that enter the regression, by position.
 
     Raises:
-        RecipeError: if there are other than `--names` says.
+        RecipeError: if there are other than `--names` says, or ensembles with `--folds`.
     """
     learners: list[Learner] = []
     groups: list[list[int]] = []
@@ -183,7 +176,7 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
         found = []
         for path in together:
             folds = range(1, max(args.folds, 1) + 1)
-            found += learners_in([path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in folds])
+            found += learners_in([path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in folds], args)
         positions = list(range(len(learners), len(learners) + len(found)))
         groups += [positions] if as_one else [[position] for position in positions]
         learners += found
@@ -203,13 +196,12 @@ def fuse(args: argparse.Namespace) -> None:
     # All checks come before any image is scored, which takes minutes.
     learners, groups = read_learners(args)
     parts = unseen_images(dataset, args)
-    for learner in learners:
-        for path, images in zip(learner.paths, parts, strict=True):
-            refuse_seen(path, images, args)
-    scores_of: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
-    for learner in learners:
-        if tuple(learner.paths) not in scores_of:
-            scores_of[tuple(learner.paths)] = unseen_scores(learner.paths, dataset, parts, args)
+    # The learners of an ensemble share their path.
+    checkpoints = {tuple(learner.paths): learner.paths for learner in learners}
+    for paths in checkpoints.values():
+        for path, images in zip(paths, parts, strict=True):
+            refuse_seen(path, images, dataset=args.dataset, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    scores_of = {key: unseen_scores(paths, dataset, parts, args) for key, paths in checkpoints.items()}
     learner_scores = np.column_stack([scores_of[tuple(learner.paths)][:, learner.column] for learner in learners])
 
     # What enters the regression: the learners of one group as their mean.
@@ -242,15 +234,14 @@ def fuse(args: argparse.Namespace) -> None:
     }
     figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
     summary = figures["meta-learner, cross-fitted"]
-    # What the learners were trained on, where they come from a fused checkpoint.
-    known = MetaQAPConfig.from_pretrained(learners[0].paths[0]).training_summary or {}
-    ensemble.config.training_summary = {
-        "pretrained_on": args.pretrained_on or known.get("pretrained_on", "ImageNet weights"),
-        "trained_on": known.get("trained_on", f"{args.dataset} train"),
-        "trained_with": args.trained_with or known.get("trained_with"),
+    said = {
+        "pretrained_on": args.pretrained_on or origins_of(learners, "pretrained_on"),
+        "trained_on": origins_of(learners, "trained_on"),
+        "trained_with": args.trained_with or origins_of(learners, "trained_with"),
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
     }
+    ensemble.config.training_summary = {name: value for name, value in said.items() if value is not None}
     save_release(ensemble, args.output)
     record = {
         "dataset": args.dataset,
@@ -261,9 +252,7 @@ def fuse(args: argparse.Namespace) -> None:
             {
                 "name": learner.name,
                 # With folds, one for each.
-                "weights_sha256": [weights_sha256(path) for path in learner.paths]
-                if args.folds
-                else weights_sha256(learner.paths[0]),
+                "weights_sha256": learner.weights_sha256 if args.folds else learner.weights_sha256[0],
                 "fine_tuned": learner.fine_tuned,
             }
             for learner in learners
@@ -277,7 +266,7 @@ def fuse(args: argparse.Namespace) -> None:
         "excluded": fit.excluded,
         "figures": figures,
     }
-    (args.output / "fit.json").write_text(json.dumps(record, indent=2) + "\n")
+    write_atomically(args.output / "fit.json", (json.dumps(record, indent=2) + "\n").encode())
     for name, figure in figures.items():
         console.print(f"{name}: PLCC {figure['plcc']['value']:.4f}, SROCC {figure['srocc']['value']:.4f}")
     console.print(f"Wrote {args.output}.")
@@ -299,7 +288,7 @@ def main() -> None:
         type=float,
         default=0.0,
         help="part of the way from the regression's weights to equal ones, 0 (default) to 1: the more, the less the "
-        "images to be scored are like the data set",
+        "images to be scored are like the data set; learners that are not selected stay out",
     )
     parser.add_argument(
         "--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last"
@@ -325,6 +314,8 @@ def main() -> None:
     if not 0 <= args.shrinkage <= 1:
         parser.error(f"--shrinkage must lie in [0, 1], got {args.shrinkage}")
     paths = [path for group in (args.models, *args.mean) for path in group]
+    if any(Path(path).resolve() == args.output.resolve() for path in paths):
+        parser.error(f"--output {args.output} is one of the learners; write to another folder")
     if not paths:
         parser.error("name base learners with --models or --mean")
     if wrong := [path for path in paths if (FOLD_PLACEHOLDER in path) != bool(args.folds)]:

@@ -142,6 +142,19 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     assert "holds the learners blunt, dull, sharp, not sharp, dull." in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_checkpoint_of_before_there_was_shrinkage(written, tmp_path):
+    images, qualities, scores = written
+    fit = {"base_models": [{"name": name} for name in NOISE], "weights": [0.5, 0.3, 0.2]}
+    (tmp_path / "fit.json").write_text(json.dumps(fit))
+    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "fusions.json").read_text())["rows"]
+    chosen = np.array([place == "a*" for place, _ in images])
+    mixed = sum(weight * scores[name] for name, weight in zip(NOISE, fit["weights"], strict=True))
+    assert rows["regression at home (shipped)"]["a*"]["srocc"] == pytest.approx(
+        srocc(mixed[chosen], qualities[chosen])
+    )
+
+
 def test_what_does_not_fit_together_is_one_sentence(written, tmp_path, capsys):
     def refused(*arguments):
         assert compare_fusions.main([*arguments]) == 2

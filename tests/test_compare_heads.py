@@ -72,6 +72,20 @@ def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
     assert sum(result["n"]["a*"]) == 20
 
 
+def test_what_a_learner_was_trained_on_is_not_measured_on(arguments, tmp_path, make_model, capsys):
+    shared = ["--train_split", "train+validation", "--validation_split", "validation"]
+    assert compare_heads.main([*arguments, *shared]) == 2
+    assert "share 10 images; validate on others" in " ".join(capsys.readouterr().err.split())
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "tuned" / "last")
+    recipe = Recipe(backbone="test_resnet", dataset="folder", train_split="validation", validation_split="train")
+    recipe.save(tmp_path / "tuned" / "recipe.yaml")
+    assert compare_heads.main([*arguments, "--init", str(tmp_path / "tuned" / "last")]) == 2
+    assert "was trained on 10 of the 10 images that it would be scored on (folder validation)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
 def test_the_test_split_is_refused(arguments, capsys):
     assert compare_heads.main([*arguments, "--validation_split", "test"]) == 2
     assert "holds test images" in capsys.readouterr().err

@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 
-from modeling_metaqap.meta_learner import cross_fitted, fit_stepwise
+from modeling_metaqap.meta_learner import cross_fitted, fit_stepwise, shrink
+
+#: Two predictors of ten images, of which the first is related to their numbers.
+RISING = np.column_stack([np.arange(10.0) + np.eye(10)[3], np.eye(10)[5]])
 
 
 @pytest.fixture
@@ -97,6 +100,19 @@ def test_with_sizes_it_is_the_learners_behind_a_predictor_that_get_equal_weights
     assert fit.weights.sum() == pytest.approx(fit.least_squares.sum())
 
 
+def test_shrinkage_goes_to_equal_weights_with_the_same_sum():
+    assert shrink([0.6, 0.0, 0.2], 0).tolist() == [0.6, 0.0, 0.2]
+    assert shrink([0.6, 0.0, 0.2], 0.5) == pytest.approx([0.5, 0.0, 0.3])
+    assert shrink([0.6, 0.0, 0.2], 1, sizes=[1, 5, 3]) == pytest.approx([0.2, 0.0, 0.6])
+    assert shrink([0.0, 0.0], 0.5).tolist() == [0.0, 0.0]
+    for shrinkage in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="must lie in"):
+            shrink([0.5, 0.5], shrinkage)
+    for sizes in ([1, 1, 1], [0, 1]):
+        with pytest.raises(ValueError, match="Need 2 sizes of at least 1"):
+            shrink([0.5, 0.5], 0.5, sizes=sizes)
+
+
 @pytest.mark.parametrize(
     ("scores", "targets", "options", "message"),
     [
@@ -106,9 +122,9 @@ def test_with_sizes_it_is_the_learners_behind_a_predictor_that_get_equal_weights
         (np.eye(4), np.arange(4.0), {}, "too few"),
         (np.eye(10)[:, :2], np.arange(10.0), {"p_enter": 0.2}, "p_enter"),
         (np.eye(10)[:, :2], np.arange(10.0), {"names": ["one"]}, "names"),
-        (np.eye(10)[:, :2], np.arange(10.0), {"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\], got 1.5"),
-        (np.eye(10)[:, :2], np.arange(10.0), {"sizes": [1]}, "2 sizes"),
-        (np.eye(10)[:, :2], np.arange(10.0), {"sizes": [1, 0]}, "2 sizes of at least 1"),
+        (RISING, np.arange(10.0), {"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\], got 1.5"),
+        (RISING, np.arange(10.0), {"sizes": [1]}, "2 sizes"),
+        (RISING, np.arange(10.0), {"sizes": [1, 0]}, "2 sizes of at least 1"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
@@ -132,4 +148,6 @@ def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
     both = np.column_stack([scores[:, 0], quality + 0.3 * rng.normal(size=30)])
     free, equal = (cross_fitted(both, quality, shrinkage=shrinkage) for shrinkage in (0, 1))
     assert np.corrcoef(equal, both.mean(axis=1))[0, 1] > np.corrcoef(free, both.mean(axis=1))[0, 1]
+    weighted = cross_fitted(both, quality, shrinkage=1, sizes=[1, 3])
+    assert np.corrcoef(weighted, both @ [1, 3])[0, 1] > np.corrcoef(equal, both @ [1, 3])[0, 1]
     assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))

@@ -268,3 +268,30 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
     assert not re.search(r"\{\{ |\{%|\bNone\b(?! of its images)|\bnan\b", card.split("---", 2)[2]), (
         "a hole in the template"
     )
+
+
+def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_it_was_trained_on(sources, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    change(checkpoint / "fit.json", lambda fit: fit.update(dataset="folder", split="train"))
+    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    assert "It was trained on BIQ2021 train. BIQ2021 is" in text
+    assert "scores of folder train, n 1,000" in text
+    assert "BIQ2021 (https://" in text and "user's own" not in text and "official split, so figures on it" in text
+
+    def trained_on(text):
+        change(checkpoint / "config.json", lambda config: config["training_summary"].update(trained_on=text))
+
+    trained_on("biq2021 train and koniq10k train without a*")
+    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    assert "It was trained on BIQ2021 train and KonIQ-10k train without a*. BIQ2021 is" in text
+    assert "KonIQ-10k is" in text and "KonIQ-10k (http" in text
+    trained_on(None)
+    with pytest.raises(ModelCardError, match="does not say what the learners were trained on"):
+        card_files(checkpoint, sources)
+
+
+def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(sources, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    assert "of the way to equal ones" in " ".join(card_files(checkpoint, sources)["README.md"].split())
+    change(checkpoint / "fit.json", lambda fit: fit.pop("shrinkage"))
+    assert "of the way" not in card_files(checkpoint, sources)["README.md"]

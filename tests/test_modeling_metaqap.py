@@ -177,9 +177,11 @@ def test_an_ensemble_comes_apart_into_its_base_learners(make_model, images, tmp_
     silent = make_model("test_efficientnet", distortion_labels=[], seed=2)
     merged = MetaQAPModel.from_base_models([naming, silent], weights=[0.5, 0.3], intercept=0.07)
     merged.config.interval_radius = 0.1
-    merged.half()
+    merged.config.training_summary = {"trained_on": "biq2021 train", "meta_learner_fitted_on": "biq2021 validation"}
+    parts = merged.half().base_models()
+    assert {tensor.dtype for part in parts for tensor in part.state_dict().values()} <= {torch.float32, torch.int64}
+    assert [part.config.training_summary for part in parts] == [{"trained_on": "biq2021 train"}] * 2
     whole = run(merged.float(), images)
-    parts = merged.base_models()
     assert [part.config.base_learners[0]["name"] for part in parts] == ["first", "test_efficientnet"]
     outputs = [run(part, images) for part in parts]
     torch.testing.assert_close(torch.cat([output.logits for output in outputs], dim=1), whole.base_scores)

@@ -1,6 +1,5 @@
 """Training, fusion and evaluation as their users call them, on a handful of tiny images."""
 
-import argparse
 import csv
 import json
 import os
@@ -20,14 +19,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from script_loader import call_script, load_script
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
+from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.distortions import DISTORTION_NAMES
 from modeling_metaqap.distortions.build import BuildSettings, build
 from modeling_metaqap.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.meta_learner import cross_fitted, shrink
+from modeling_metaqap.release import save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer
-from modeling_metaqap.training import Recipe, RecipeError
+from modeling_metaqap.training import Recipe, was_fine_tuned
 
 ROOT = Path(__file__).parents[1]
 RECIPE = """
@@ -299,6 +299,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     # By hand: each image by the learner that was not trained on it.
     dataset = load_training_split("folder", split="train+validation", data_dir=folder, cache_dir=tmp_path / "cache")
     expected = {}
+    assert MetaQAPModel.from_pretrained(checkpoint).config.training_summary["trained_on"] == "folder train+validation"
     for fold in (1, 2):
         _, images = hold_out(dataset, f"fold {fold} of 2", name="folder")
         records = Scorer(tmp_path / f"fold{fold}" / "refitted", device="cpu").score(images["image"])
@@ -312,6 +313,11 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     other = ["--models", trained / "last", "--output", tmp_path / "other"]
     refused = call_script("fit_meta_learner", *other, "--folds", 2, *source)
     assert refused.returncode == 2 and "go together" in refused.stderr
+    for fold in (1, 2):
+        model = MetaQAPModel.from_pretrained(tmp_path / f"fold{fold}" / "refitted")
+        save_release(MetaQAPModel.from_base_models([model, model]), tmp_path / f"both{fold}")
+    refused = call_script("fit_meta_learner", "--models", tmp_path / "both{fold}", *other[2:], "--folds", 2, *source)
+    assert refused.returncode == 2 and "both1 is an ensemble; --folds fuses single" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.slow
@@ -523,23 +529,44 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert merged.meta_learner.weight.tolist() == pytest.approx([weight for weight in (one, two, again) if weight])
     assert [learner["name"] for learner in merged.config.base_learners][-2:] == ["two", "once more"]
 
-    # An ensemble is its learners, each on its own.
+    assert "trained_on" not in merged.config.training_summary, "nothing says it any more"
+    assert merged.config.training_summary["pretrained_on"] == "ImageNet weights"
+
+    # An ensemble is its learners, each on its own, or all of them together.
+    mean = tmp_path / "mean"
+    options = ["--mean", together, "--split", "train", "--bootstrap", 0, "--output", mean]
+    fused = call_script("fit_meta_learner", *options, *data)
+    assert fused.returncode == 0, fused.stderr
+    assert len(set(MetaQAPModel.from_pretrained(mean).meta_learner.weight.tolist())) == 1
     anew = tmp_path / "anew"
     options = ["--split", "validation+train", "--bootstrap", 20, "--output", anew]
     refused = call_script("fit_meta_learner", "--models", together, "--names", "one", *options, *data)
     assert refused.returncode == 2 and not anew.exists()
     stored = [learner["name"] for learner in merged.config.base_learners]
     assert f"Got {len(stored)} base learners but 1 --names." in refused.stderr
+    refused = call_script("fit_meta_learner", "--models", together, *options[:-1], together, *data)
+    assert refused.returncode == 2 and "is one of the learners; write to another folder" in refused.stderr
+    refused = call_script("fit_meta_learner", "--models", together, "--shrinkage", 2, *options, *data)
+    assert refused.returncode == 2 and "--shrinkage must lie in [0, 1], got 2.0" in refused.stderr
+    # What it was trained on is that of its learners, and so is what else is known of them.
+    changed = merged.config.training_summary | {"trained_on": "koniq10k train", "trained_with": "more"}
+    merged.config.training_summary = changed
+    merged.config.save_pretrained(together)
+    written = json.loads((together / "fit.json").read_text())
+    written["base_models"] = [model | {"fine_tuned": False} for model in written["base_models"]]
+    (together / "fit.json").write_text(json.dumps(written))
     fused = call_script("fit_meta_learner", "--models", together, *options, *data)
     assert fused.returncode == 0, fused.stderr
     again = json.loads((anew / "fit.json").read_text())
     assert [model["name"] for model in again["base_models"]] == stored
     assert {step["name"] for step in again["steps"]} <= set(stored)
+    assert not any(model["fine_tuned"] for model in again["base_models"])
+    assert {model["weights_sha256"] for model in again["base_models"]} == {weights_sha256(together)}
     for name in stored:
         found, before = (figures["figures"][name]["rmse"]["value"] for figures in (again, fit))
         assert found == pytest.approx(before, abs=5e-3), "the same learners, in half precision now"
     summary = MetaQAPModel.from_pretrained(anew).config.training_summary
-    assert summary["trained_on"] == merged.config.training_summary["trained_on"]
+    assert (summary["trained_on"], summary["trained_with"]) == ("koniq10k train", "more")
     assert summary["meta_learner_fitted_on"] == "folder validation+train, n 24"
 
     options = ["--bootstrap", 20, "--output", output]
@@ -550,17 +577,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert -1 <= result["srocc"]["low"] <= result["srocc"]["value"] <= result["srocc"]["high"] <= 1
 
 
-def test_an_ensemble_is_not_fused_anew_on_what_its_learners_were_trained_on(trained, tmp_path):
-    script = load_script("fit_meta_learner")
-    args = argparse.Namespace(dataset="biq2021", split="train+validation")
-    with pytest.raises(RecipeError, match="were trained on biq2021 train; take a --split that they have not seen"):
-        script.refuse_seen(str(DEFAULT_CHECKPOINT), None, args)
-    script.refuse_seen(str(DEFAULT_CHECKPOINT), None, argparse.Namespace(dataset="biq2021", split="validation"))
-    script.refuse_seen(str(DEFAULT_CHECKPOINT), None, argparse.Namespace(dataset="folder", split="train"))
-
-
 def test_a_learner_whose_heads_alone_were_fitted_is_told_from_a_fine_tuned_one(train, trained, tmp_path):
-    was_fine_tuned = load_script("fit_meta_learner").was_fine_tuned
     assert was_fine_tuned(trained / "refitted")
     output = tmp_path / "frozen"
     finished = train(output, "--epochs", 0)

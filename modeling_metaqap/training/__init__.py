@@ -22,6 +22,7 @@ from .learner import (
     parameter_groups,
     pooled_features,
 )
+from .provenance import data_sets_of, refuse_seen, trained_on, was_fine_tuned
 from .recipe import STAGES, Recipe, RecipeError
 from .run_folder import RunFolder
 from .step import training_step
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingCrops",
     "WholeImages",
     "collate_crops",
+    "data_sets_of",
     "fit_distortion_head",
     "fit_kernel_head",
     "fit_ridge_head",
@@ -48,6 +50,9 @@ __all__ = [
     "parameter_groups",
     "pooled_features",
     "random_crop",
+    "refuse_seen",
+    "trained_on",
     "training_step",
+    "was_fine_tuned",
     "whole_images",
 ]

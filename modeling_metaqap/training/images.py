@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ..image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
 from ..iqa_datasets import hold_out, load_training_split
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 
 
 def load_rated(
@@ -26,16 +26,21 @@ def load_rated(
 
     Raises:
         IQADatasetError: if the data set cannot be read or nothing would be held out.
+        RecipeError: if the two splits share images.
         TestSplitError: if the recipe names the test split.
     """
-    source = {"data_dir": data_dir, "cache_dir": cache_dir}
-    if recipe.hold_out is not None:
-        both = f"{recipe.train_split}+{recipe.validation_split}"
-        return hold_out(
-            load_training_split(recipe.dataset, split=both, **source), recipe.hold_out, name=recipe.dataset
+    training, validation = (
+        load_training_split(recipe.dataset, split=split, data_dir=data_dir, cache_dir=cache_dir)
+        for split in (recipe.train_split, recipe.validation_split)
+    )
+    if shared := len(set(training["image_id"]).intersection(validation["image_id"])):
+        raise RecipeError(
+            f"The splits {recipe.train_split} and {recipe.validation_split} of {recipe.dataset} share {shared:,} "
+            "images; validate on others than those that are trained on."
         )
-    training = load_training_split(recipe.dataset, split=recipe.train_split, **source)
-    return training, load_training_split(recipe.dataset, split=recipe.validation_split, **source)
+    if recipe.hold_out is None:
+        return training, validation
+    return hold_out(datasets.concatenate_datasets([training, validation]), recipe.hold_out, name=recipe.dataset)
 
 
 class TrainingCrops(Dataset):
