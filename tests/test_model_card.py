@@ -265,7 +265,7 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
         assert f"\n## {heading}\n" in card
     assert "Higher is better" in card and "not stated by the publisher" in card
     assert "arXiv:2506.16601" in card
-    assert not re.search(r"\{\{ |\{%|\bNone\b(?! of its images)|\bnan\b", card.split("---", 2)[2]), (
+    assert not re.search(r"\{\{ |\{%|\bNone\b|\bnan\b", card.split("---", 2)[2]), (
         "a hole in the template"
     )
 
