@@ -19,7 +19,8 @@ on. The variants:
     without the kernel head     the linear quality head alone (if the recipe has a kernel head)
     without distorted images    opinions alone fit the quality head (if the recipe has a `distorted_weight`)
 
-What the meta-learner adds is in the `fit.json` of a fused checkpoint: best single learner, plain mean, meta-learner.
+What the meta-learner adds is in the `fit.json` of a fused checkpoint: best single learner, plain mean, meta-learner;
+on left-out sources scripts/compare_fusions.py tells it.
 Runs that are done are not repeated and a stopped one goes on, so the command can be repeated until it is done. Further
 options, after `--`, go to `accelerate launch`.
 """

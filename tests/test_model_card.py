@@ -265,9 +265,7 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
         assert f"\n## {heading}\n" in card
     assert "Higher is better" in card and "not stated by the publisher" in card
     assert "arXiv:2506.16601" in card
-    assert not re.search(r"\{\{ |\{%|\bNone\b|\bnan\b", card.split("---", 2)[2]), (
-        "a hole in the template"
-    )
+    assert not re.search(r"\{\{ |\{%|\bNone\b|\bnan\b", card.split("---", 2)[2]), "a hole in the template"
 
 
 def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_it_was_trained_on(sources, tmp_path):

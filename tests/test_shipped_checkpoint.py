@@ -14,7 +14,7 @@ from script_loader import load_script
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.distortions import distort
 from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import read_results, results_table, sentences
+from modeling_metaqap.reporting import plcc_srocc, read_results, results_table, sentences
 from modeling_metaqap.scoring import Scorer
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +76,30 @@ def test_the_readme_quotes_the_interval_the_fit_the_comparisons_the_ablation_and
     assert load_script("ablate").ablation_table(ablation) in readme
     sweep = json.loads((ROOT / "hub_card" / "sweep.json").read_text())
     assert load_script("sweep").sweep_table(sweep) in readme
+
+
+def test_the_readme_says_what_the_meta_learner_is_worth_at_home_and_elsewhere():
+    figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
+    fusions = json.loads((ROOT / "hub_card" / "fusions.json").read_text())
+    [test] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    # By what can be known at home, without the test split.
+    best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])
+    [shipped] = [label for label in fusions["rows"] if label.endswith("(shipped)")]
+    rows = {
+        "the meta-learner": ("meta-learner, cross-fitted", test, shipped),
+        "without it: plain mean": ("plain mean", test["parts"]["plain mean"], "plain mean"),
+        f"without it: best single learner ({best})": (best, test["parts"][best], best),
+    }
+    readme = (ROOT / "README.md").read_text()
+    for name, (at_home, tested, elsewhere) in rows.items():
+        places = [figures[at_home], tested, *(fusions["rows"][elsewhere][source] for source in fusions["n"])]
+        assert f"| {name} | {' | '.join(map(plain_plcc_srocc, places))} |" in readme, name
+
+
+def plain_plcc_srocc(figures):
+    """Of figures with intervals or without."""
+    plain = {name: figures[name] for name in ("plcc", "srocc")}
+    return plcc_srocc({name: value["value"] if isinstance(value, dict) else value for name, value in plain.items()})
 
 
 def test_the_ensemble_beats_its_learners_and_their_plain_mean():
