@@ -1,6 +1,7 @@
 """The model card and the evaluation files of a checkpoint, written from measured results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardDat
 from .iqa_datasets import IQA_DATASETS
 from .release import weights_sha256
 from .reporting import format_figure, plcc_srocc, sentences, title
-from .training import data_sets_of
+from .training import parts_of
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -66,15 +67,15 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     cost = _cost(sources / "cost.json", weights)
     onnx = _onnx(sources / "onnx.json", weights)
     summary = config["training_summary"] or {}
-    trained_on = summary.get("trained_on") or ""
-    training_sets = [dataset for dataset in data_sets_of(trained_on) if dataset in IQA_DATASETS]
-    if not training_sets:
+    said = summary.get("trained_on") or ""
+    learned = [part for part in parts_of(said) if part is not None and part.dataset in IQA_DATASETS]
+    if not said or len(learned) < len(parts_of(said)):
         raise ModelCardError(
-            f"{checkpoint / 'config.json'} does not say what the learners were trained on; fuse them from their run "
-            "folders with `python scripts/fit_meta_learner.py`."
+            f"{checkpoint / 'config.json'} does not say which data sets the learners were trained on "
+            f"({said or 'nothing'}); say it with `python scripts/fit_meta_learner.py --trained-on`."
         )
-    for dataset in training_sets:
-        trained_on = trained_on.replace(f"{dataset} ", f"{_title(dataset)} ")
+    trained_on = " and ".join(str(replace(part, dataset=_title(part.dataset))) for part in learned)
+    training_sets = list(dict.fromkeys(part.dataset for part in learned))
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
         _front_matter(name, own, trained_on=training_sets),

@@ -18,7 +18,7 @@ from .configuration_metaqap import MetaQAPConfig
 from .losses_metaqap import quality_aware_loss
 
 # What a `training_summary` says of each base learner alike.
-_ORIGINS = ("pretrained_on", "trained_on", "trained_with")
+_ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
 
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8

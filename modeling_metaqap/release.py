@@ -1,10 +1,12 @@
 """A checkpoint folder the way it goes to users: half the size, complete with its code, known by its weights."""
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 
@@ -42,6 +44,24 @@ def save_release(model: MetaQAPModel, folder: str | Path) -> None:
                 shutil.copyfile(file, target)
 
 
+def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
+    """How `scripts/fit_meta_learner.py` fused a checkpoint, of its `fit.json`; None for one that it did not make.
+
+    Raises:
+        ValueError: if the file is broken.
+    """
+    file = Path(checkpoint) / "fit.json"
+    if not file.exists():
+        return None
+    try:
+        fit = json.loads(file.read_text(encoding="utf-8"))
+        if all(model["name"] for model in fit["base_models"]) and len(fit["weights"]) == len(fit["base_models"]):
+            return fit
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{file} was not written by scripts/fit_meta_learner.py.")
+
+
 def weights_sha256(checkpoint: str | Path) -> str | None:
     """SHA-256 of the weight file of a checkpoint in a folder or in the Hub's cache; None where there is none."""
     path = Path(checkpoint) / "model.safetensors"
@@ -53,4 +73,4 @@ def weights_sha256(checkpoint: str | Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-__all__ = ["save_release", "weights_sha256"]
+__all__ = ["read_fit", "save_release", "weights_sha256"]

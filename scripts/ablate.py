@@ -204,7 +204,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         ablate(args)
-    except (RecipeError, IQADatasetError, TestSplitError, OSError) as error:
+    except (RecipeError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(f"ablate: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

@@ -36,6 +36,7 @@ from modeling_metaqap.iqa_datasets import IQADatasetError
 from modeling_metaqap.iqa_datasets.files import parse_score, read_csv
 from modeling_metaqap.meta_learner import fit_stepwise, shrink
 from modeling_metaqap.metrics import plcc_and_srocc
+from modeling_metaqap.release import read_fit
 from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -103,7 +104,9 @@ def weights_of(checkpoint: Path, names: list[str]) -> dict[str, FloatArray]:
     Raises:
         EvaluationError: if these are not the learners that it holds.
     """
-    fit = json.loads((checkpoint / "fit.json").read_text())
+    fit = read_fit(checkpoint)
+    if fit is None:
+        raise EvaluationError(f"{checkpoint} was not fused by scripts/fit_meta_learner.py.")
     # Fits of before there was shrinkage say nothing of it.
     shipped = fit.get("shrinkage", 0.0)
     fitted = fit.get("regression_weights", fit["weights"])

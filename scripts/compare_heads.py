@@ -85,7 +85,7 @@ def by_source(init: str | None) -> bool:
     return init is not None and SOURCE_PLACEHOLDER in init
 
 
-def learner_for(place: str, init: str | None) -> str | None:
+def learner_for(place: str, init: str | None, dataset: str) -> str | None:
     """The learner whose heads may be measured at a place; none means ImageNet weights.
 
     Raises:
@@ -98,6 +98,8 @@ def learner_for(place: str, init: str | None) -> str | None:
     if not settings.exists():
         return path
     recipe = Recipe.load(settings)
+    if recipe.stage == "finetune" and recipe.dataset != dataset:
+        return path
     # Pretraining knows no opinions.
     if place != HOME and recipe.hold_out != place and (by_source(init) or recipe.stage == "finetune"):
         raise RecipeError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
@@ -281,7 +283,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
     learners: dict[str | None, list[str]] = {}
     for place, (_, unseen) in parts.items():
-        learner = learner_for(place, args.init)
+        learner = learner_for(place, args.init, args.dataset)
         if learner is not None:
             refuse_seen(learner, unseen, dataset=args.dataset, data_dir=args.data_dir, cache_dir=args.cache_dir)
         learners.setdefault(learner, []).append(place)

@@ -39,6 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
+from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPModel
@@ -48,12 +49,15 @@ from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_l
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
-from modeling_metaqap.release import save_release, weights_sha256
+from modeling_metaqap.release import read_fit, save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
-from modeling_metaqap.training import RecipeError, refuse_seen, trained_on, was_fine_tuned
+from modeling_metaqap.training import RecipeError, joined, origins, parts_of, refuse_seen, was_fine_tuned
+from modeling_metaqap.training.provenance import ORIGINS
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
+#: Of the prediction interval.
+COVERAGE = 0.9
 #: In a learner's path, stands for the number of its fold, from 1.
 FOLD_PLACEHOLDER = "{fold}"
 
@@ -97,45 +101,33 @@ class Learner:
     column: int
     weights_sha256: list[str | None]
     fine_tuned: bool
-    origins: dict[str, str]
+    origins: dict[str, str | None]
 
 
-def learners_in(paths: list[str], args: argparse.Namespace) -> list[Learner]:
+def learners_in(paths: list[str]) -> list[Learner]:
     """The learners of a checkpoint, or of one for each fold; several where it is an ensemble.
 
     Raises:
-        RecipeError: for ensembles of folds.
+        RecipeError: for ensembles of folds, or weights that cannot be read.
     """
-    checkpoints = [MetaQAPModel.from_pretrained(path) for path in paths]
+    try:
+        checkpoints = [MetaQAPModel.from_pretrained(path) for path in paths]
+    except SafetensorError as error:
+        raise RecipeError(f"The weights of {paths[0]} cannot be read: {error}") from error
     if len(checkpoints) > 1 and any(model.config.num_base_learners > 1 for model in checkpoints):
         raise RecipeError(f"{paths[0]} is an ensemble; --folds fuses single base learners.")
-    # Between them, the learners of all folds have seen every image.
-    described = f"{args.dataset} {args.split}" if args.folds else trained_on(paths[0])
-    fused = Path(paths[0]) / "fit.json"
+    fused = read_fit(paths[0]) or {"base_models": []}
     # Fits of before there were frozen learners say nothing of it.
-    fine_tuned = (
-        {model["name"]: model.get("fine_tuned", True) for model in json.loads(fused.read_text())["base_models"]}
-        if fused.exists()
-        else {}
-    )
+    fine_tuned = {model["name"]: model.get("fine_tuned", True) for model in fused["base_models"]}
     hashes = [weights_sha256(path) for path in paths]
-    of_folds = zip(*(checkpoint.base_models() for checkpoint in checkpoints), strict=True)
+    known = [{"pretrained_on": "ImageNet weights"} | origins(path) for path in paths]
+    said = {key: joined(one.get(key) for one in known) for key in ORIGINS}
     learners = []
-    for column, models in enumerate(of_folds):
+    for column, models in enumerate(zip(*(checkpoint.base_models() for checkpoint in checkpoints), strict=True)):
         name = models[0].config.base_learners[0]["name"]  # type: ignore[index]
         tuned = fine_tuned.get(name, any(map(was_fine_tuned, paths)))
-        origins = {"pretrained_on": "ImageNet weights"} | (models[0].config.training_summary or {})
-        if described is not None:
-            origins["trained_on"] = described
-        learners.append(Learner(name, list(models), paths, column, hashes, tuned, origins))
+        learners.append(Learner(name, list(models), paths, column, hashes, tuned, said))
     return learners
-
-
-def origins_of(learners: list[Learner], key: str) -> str | None:
-    """What a `training_summary` says under a key, of all learners together."""
-    return (
-        " and ".join(dict.fromkeys(learner.origins[key] for learner in learners if learner.origins.get(key))) or None
-    )
 
 
 def unseen_images(dataset: datasets.Dataset, args: argparse.Namespace) -> list[datasets.Dataset]:
@@ -176,7 +168,7 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
         found = []
         for path in together:
             folds = range(1, max(args.folds, 1) + 1)
-            found += learners_in([path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in folds], args)
+            found += learners_in([path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in folds])
         positions = list(range(len(learners), len(learners) + len(found)))
         groups += [positions] if as_one else [[position] for position in positions]
         learners += found
@@ -193,7 +185,8 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
 def fuse(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     targets = np.array(dataset["quality"])
-    # All checks come before any image is scored, which takes minutes.
+    # All checks come before any image is scored, which takes minutes. This one: are there enough for an interval?
+    conformal_radius(targets, targets, coverage=COVERAGE)
     learners, groups = read_learners(args)
     parts = unseen_images(dataset, args)
     # The learners of an ensemble share their path.
@@ -226,7 +219,7 @@ def fuse(args: argparse.Namespace) -> None:
     )
     # Each image by a regression that has not seen it.
     unseen = cross_fitted(entering, targets, **options)
-    ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=0.9)
+    ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=COVERAGE)
     rated = {learner.name: scores for learner, scores in zip(learners, learner_scores.T, strict=True)} | {
         "plain mean": learner_scores.mean(axis=1),
         "meta-learner": fit.predict(entering),
@@ -234,14 +227,12 @@ def fuse(args: argparse.Namespace) -> None:
     }
     figures = {name: evaluate_scores(scores, targets, n_bootstrap=args.bootstrap) for name, scores in rated.items()}
     summary = figures["meta-learner, cross-fitted"]
-    said = {
-        "pretrained_on": args.pretrained_on or origins_of(learners, "pretrained_on"),
-        "trained_on": origins_of(learners, "trained_on"),
-        "trained_with": args.trained_with or origins_of(learners, "trained_with"),
+    given = {"pretrained_on": args.pretrained_on, "trained_on": args.trained_on, "trained_with": args.trained_with}
+    said = {key: given.get(key) or joined(learner.origins[key] for learner in learners) for key in ORIGINS}
+    ensemble.config.training_summary = {key: text for key, text in said.items() if text} | {
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
     }
-    ensemble.config.training_summary = {name: value for name, value in said.items() if value is not None}
     save_release(ensemble, args.output)
     record = {
         "dataset": args.dataset,
@@ -294,6 +285,10 @@ def main() -> None:
         "--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last"
     )
     parser.add_argument("--pretrained-on", help="what the learners started from, in words (ImageNet weights)")
+    parser.add_argument(
+        "--trained-on",
+        help="data set and split that the learners were trained on, such as 'biq2021 train', where they do not say it",
+    )
     parser.add_argument("--trained-with", help="what else than the data set the learners were trained with, in words")
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--folds", type=int, default=0, metavar="K", help="the learners were trained on K folds")
@@ -308,6 +303,8 @@ def main() -> None:
     parser.add_argument("--device")
     args = parser.parse_args()
     transformers_logging.disable_progress_bar()
+    if args.trained_on and None in parts_of(args.trained_on):
+        parser.error(f"--trained-on takes a data set and its split, such as 'biq2021 train', got {args.trained_on!r}")
     args.split = args.split or ("train+validation" if args.folds else "validation")
     if args.folds < 0 or args.folds == 1:
         parser.error(f"--folds must be at least 2, got {args.folds}")

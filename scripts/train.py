@@ -74,6 +74,7 @@ from modeling_metaqap.training import (
     new_base_learner,
     pooled_features,
     training_step,
+    training_summary,
     whole_images,
 )
 
@@ -181,7 +182,10 @@ def load_data(
         if recipe.stage == "pretrain":
             assert synthetic is not None and synthetic_validation is not None
             return synthetic, synthetic_validation, synthetic, synthetic_validation
-        training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        try:
+            training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
         # Nothing of a photograph to be validated on may be known, in whatever distortion.
         if synthetic is not None:
             synthetic = synthetic.select(rows_without(synthetic, validation["image_id"]))
@@ -254,6 +258,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
 
     # Model: a trained one or an ImageNet backbone, with its head started from ridge regression on its features.
     model = new_base_learner(recipe, init=args.init)
+    model.config.training_summary = training_summary(recipe, training_split)
     model.to(accelerator.device)
     if accelerator.is_main_process:
         run.start(recipe, resume=args.resume_from_checkpoint is not None, init=args.init)

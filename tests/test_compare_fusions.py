@@ -120,7 +120,7 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     fit = {
         "base_models": [{"name": name} for name in names],
         "shrinkage": 0.4,
-        "weights": "not looked at: they follow from the next",
+        "weights": [0.2, 0.0, 0.5, 0.3],
         "regression_weights": [0.1, 0.0, 0.6, 0.3],
     }
     (tmp_path / "fit.json").write_text(json.dumps(fit))
@@ -142,13 +142,18 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     assert "holds the learners blunt, dull, sharp, not sharp, dull." in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_checkpoint_of_before_there_was_shrinkage(written, tmp_path):
+def test_a_checkpoint_of_before_there_was_shrinkage(written, tmp_path, capsys):
     images, qualities, scores = written
     fit = {"base_models": [{"name": name} for name in NOISE], "weights": [0.5, 0.3, 0.2]}
     (tmp_path / "fit.json").write_text(json.dumps(fit))
     assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "fusions.json").read_text())["rows"]
     chosen = np.array([place == "a*" for place, _ in images])
+    (tmp_path / "fit.json").write_text("[]")
+    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 2
+    (tmp_path / "fit.json").unlink()
+    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.count("fit_meta_learner.py.") == 2
     mixed = sum(weight * scores[name] for name, weight in zip(NOISE, fit["weights"], strict=True))
     assert rows["regression at home (shipped)"]["a*"]["srocc"] == pytest.approx(
         srocc(mixed[chosen], qualities[chosen])

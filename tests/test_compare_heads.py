@@ -13,7 +13,7 @@ pytest.importorskip("datasets")
 from modeling_metaqap.backbones import normalization  # noqa: E402
 from modeling_metaqap.distortions.build import BuildSettings, build  # noqa: E402
 from modeling_metaqap.metrics import srocc  # noqa: E402
-from modeling_metaqap.training import Recipe  # noqa: E402
+from modeling_metaqap.training import Recipe, load_rated, training_summary  # noqa: E402
 
 compare_heads = load_script("compare_heads")
 
@@ -77,11 +77,12 @@ def test_what_a_learner_was_trained_on_is_not_measured_on(arguments, tmp_path, m
     assert compare_heads.main([*arguments, *shared]) == 2
     assert "share 10 images; validate on others" in " ".join(capsys.readouterr().err.split())
     learner = {"backbone": "test_resnet", **normalization("test_resnet")}
-    make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "tuned" / "last")
     recipe = Recipe(backbone="test_resnet", dataset="folder", train_split="validation", validation_split="train")
-    recipe.save(tmp_path / "tuned" / "recipe.yaml")
+    images, _ = load_rated(recipe, data_dir=arguments[7], cache_dir=arguments[9])
+    model = make_model(learner, distortion_labels=[], training_summary=training_summary(recipe, images))
+    model.save_pretrained(tmp_path / "tuned" / "last")
     assert compare_heads.main([*arguments, "--init", str(tmp_path / "tuned" / "last")]) == 2
-    assert "was trained on 10 of the 10 images that it would be scored on (folder validation)" in " ".join(
+    assert "was trained on 10 of the 10 images that it would be scored on (folder validation); take" in " ".join(
         capsys.readouterr().err.split()
     )
 

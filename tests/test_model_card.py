@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.model_card import ModelCardError, card_files, write_card
 from modeling_metaqap.release import weights_sha256
 
@@ -279,13 +280,16 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
     def trained_on(text):
         change(checkpoint / "config.json", lambda config: config["training_summary"].update(trained_on=text))
 
-    trained_on("biq2021 train and koniq10k train without a*")
+    trained_on("biq2021 train; flive train; live train without a*")
     text = " ".join(card_files(checkpoint, sources)["README.md"].split())
-    assert "It was trained on BIQ2021 train and KonIQ-10k train without a*. BIQ2021 is" in text
-    assert "KonIQ-10k is" in text and "KonIQ-10k (http" in text
-    trained_on(None)
-    with pytest.raises(ModelCardError, match="does not say what the learners were trained on"):
-        card_files(checkpoint, sources)
+    flive, live = IQA_DATASETS["flive"].title, IQA_DATASETS["live"].title
+    assert f"It was trained on BIQ2021 train and {flive} train and {live} train without a*. BIQ2021 is" in text
+    for data_set in (flive, live):
+        assert f" {data_set} is " in text and f" {data_set} (http" in text
+    for text in (None, "much", "biq2021 train; mine train"):
+        trained_on(text)
+        with pytest.raises(ModelCardError, match="does not say which data sets the learners were trained on"):
+            card_files(checkpoint, sources)
 
 
 def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(sources, tmp_path):

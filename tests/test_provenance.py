@@ -1,9 +1,11 @@
-"""What a learner was trained on, told by its run folder or its checkpoint, is not measured on."""
+"""What a learner was trained on, as its checkpoint or its run folder says, is not measured on."""
 
 import datasets
 import pytest
 
-from modeling_metaqap.training import Recipe, RecipeError, data_sets_of, provenance, refuse_seen, trained_on
+from modeling_metaqap import modeling_metaqap
+from modeling_metaqap.iqa_datasets import IQADatasetError
+from modeling_metaqap.training import Recipe, RecipeError, origins, parts_of, provenance, refuse_seen, training_summary
 
 
 @pytest.fixture
@@ -20,35 +22,54 @@ def learner(make_model, tmp_path):
     return learner
 
 
+def images(*ids):
+    return datasets.Dataset.from_dict({"image_id": ids, "reference_id": [None] * len(ids)})
+
+
 @pytest.fixture
 def splits(monkeypatch):
     """Stand in for the data sets: images of the training split are a0 to a3 and b0, of the validation split b1."""
     ids = {"train": ["a0", "a1", "a2", "a3", "b0"], "validation": ["b1"], "train[:2]": ["a0", "a1"]}
 
     def load(name, *, split, data_dir, cache_dir):
-        found = sum((ids[part] for part in split.split("+")), [])
-        return datasets.Dataset.from_dict({"image_id": found, "reference_id": [None] * len(found)})
+        if split == "gone":
+            raise IQADatasetError("There is no such split.")
+        return images(*sum((ids[part] for part in split.split("+")), []))
 
     monkeypatch.setattr(provenance, "load_training_split", load)
     return lambda split: load("", split=split, data_dir=None, cache_dir=None)
 
 
 def test_a_run_folder_tells_what_its_learners_were_trained_on(learner):
-    assert trained_on(learner("outside/learner")) is None
-    assert trained_on(learner("plain/last", dataset="biq2021")) == "biq2021 train"
-    assert trained_on(learner("cut/last", dataset="biq2021", train_split="train[:2]")) == "biq2021 train[:2]"
-    held_out = learner("held-out/last", dataset="biq2021", hold_out="ss01*")
-    assert trained_on(held_out) == "biq2021 train+validation without ss01*"
-    assert trained_on(learner("pretrained/last", stage="pretrain")) is None, "no opinions"
+    assert origins(learner("outside/learner")) == {}
+    assert origins(learner("plain/last", dataset="biq2021")) == {"trained_on": "biq2021 train"}
+    cut = learner("cut/last", dataset="biq2021", train_split="train[:2] + validation")
+    assert origins(cut) == {"trained_on": "biq2021 train[:2]+validation"}
+    held_out = learner("held-out/last", dataset="biq2021", hold_out="cats and dogs*")
+    assert origins(held_out) == {"trained_on": "biq2021 train+validation without cats and dogs*"}
+    assert origins(learner("pretrained/last", stage="pretrain")) == {}, "no opinions"
 
 
 def test_a_checkpoint_tells_it_itself(learner):
-    assert trained_on(learner("fused", summary={"trained_on": "biq2021 train"})) == "biq2021 train"
-    assert data_sets_of("biq2021 train and koniq10k train_full and biq2021 train without a*") == [
-        "biq2021",
-        "koniq10k",
-    ]
-    assert data_sets_of("") == []
+    said = {"trained_on": "koniq10k train", "trained_with": "more", "measured_there": {"plcc": 0.9}}
+    assert origins(learner(summary=said, dataset="biq2021")) == {
+        "trained_on": "koniq10k train",
+        "trained_with": "more",
+    }
+    parts = parts_of("biq2021 train; koniq10k train+validation without fold 1 of 5; much")
+    assert [str(part) for part in parts[:2]] == ["biq2021 train", "koniq10k train+validation without fold 1 of 5"]
+    assert (parts[1].dataset, parts[1].split, parts[1].rule) == ("koniq10k", "train+validation", "fold 1 of 5")
+    assert parts[2] is None and parts_of("") == [None]
+    assert modeling_metaqap._ORIGINS == provenance.ORIGINS, "remote code has its own copy"
+
+
+def test_what_a_run_says_of_its_learners():
+    recipe = Recipe(backbone="test_resnet", dataset="biq2021")
+    assert training_summary(recipe, images("a")) == {"trained_on": "biq2021 train"}
+    assert training_summary(Recipe(backbone="test_resnet", stage="pretrain"), images("a")) is None
+    recipe = Recipe(backbone="test_resnet", dataset="folder")
+    said = training_summary(recipe, images("a", "b"))
+    assert said == training_summary(recipe, images("b", "a")) != training_summary(recipe, images("a", "c"))
 
 
 @pytest.mark.parametrize(
@@ -60,22 +81,29 @@ def test_a_checkpoint_tells_it_itself(learner):
         ("biq2021 train[:2]", "train+validation", 2),
         ("biq2021 train+validation without a*", "train", 1),
         ("koniq10k train", "train", 0),
-        ("koniq10k train and biq2021 train", "train", 5),
+        ("koniq10k train; biq2021 train", "train", 5),
         ("whatever people wrote there", "train", 0),
     ],
 )
 def test_images_that_a_learner_has_seen_are_refused(said, split, seen, learner, splits):
-    path, images = learner("fused", summary={"trained_on": said}), splits(split)
+    path, scored = learner("fused", summary={"trained_on": said}), splits(split)
     if not seen:
-        refuse_seen(path, images, dataset="biq2021")
+        refuse_seen(path, scored, dataset="biq2021")
         return
-    with pytest.raises(RecipeError, match=rf"was trained on {seen} of the {len(images)} images .* take images that"):
-        refuse_seen(path, images, dataset="biq2021")
+    with pytest.raises(RecipeError, match=rf"was trained on {seen} of the {len(scored)} images .* take images that"):
+        refuse_seen(path, scored, dataset="biq2021")
 
 
-def test_a_folder_of_images_is_known_by_the_run_alone(learner, splits):
-    images = splits("train")
-    # Two folders have the same name.
-    refuse_seen(learner("fused", summary={"trained_on": "folder train"}), images, dataset="folder")
+def test_folders_of_images_are_told_apart_by_their_ids(learner, splits):
+    recipe = Recipe(backbone="test_resnet", dataset="folder")
+    same, other = (training_summary(recipe, learned) for learned in (splits("train"), images("a0", "x")))
+    refuse_seen(learner(summary=other), splits("train"), dataset="folder")
     with pytest.raises(RecipeError, match="was trained on 5 of the 5 images"):
-        refuse_seen(learner(dataset="folder"), images, dataset="folder")
+        refuse_seen(learner(summary=same), splits("train"), dataset="folder")
+    both = {"trained_on": "folder train", "trained_on_sha256": f"0; {same['trained_on_sha256']}"}
+    with pytest.raises(RecipeError, match="was trained on 5 of the 5 images"):
+        refuse_seen(learner(summary=both), splits("train"), dataset="folder")
+    # A folder that has no such split is another one; a data set has them all.
+    refuse_seen(learner(summary=same | {"trained_on": "folder gone"}), splits("train"), dataset="folder")
+    with pytest.raises(IQADatasetError):
+        refuse_seen(learner(summary={"trained_on": "biq2021 gone"}), splits("train"), dataset="biq2021")

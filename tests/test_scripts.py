@@ -299,7 +299,14 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     # By hand: each image by the learner that was not trained on it.
     dataset = load_training_split("folder", split="train+validation", data_dir=folder, cache_dir=tmp_path / "cache")
     expected = {}
-    assert MetaQAPModel.from_pretrained(checkpoint).config.training_summary["trained_on"] == "folder train+validation"
+    assert MetaQAPModel.from_pretrained(checkpoint).config.training_summary["trained_on"] == (
+        "folder train+validation without fold 1 of 2; folder train+validation without fold 2 of 2"
+    )
+    refused = call_script(
+        "fit_meta_learner", "--models", checkpoint, "--split", "train", *source, "--output", tmp_path / "again"
+    )
+    assert refused.returncode == 2
+    assert "images that it would be scored on (folder train+validation without" in " ".join(refused.stderr.split())
     for fold in (1, 2):
         _, images = hold_out(dataset, f"fold {fold} of 2", name="folder")
         records = Scorer(tmp_path / f"fold{fold}" / "refitted", device="cpu").score(images["image"])
@@ -488,8 +495,18 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert refused.returncode == 2 and not checkpoint.exists()
     assert "was trained on 16 of the 24 images that it would be scored on" in " ".join(refused.stderr.split())
-    # There are too few others here: take them out of their run folder, which tells.
     models = [shutil.copytree(model, tmp_path / model.name) for model in models]
+    refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
+    assert refused.returncode == 2 and "on 16 of the 24 images" in " ".join(refused.stderr.split())
+    # There are too few others here: let the learners not say it.
+    for model in models:
+        config = json.loads((model / "config.json").read_text())
+        assert config.pop("training_summary")["trained_on"] == "folder train"
+        (model / "config.json").write_text(json.dumps(config))
+    nonsense = call_script("fit_meta_learner", "--models", *models, "--trained-on", "much", *options, *data)
+    assert nonsense.returncode == 2 and "such as 'biq2021 train', got 'much'" in nonsense.stderr
+    few = call_script("fit_meta_learner", "--models", *models, "--split", "validation", "--output", checkpoint, *data)
+    assert few.returncode == 2 and "8 residuals are too few" in few.stderr
     fused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert fused.returncode == 0, fused.stderr
     fit = json.loads((checkpoint / "fit.json").read_text())

@@ -22,7 +22,7 @@ from .learner import (
     parameter_groups,
     pooled_features,
 )
-from .provenance import data_sets_of, refuse_seen, trained_on, was_fine_tuned
+from .provenance import joined, origins, parts_of, refuse_seen, training_summary, was_fine_tuned
 from .recipe import STAGES, Recipe, RecipeError
 from .run_folder import RunFolder
 from .step import training_step
@@ -37,22 +37,24 @@ __all__ = [
     "TrainingCrops",
     "WholeImages",
     "collate_crops",
-    "data_sets_of",
     "fit_distortion_head",
     "fit_kernel_head",
     "fit_ridge_head",
     "freeze_batch_norm",
     "freeze_stages",
+    "joined",
     "load_rated",
     "make_optimizer",
     "move_toward_imagenet",
     "new_base_learner",
+    "origins",
     "parameter_groups",
+    "parts_of",
     "pooled_features",
     "random_crop",
     "refuse_seen",
-    "trained_on",
     "training_step",
+    "training_summary",
     "was_fine_tuned",
     "whole_images",
 ]

@@ -27,11 +27,11 @@ def load_rated(
     Raises:
         IQADatasetError: if the data set cannot be read or nothing would be held out.
         RecipeError: if the two splits share images.
-        TestSplitError: if the recipe names the test split.
+        TestSplitError: if the recipe names the test split, or splits of different numbers.
     """
-    training, validation = (
+    training, validation, both = (
         load_training_split(recipe.dataset, split=split, data_dir=data_dir, cache_dir=cache_dir)
-        for split in (recipe.train_split, recipe.validation_split)
+        for split in (recipe.train_split, recipe.validation_split, f"{recipe.train_split}+{recipe.validation_split}")
     )
     if shared := len(set(training["image_id"]).intersection(validation["image_id"])):
         raise RecipeError(
@@ -40,7 +40,7 @@ def load_rated(
         )
     if recipe.hold_out is None:
         return training, validation
-    return hold_out(datasets.concatenate_datasets([training, validation]), recipe.hold_out, name=recipe.dataset)
+    return hold_out(both, recipe.hold_out, name=recipe.dataset)
 
 
 class TrainingCrops(Dataset):

@@ -1,33 +1,78 @@
 """What a trained learner has seen, so that it is not measured on that.
 
-In `training_summary` of a checkpoint, and here, that is a text such as `"biq2021 train"`: data set and split, with
-what was held out, `"biq2021 train+validation without ss01*"`, and with `" and "` between several.
+`training_summary` of a checkpoint says it as a text: `"biq2021 train"` is a data set and its split, and `"biq2021
+train+validation without ss01*"` has what was held out; `"; "` stands between several.
 """
 
+import hashlib
 import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
 
 from ..configuration_metaqap import MetaQAPConfig
-from ..iqa_datasets import hold_out, load_training_split
+from ..iqa_datasets import IQADatasetError, hold_out, load_training_split
 from .recipe import Recipe, RecipeError
 from .run_folder import RunFolder
 
-_AND = " and "
-_TERM = re.compile(r"(?P<dataset>\S+) (?P<split>\S+)(?: without (?P<rule>.+))?")
+#: What a `training_summary` says of where the weights come from, of each base learner alike.
+ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
+_AND = "; "
+_TEXT = re.compile(r"(\S+) (\S+)(?: without (.+))?")
+#: All folders of images have this name, so their ids have to tell them apart.
+_FOLDER = "folder"
 
 
-def data_sets_of(trained_on: str) -> list[str]:
-    """The data sets that such a text names, each once."""
-    return list(dict.fromkeys(match["dataset"] for match in _terms(trained_on)))
+@dataclass(frozen=True)
+class TrainedOn:
+    """Opinions that a learner was trained on.
+
+    Attributes:
+        dataset: its name.
+        split: of it, without spaces.
+        rule: of what was held out of it, see `hold_out`.
+    """
+
+    dataset: str
+    split: str
+    rule: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.dataset} {self.split}" + ("" if self.rule is None else f" without {self.rule}")
 
 
-def trained_on(path: str | Path) -> str | None:
-    """What the opinions that a learner or an ensemble was trained on are of; None where nothing tells.
+def parts_of(trained_on: str) -> list[TrainedOn | None]:
+    """The parts of such a text; None for one that says something else."""
+    matches = (_TEXT.fullmatch(part) for part in trained_on.split(_AND))
+    return [None if match is None else TrainedOn(*match.groups()) for match in matches]
 
-    The run folder that a learner lies in says so, or the checkpoint itself. What an earlier run that a learner started
-    from was trained on is not looked up.
+
+def joined(texts: Iterable[str | None]) -> str | None:
+    """What several learners say, each text once; None if they say nothing."""
+    return _AND.join(dict.fromkeys(text for text in texts if text)) or None
+
+
+def training_summary(recipe: Recipe, images: datasets.Dataset) -> dict[str, str] | None:
+    """What the learners of a run say of it; None in pretraining, which knows no opinions.
+
+    Args:
+        recipe: of the run.
+        images: that it trains on, rows with `image_id`.
+    """
+    trained_on = _trained_on(recipe)
+    if trained_on is None:
+        return None
+    said = {"trained_on": str(trained_on)}
+    return said | {"trained_on_sha256": _ids_sha256(images)} if recipe.dataset == _FOLDER else said
+
+
+def origins(path: str | Path) -> dict[str, str]:
+    """What is known of the origin of a learner's or an ensemble's weights: `ORIGINS` of its `training_summary`.
+
+    Learners of before they said it themselves lie in a run folder that does. What an earlier run that a learner
+    started from was trained on is not looked up.
 
     Args:
         path: a checkpoint's folder or Hub id.
@@ -35,7 +80,12 @@ def trained_on(path: str | Path) -> str | None:
     Raises:
         OSError: if there is no checkpoint.
     """
-    return _of_run(path) or (MetaQAPConfig.from_pretrained(path).training_summary or {}).get("trained_on")
+    summary = MetaQAPConfig.from_pretrained(path).training_summary or {}
+    known = {key: summary[key] for key in ORIGINS if summary.get(key)}
+    settings = Path(path).parent / "recipe.yaml"
+    if "trained_on" not in known and settings.exists() and (trained_on := _trained_on(Recipe.load(settings))):
+        known["trained_on"] = str(trained_on)
+    return known
 
 
 def refuse_seen(
@@ -54,20 +104,24 @@ def refuse_seen(
         dataset: name of the data set that they are of.
         data_dir, cache_dir: see `load_iqa_dataset`.
     """
-    described = trained_on(path)
-    # All folders of images have one name; that it was this one only a learner's own run folder says.
-    if described is None or (dataset == "folder" and _of_run(path) is None):
-        return
-    for term in _terms(described):
-        if term["dataset"] != dataset:
+    known = origins(path)
+    for part in parts_of(known.get("trained_on", "")):
+        if part is None or part.dataset != dataset:
             continue
-        learned = load_training_split(dataset, split=term["split"], data_dir=data_dir, cache_dir=cache_dir)
-        if term["rule"] is not None:
-            learned, _ = hold_out(learned, term["rule"], name=dataset)
+        try:
+            learned = load_training_split(dataset, split=part.split, data_dir=data_dir, cache_dir=cache_dir)
+            if part.rule is not None:
+                learned, _ = hold_out(learned, part.rule, name=dataset)
+        except (IQADatasetError, ValueError):
+            if dataset == _FOLDER:
+                continue  # another folder, which has no such images
+            raise
+        if dataset == _FOLDER and _ids_sha256(learned) not in known.get("trained_on_sha256", "").split(_AND):
+            continue
         if seen := len(set(learned["image_id"]).intersection(images["image_id"])):
             raise RecipeError(
-                f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on "
-                f"({described}); take images that it has not seen."
+                f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on ({part}); "
+                "take images that it has not seen."
             )
 
 
@@ -78,21 +132,24 @@ def was_fine_tuned(path: str | Path) -> bool:
     return origin is None or origin["weights_sha256"] is not None or Recipe.load(run.path / "recipe.yaml").epochs > 0
 
 
-def _of_run(path: str | Path) -> str | None:
-    settings = Path(path).parent / "recipe.yaml"
-    if not settings.exists():
-        return None
-    recipe = Recipe.load(settings)
-    # Pretraining knows no opinions.
+def _trained_on(recipe: Recipe) -> TrainedOn | None:
     if recipe.stage != "finetune":
         return None
-    if recipe.hold_out is None:
-        return f"{recipe.dataset} {recipe.train_split}"
-    return f"{recipe.dataset} {recipe.train_split}+{recipe.validation_split} without {recipe.hold_out}"
+    splits = [recipe.train_split] if recipe.hold_out is None else [recipe.train_split, recipe.validation_split]
+    return TrainedOn(recipe.dataset, "".join("+".join(splits).split()), recipe.hold_out)
 
 
-def _terms(trained_on: str) -> list[re.Match[str]]:
-    return [match for term in trained_on.split(_AND) if (match := _TERM.fullmatch(term))]
+def _ids_sha256(images: datasets.Dataset) -> str:
+    return hashlib.sha256("".join(f"{name}\n" for name in sorted(images["image_id"])).encode()).hexdigest()
 
 
-__all__ = ["data_sets_of", "refuse_seen", "trained_on", "was_fine_tuned"]
+__all__ = [
+    "ORIGINS",
+    "TrainedOn",
+    "joined",
+    "origins",
+    "parts_of",
+    "refuse_seen",
+    "training_summary",
+    "was_fine_tuned",
+]
