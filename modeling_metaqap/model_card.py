@@ -68,8 +68,9 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     onnx = _onnx(sources / "onnx.json", weights)
     summary = config["training_summary"] or {}
     said = summary.get("trained_on") or ""
-    learned = [part for part in parts_of(said) if part is not None and part.dataset in IQA_DATASETS]
-    if not said or len(learned) < len(parts_of(said)):
+    parts = parts_of(said)
+    learned = [part for part in parts if part is not None and part.dataset in IQA_DATASETS]
+    if len(learned) < len(parts):
         raise ModelCardError(
             f"{checkpoint / 'config.json'} does not say which data sets the learners were trained on "
             f"({said or 'nothing'}); say it with `python scripts/fit_meta_learner.py --trained-on`."

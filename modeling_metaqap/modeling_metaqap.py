@@ -17,8 +17,8 @@ from transformers.utils import ModelOutput
 from .configuration_metaqap import MetaQAPConfig
 from .losses_metaqap import quality_aware_loss
 
-# What a `training_summary` says of each base learner alike.
-_ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
+# What a `training_summary` says of where the weights come from, of each base learner alike.
+ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
 
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8
@@ -415,7 +415,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             New models on the CPU in float32, in evaluation mode, not calibrated. Their `training_summary` says what
             they were trained on.
         """
-        origins = {key: value for key, value in (self.config.training_summary or {}).items() if key in _ORIGINS}
+        origins = {key: value for key, value in (self.config.training_summary or {}).items() if key in ORIGINS}
         models = []
         for learner, base_learner in zip(self.config.base_learners, self.base_learners, strict=True):  # type: ignore[arg-type]
             config = MetaQAPConfig.from_dict(self.config.to_dict())

@@ -49,10 +49,10 @@ from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_l
 from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
 from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwise
 from modeling_metaqap.metrics import evaluate_scores
+from modeling_metaqap.modeling_metaqap import ORIGINS
 from modeling_metaqap.release import read_fit, save_release, weights_sha256
 from modeling_metaqap.scoring import Scorer, ScoringError
 from modeling_metaqap.training import RecipeError, joined, origins, parts_of, refuse_seen, was_fine_tuned
-from modeling_metaqap.training.provenance import ORIGINS
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap.atomic import write_atomically
+from modeling_metaqap.release import read_fit
 from modeling_metaqap.training import Recipe, RecipeError, RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
@@ -26,9 +27,8 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 OUTPUT = Path(__file__).parents[1] / "hub_card" / "training_log.json"
 
 
-def fusion(path: Path) -> dict[str, Any]:
+def fusion(name: str, fit: dict[str, Any]) -> dict[str, Any]:
     """What one fused checkpoint is made of and reaches on the images that its meta-learner was fitted to."""
-    fit = json.loads((path / "fit.json").read_text())
     weights = {
         model["name"]: round(weight, 4) for model, weight in zip(fit["base_models"], fit["weights"], strict=True)
     }
@@ -36,7 +36,7 @@ def fusion(path: Path) -> dict[str, Any]:
         {"after": name} | {f"validation_{figure}": round(row[figure]["value"], 4) for figure in ("plcc", "srocc")}
         for name, row in fit["figures"].items()
     ]
-    return {"run": path.name, "fused": weights, "split": fit["split"], "measured": measured}
+    return {"run": name, "fused": weights, "split": fit["split"], "measured": measured}
 
 
 def summary(path: Path) -> dict[str, Any]:
@@ -44,9 +44,10 @@ def summary(path: Path) -> dict[str, Any]:
 
     Raises:
         RecipeError: if the folder holds no run.
+        ValueError: if the `fit.json` of a checkpoint is broken.
     """
-    if (path / "fit.json").exists():
-        return fusion(path)
+    if (fit := read_fit(path)) is not None:
+        return fusion(path.name, fit)
     recipe = Recipe.load(path / "recipe.yaml")
     defaults = asdict(Recipe(backbone=recipe.backbone))
     run = RunFolder(path)

@@ -3,7 +3,6 @@
 import datasets
 import pytest
 
-from modeling_metaqap import modeling_metaqap
 from modeling_metaqap.iqa_datasets import IQADatasetError
 from modeling_metaqap.training import Recipe, RecipeError, origins, parts_of, provenance, refuse_seen, training_summary
 
@@ -60,7 +59,6 @@ def test_a_checkpoint_tells_it_itself(learner):
     assert [str(part) for part in parts[:2]] == ["biq2021 train", "koniq10k train+validation without fold 1 of 5"]
     assert (parts[1].dataset, parts[1].split, parts[1].rule) == ("koniq10k", "train+validation", "fold 1 of 5")
     assert parts[2] is None and parts_of("") == [None]
-    assert modeling_metaqap._ORIGINS == provenance.ORIGINS, "remote code has its own copy"
 
 
 def test_what_a_run_says_of_its_learners():

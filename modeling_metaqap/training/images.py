@@ -29,6 +29,7 @@ def load_rated(
         RecipeError: if the two splits share images.
         TestSplitError: if the recipe names the test split, or splits of different numbers.
     """
+    # Both at once as well: that refuses splits of different numbers.
     training, validation, both = (
         load_training_split(recipe.dataset, split=split, data_dir=data_dir, cache_dir=cache_dir)
         for split in (recipe.train_split, recipe.validation_split, f"{recipe.train_split}+{recipe.validation_split}")

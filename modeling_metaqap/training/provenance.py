@@ -4,21 +4,21 @@
 train+validation without ss01*"` has what was held out; `"; "` stands between several.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
+import numpy as np
 
 from ..configuration_metaqap import MetaQAPConfig
+from ..evaluation import image_list_sha256
 from ..iqa_datasets import IQADatasetError, hold_out, load_training_split
+from ..modeling_metaqap import ORIGINS
 from .recipe import Recipe, RecipeError
 from .run_folder import RunFolder
 
-#: What a `training_summary` says of where the weights come from, of each base learner alike.
-ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
 _AND = "; "
 _TEXT = re.compile(r"(\S+) (\S+)(?: without (.+))?")
 #: All folders of images have this name, so their ids have to tell them apart.
@@ -140,11 +140,11 @@ def _trained_on(recipe: Recipe) -> TrainedOn | None:
 
 
 def _ids_sha256(images: datasets.Dataset) -> str:
-    return hashlib.sha256("".join(f"{name}\n" for name in sorted(images["image_id"])).encode()).hexdigest()
+    """The same for the same images in another order."""
+    return image_list_sha256(images.select(np.argsort(images["image_id"][:])))
 
 
 __all__ = [
-    "ORIGINS",
     "TrainedOn",
     "joined",
     "origins",
