@@ -1,35 +1,160 @@
 """MetaQAP: no-reference image quality assessment with quality-aware pretraining and a meta-learner.
 
-Importing the package registers its classes with transformers' auto classes and pipelines.
+Public names are imported when they are first used, so `import modeling_metaqap` costs nothing. As soon as transformers
+is imported too, MetaQAP is registered with its auto classes and pipelines, so that
+`AutoModel.from_pretrained(DEFAULT_CHECKPOINT)` and `pipeline("image-quality-assessment")` need no remote code.
 """
 
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification
-
-from .configuration_metaqap import MetaQAPConfig
-from .image_processing_metaqap import MetaQAPImageProcessor
-from .losses_metaqap import quality_aware_loss
-from .modeling_metaqap import MetaQAPModel, MetaQAPOutput, MetaQAPPreTrainedModel
-from .pipeline_metaqap import ImageQualityAssessmentPipeline
-from .version import __version__
+__version__ = "0.2.0"
 
 #: Folder of the ensemble that ships with the package; `from_pretrained` takes it.
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "metaqap-lite"
 
-AutoConfig.register("metaqap", MetaQAPConfig, exist_ok=True)
-AutoModel.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
-AutoModelForImageClassification.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
-AutoImageProcessor.register(MetaQAPConfig, MetaQAPImageProcessor, exist_ok=True)
+if TYPE_CHECKING:
+    from .configuration_metaqap import MetaQAPConfig as MetaQAPConfig
+    from .data.distorted.pseudo_mos import pseudo_mos as pseudo_mos
+    from .data.distortions import DISTORTION_NAMES as DISTORTION_NAMES
+    from .data.distortions import distort as distort
+    from .data.iqa_datasets import load_iqa_dataset as load_iqa_dataset
+    from .data.iqa_datasets import load_training_split as load_training_split
+    from .errors import DataError as DataError
+    from .errors import MetaQAPError as MetaQAPError
+    from .errors import TestSplitError as TestSplitError
+    from .evaluation.metrics import evaluate_scores as evaluate_scores
+    from .fusion.conformal import conformal_radius as conformal_radius
+    from .fusion.stepwise import fit_stepwise as fit_stepwise
+    from .image_processing_metaqap import MetaQAPImageProcessor as MetaQAPImageProcessor
+    from .inference.onnx_export import export_onnx as export_onnx
+    from .inference.records import ScoreRecord as ScoreRecord
+    from .inference.scorer import Scorer as Scorer
+    from .losses_metaqap import quality_aware_loss as quality_aware_loss
+    from .modeling_metaqap import MetaQAPModel as MetaQAPModel
+    from .modeling_metaqap import MetaQAPOutput as MetaQAPOutput
+    from .modeling_metaqap import MetaQAPPreTrainedModel as MetaQAPPreTrainedModel
+    from .pipeline_metaqap import ImageQualityAssessmentPipeline as ImageQualityAssessmentPipeline
+    from .training.recipe import Recipe as Recipe
 
-__all__ = [
-    "DEFAULT_CHECKPOINT",
-    "ImageQualityAssessmentPipeline",
-    "MetaQAPConfig",
-    "MetaQAPImageProcessor",
-    "MetaQAPModel",
-    "MetaQAPOutput",
-    "MetaQAPPreTrainedModel",
-    "__version__",
-    "quality_aware_loss",
-]
+#: Where each public name is defined.
+_PUBLIC = {
+    "DISTORTION_NAMES": "data.distortions",
+    "DataError": "errors",
+    "ImageQualityAssessmentPipeline": "pipeline_metaqap",
+    "MetaQAPConfig": "configuration_metaqap",
+    "MetaQAPError": "errors",
+    "MetaQAPImageProcessor": "image_processing_metaqap",
+    "MetaQAPModel": "modeling_metaqap",
+    "MetaQAPOutput": "modeling_metaqap",
+    "MetaQAPPreTrainedModel": "modeling_metaqap",
+    "Recipe": "training.recipe",
+    "ScoreRecord": "inference.records",
+    "Scorer": "inference.scorer",
+    "TestSplitError": "errors",
+    "conformal_radius": "fusion.conformal",
+    "distort": "data.distortions",
+    "evaluate_scores": "evaluation.metrics",
+    "export_onnx": "inference.onnx_export",
+    "fit_stepwise": "fusion.stepwise",
+    "load_iqa_dataset": "data.iqa_datasets",
+    "load_training_split": "data.iqa_datasets",
+    "pseudo_mos": "data.distorted.pseudo_mos",
+    "quality_aware_loss": "losses_metaqap",
+}
+
+__all__ = ["DEFAULT_CHECKPOINT", "__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_PUBLIC[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _register_config() -> None:
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from .configuration_metaqap import MetaQAPConfig
+
+    AutoConfig.register("metaqap", MetaQAPConfig, exist_ok=True)
+
+
+def _register_image_processor() -> None:
+    from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+    from .configuration_metaqap import MetaQAPConfig
+    from .image_processing_metaqap import MetaQAPImageProcessor
+
+    AutoImageProcessor.register(MetaQAPConfig, MetaQAPImageProcessor, exist_ok=True)
+
+
+def _register_model() -> None:
+    from transformers.models.auto.modeling_auto import AutoModel, AutoModelForImageClassification
+
+    from .configuration_metaqap import MetaQAPConfig
+    from .modeling_metaqap import MetaQAPModel
+
+    AutoModel.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
+    AutoModelForImageClassification.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
+
+
+def _register_pipeline() -> None:
+    import_module(".pipeline_metaqap", __name__)  # its last line registers it
+
+
+# What to do once one of these modules, of transformers or of this package, has been imported.
+_REGISTER = {
+    "transformers.models.auto.configuration_auto": _register_config,
+    f"{__name__}.configuration_metaqap": _register_config,
+    "transformers.models.auto.image_processing_auto": _register_image_processor,
+    f"{__name__}.image_processing_metaqap": _register_image_processor,
+    "transformers.models.auto.modeling_auto": _register_model,
+    f"{__name__}.modeling_metaqap": _register_model,
+    "transformers.pipelines": _register_pipeline,
+}
+
+
+def _is_half_imported() -> bool:
+    """Whether a file of the model is being imported: it needs transformers first, which then must not ask for it."""
+    modules = (sys.modules.get(name) for name in _REGISTER if name.startswith(__name__))
+    return any(getattr(module.__spec__, "_initializing", False) for module in modules if module is not None)
+
+
+class _RegisterAfterImport(MetaPathFinder):
+    """Runs the functions of `_REGISTER`, so that `import modeling_metaqap` need not import transformers."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        register = _REGISTER.get(fullname)
+        spec = None if register is None else PathFinder.find_spec(fullname, path, target)
+        if register is None or spec is None or spec.loader is None:
+            return None
+        exec_module = spec.loader.exec_module
+
+        def exec_module_and_register(module: ModuleType) -> None:
+            exec_module(module)
+            if fullname.startswith(__name__) or not _is_half_imported():
+                register()
+
+        spec.loader.exec_module = exec_module_and_register  # type: ignore[method-assign]
+        return spec
+
+
+for _name in _REGISTER:
+    if _name in sys.modules:
+        _REGISTER[_name]()
+sys.meta_path.insert(0, _RegisterAfterImport())

@@ -37,12 +37,14 @@ from rich.console import Console
 from rich.table import Table
 
 from modeling_metaqap import MetaQAPModel
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.evaluation import software_versions
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
-from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
-from modeling_metaqap.training import Recipe, RecipeError, RunFolder, load_rated
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
+from modeling_metaqap.lineage import software_versions
+from modeling_metaqap.training.images import load_rated
 from modeling_metaqap.training.launching import finish_run
+from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.run_folder import RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -75,12 +77,12 @@ def number_of_stages(recipe: Recipe) -> int:
     """Of the recipe's backbone.
 
     Raises:
-        RecipeError: if timm has no such CNN.
+        MetaQAPError: if timm has no such CNN.
     """
     try:
         model = MetaQAPModel(replace(recipe, stages=None).model_config())
     except ValueError as error:
-        raise RecipeError(str(error)) from error
+        raise MetaQAPError(str(error)) from error
     learner: Any = model.base_learners[0]
     return len(learner.backbone.feature_info)
 
@@ -204,7 +206,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         ablate(args)
-    except (RecipeError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
+    except (MetaQAPError, DataError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(f"ablate: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

@@ -41,15 +41,18 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
-from modeling_metaqap.distortions import DISTORTIONS, LEVELS, distort
-from modeling_metaqap.distortions.build import BuildError, find_photographs
-from modeling_metaqap.engines import CropEngine, Engine, TorchEngine, load_engine
+from modeling_metaqap.data.distorted.building import find_photographs
+from modeling_metaqap.data.distorted.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
+from modeling_metaqap.data.distortions import DISTORTIONS, LEVELS, distort
+from modeling_metaqap.errors import DataError, MetaQAPError
 from modeling_metaqap.image_processing_metaqap import to_rgb
-from modeling_metaqap.onnx_export import export_onnx
-from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
-from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.scoring import ScoringError
-from modeling_metaqap.training import Recipe, RecipeError, freeze_batch_norm, make_optimizer, training_step
+from modeling_metaqap.inference.engines import CropEngine, Engine, TorchEngine, load_engine
+from modeling_metaqap.inference.onnx_export import export_onnx
+from modeling_metaqap.lineage import weights_sha256
+from modeling_metaqap.training.learner import freeze_batch_norm
+from modeling_metaqap.training.optimizer import make_optimizer
+from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.step import training_step
 
 console = Console()
 
@@ -185,7 +188,7 @@ def training(bench: Bench) -> dict[str, Any]:
     try:
         model: nn.Module = MetaQAPModel(recipe.model_config())
     except ValueError as error:
-        raise RecipeError(str(error)) from error
+        raise MetaQAPError(str(error)) from error
     bare = timm.create_model(recipe.backbone, num_classes=1).to(memory_format=torch.channels_last)
     bare_optimizer = torch.optim.AdamW(bare.parameters(), lr=1e-6)
 
@@ -380,9 +383,9 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     try:
         if args.count < 1 or args.side < 32:
-            raise BuildError("At least one photograph of at least 32 pixels is needed.")
+            raise DataError("At least one photograph of at least 32 pixels is needed.")
         run(args)
-    except (BuildError, OSError, RecipeError, ScoringError) as error:
+    except (DataError, OSError, MetaQAPError) as error:
         Console(stderr=True).print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

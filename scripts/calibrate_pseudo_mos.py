@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from modeling_metaqap import pseudo_mos
-from modeling_metaqap.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
-from modeling_metaqap.distortions.build import SETTINGS_FILE
-from modeling_metaqap.pseudo_mos import METRIC_SETS, METRICS, deviation, fuse, quantiles_of
+from modeling_metaqap.data.distorted import pseudo_mos
+from modeling_metaqap.data.distorted.loading import SETTINGS_FILE
+from modeling_metaqap.data.distorted.pseudo_mos import METRIC_SETS, METRICS, deviation, fuse, quantiles_of
+from modeling_metaqap.data.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
@@ -39,7 +39,7 @@ TABLE = Path(pseudo_mos.__file__).with_name(pseudo_mos.CALIBRATION_FILE)
 REPORT = Path(__file__).parents[1] / "hub_card" / "distortions.json"
 
 
-class CalibrationError(ValueError):
+class MetaQAPError(ValueError):
     """A user's mistake. The message says what to do."""
 
 
@@ -49,7 +49,7 @@ def read(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]
     for directory in directories:
         parts = sorted(directory.glob("part-*.parquet"))
         if not parts:
-            raise CalibrationError(f"There is no data set by scripts/distort.py in {directory}.")
+            raise MetaQAPError(f"There is no data set by scripts/distort.py in {directory}.")
         settings.append(json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8")))
         for part in parts:
             table = pyarrow.parquet.read_table(part, columns=["distortion", "level", "reference_id", "metrics"])
@@ -57,9 +57,9 @@ def read(directories: Sequence[Path]) -> tuple[pd.DataFrame, list[dict[str, Any]
     frame = pd.concat(frames, ignore_index=True)
     missing = [name for name in METRICS if f"metrics.{name}" not in frame]
     if missing:
-        raise CalibrationError(f"The data sets lack the metrics {', '.join(missing)}; make them with --metrics full.")
+        raise MetaQAPError(f"The data sets lack the metrics {', '.join(missing)}; make them with --metrics full.")
     if len(frame) < frame["reference_id"].nunique() * len(DISTORTIONS) * len(LEVELS):
-        raise CalibrationError("Each photograph needs all 125 distorted images; make them with --per-image 125.")
+        raise MetaQAPError("Each photograph needs all 125 distorted images; make them with --per-image 125.")
     frame["distortion"] = [DISTORTION_NAMES[index] for index in frame["distortion"]]
     return frame, settings
 
@@ -194,7 +194,7 @@ def calibrate(args: argparse.Namespace) -> None:
         population, settings = read(args.calibration)
         shared = set(population["reference_id"]) & set(checked["reference_id"])
         if shared:
-            raise CalibrationError(
+            raise MetaQAPError(
                 f"{len(shared)} photographs are in both sets, such as {min(shared)}; the check needs others."
             )
         calibration = calibration_table(population, settings)
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=REPORT, help="where the report is written")
     try:
         calibrate(parser.parse_args(arguments))
-    except (CalibrationError, OSError) as error:
+    except (MetaQAPError, OSError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

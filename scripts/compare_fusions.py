@@ -30,14 +30,13 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.evaluation import EvaluationError
-from modeling_metaqap.iqa_datasets import IQADatasetError
-from modeling_metaqap.iqa_datasets.files import parse_score, read_csv
-from modeling_metaqap.meta_learner import fit_stepwise, shrink
-from modeling_metaqap.metrics import plcc_and_srocc
-from modeling_metaqap.release import read_fit
-from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.data.iqa_datasets.files import parse_score, read_csv
+from modeling_metaqap.errors import DataError, MetaQAPError
+from modeling_metaqap.evaluation.metrics import plcc_and_srocc
+from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
+from modeling_metaqap.fusion.checkpoint_folder import read_fit
+from modeling_metaqap.fusion.stepwise import fit_stepwise, shrink
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -61,20 +60,20 @@ def read_scores(path: Path, head: str) -> dict[tuple[str, str], list[float]]:
     """`(source, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
 
     Raises:
-        EvaluationError: if it is no such file, or has no such head.
+        MetaQAPError: if it is no such file, or has no such head.
     """
     keys = ("place", "image_id", "quality")
     try:
         rows = read_csv(path, columns=keys, title="scores of heads")
         heads = [name for row in rows[:1] for name in row if name not in keys]
         if head not in heads:
-            raise EvaluationError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads)) or 'none'}.")
+            raise MetaQAPError(f"{path} has no head {head!r}; it has {'; '.join(map(repr, heads)) or 'none'}.")
         quality, score = (
             [parse_score(row[column], what=row["image_id"], path=path, title="scores of heads") for row in rows]
             for column in ("quality", head)
         )
-    except IQADatasetError as error:
-        raise EvaluationError(f"{path} was not written by scripts/compare_heads.py --scores: {error}") from error
+    except DataError as error:
+        raise MetaQAPError(f"{path} was not written by scripts/compare_heads.py --scores: {error}") from error
     found = zip(rows, quality, score, strict=True)
     return {(row["place"], row["image_id"]): values for row, *values in found if row["place"] != HOME}
 
@@ -83,13 +82,13 @@ def load(learners: list[tuple[str, Path, str]]) -> dict[str, Scored]:
     """The images of each source, scored by all learners, given by name, file and head.
 
     Raises:
-        EvaluationError: if they did not score the same images with the same opinions.
+        MetaQAPError: if they did not score the same images with the same opinions.
     """
     tables = [read_scores(path, head) for _, path, head in learners]
     opinions = [{key: quality for key, (quality, _) in table.items()} for table in tables]
     for (_, path, _), other in zip(learners, opinions, strict=True):
         if other != opinions[0]:
-            raise EvaluationError(f"{learners[0][1]} and {path} hold scores of different images.")
+            raise MetaQAPError(f"{learners[0][1]} and {path} hold scores of different images.")
     found = {}
     for source in dict.fromkeys(source for source, _ in tables[0]):
         keys = [key for key in tables[0] if key[0] == source]
@@ -102,17 +101,17 @@ def weights_of(checkpoint: Path, names: list[str]) -> dict[str, FloatArray]:
     """Weights `(K,)` of the learners in a fused checkpoint, and what they would be with other shrinkages.
 
     Raises:
-        EvaluationError: if these are not the learners that it holds.
+        MetaQAPError: if these are not the learners that it holds.
     """
     fit = read_fit(checkpoint)
     if fit is None:
-        raise EvaluationError(f"{checkpoint} was not fused by scripts/fit_meta_learner.py.")
+        raise MetaQAPError(f"{checkpoint} was not fused by scripts/fit_meta_learner.py.")
     # Fits of before there was shrinkage say nothing of it.
     shipped = fit.get("shrinkage", 0.0)
     fitted = fit.get("regression_weights", fit["weights"])
     found = {model["name"]: weight for model, weight in zip(fit["base_models"], fitted, strict=True) if weight}
     if set(names) != set(found):
-        raise EvaluationError(f"{checkpoint} holds the learners {', '.join(sorted(found))}, not {', '.join(names)}.")
+        raise MetaQAPError(f"{checkpoint} holds the learners {', '.join(sorted(found))}, not {', '.join(names)}.")
     weights = np.array([found[name] for name in names])
     return {
         "regression at home"
@@ -186,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = compare(args)
         write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
-    except (EvaluationError, OSError, ValueError) as error:
+    except (MetaQAPError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_fusions: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

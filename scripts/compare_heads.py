@@ -36,25 +36,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from modeling_metaqap import MetaQAPModel
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
-from modeling_metaqap.evaluation import image_list_sha256
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out
-from modeling_metaqap.metrics import plcc_and_srocc
-from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import HOME, markdown_table, plcc_srocc
-from modeling_metaqap.training import (
-    Recipe,
-    RecipeError,
-    collate_crops,
-    fit_kernel_head,
-    fit_ridge_head,
-    load_rated,
-    new_base_learner,
-    pooled_features,
-    refuse_seen,
-    whole_images,
-)
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.data.distorted.loading import load_distorted, refuse_shared, rows_without
+from modeling_metaqap.data.iqa_datasets import hold_out
+from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.evaluation.metrics import plcc_and_srocc
+from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
+from modeling_metaqap.lineage import image_ids_sha256, weights_sha256
+from modeling_metaqap.training.heads import fit_kernel_head, fit_ridge_head, pooled_features
+from modeling_metaqap.training.images import collate_crops, load_rated, whole_images
+from modeling_metaqap.training.learner import new_base_learner
+from modeling_metaqap.training.provenance import refuse_seen
+from modeling_metaqap.training.recipe import Recipe
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -89,7 +82,7 @@ def learner_for(place: str, init: str | None, dataset: str) -> str | None:
     """The learner whose heads may be measured at a place; none means ImageNet weights.
 
     Raises:
-        RecipeError: if its run saw images of the place.
+        MetaQAPError: if its run saw images of the place.
     """
     if init is None:
         return None
@@ -102,9 +95,9 @@ def learner_for(place: str, init: str | None, dataset: str) -> str | None:
         return path
     # Pretraining knows no opinions.
     if place != HOME and recipe.hold_out != place and (by_source(init) or recipe.stage == "finetune"):
-        raise RecipeError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
+        raise MetaQAPError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
     if place == HOME and recipe.hold_out is not None:
-        raise RecipeError(
+        raise MetaQAPError(
             f"{path} was trained without {recipe.hold_out} and has seen most of the {HOME}; write "
             f"{SOURCE_PLACEHOLDER} in the path to measure such learners on their sources."
         )
@@ -135,7 +128,7 @@ def features_of(
     if file is not None and file.exists():
         with np.load(file) as stored:
             if str(stored["sha256"]) != digest:
-                raise RecipeError(f"{file} holds features of another learner or of other images; remove it.")
+                raise MetaQAPError(f"{file} holds features of another learner or of other images; remove it.")
             return Images(torch.from_numpy(stored["features"]).double(), qualities)
     images = whole_images(dataset, distorted_crop_size=args.crop_size)
     loader = DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=args.num_workers)
@@ -303,7 +296,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "start": start,
         "dataset": args.dataset,
         "splits": [recipe.train_split, recipe.validation_split],
-        "images_sha256": image_list_sha256(rated),
+        "images_sha256": image_ids_sha256(rated["image_id"]),
         "sources": args.sources,
         "n": {name: [len(part[0]), len(part[1])] for name, part in parts.items()},
         "kernel": {"penalty": args.kernel_penalty, "num_components": COMPONENTS, "num_centers": CENTERS},
@@ -428,7 +421,7 @@ def main(arguments: list[str] | None = None) -> int:
         known = json.loads(args.results.read_text()) if args.results.exists() else {}
         result = compare(args)
         write_atomically(args.results, (json.dumps(known | {label: result}, indent=1) + "\n").encode())
-    except (RecipeError, BuildError, IQADatasetError, TestSplitError, OSError, ValueError) as error:
+    except (MetaQAPError, DataError, TestSplitError, OSError, ValueError) as error:
         Console(stderr=True).print(
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

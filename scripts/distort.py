@@ -18,15 +18,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from modeling_metaqap.distortions.build import (
-    BuildError,
+from modeling_metaqap.data.distorted.building import (
     BuildSettings,
     build,
     find_photographs,
     parse_shard,
     parts_of_shard,
 )
-from modeling_metaqap.pseudo_mos import MetricError, resolve_metrics
+from modeling_metaqap.data.distorted.pseudo_mos import resolve_metrics
+from modeling_metaqap.errors import DataError, MetaQAPError
 
 console = Console(stderr=True)
 
@@ -51,7 +51,7 @@ def make_dataset(args: argparse.Namespace) -> None:
     names = None
     if args.list is not None:
         if not args.list.is_file():
-            raise BuildError(f"There is no file {args.list}.")
+            raise DataError(f"There is no file {args.list}.")
         names = [line.strip() for line in args.list.read_text(encoding="utf-8").splitlines() if line.strip()]
     settings = BuildSettings(
         per_image=args.per_image,
@@ -94,7 +94,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parse_arguments(arguments)
     try:
         make_dataset(args)
-    except (BuildError, MetricError, OSError) as error:
+    except (DataError, MetaQAPError, OSError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:

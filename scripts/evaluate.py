@@ -28,25 +28,21 @@ from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.baselines import BASELINES
-from modeling_metaqap.evaluation import DataSource, EvaluationError, Measurement, evaluate
-from modeling_metaqap.iqa_datasets import IQA_DATASETS
-from modeling_metaqap.iqa_datasets.base import NUM_RANDOM_SPLITS
-from modeling_metaqap.processes import process_state
-from modeling_metaqap.reporting import (
-    HEADINGS,
+from modeling_metaqap.data.accelerate_state import process_state
+from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
+from modeling_metaqap.data.iqa_datasets.base import NUM_RANDOM_SPLITS
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.evaluation.baselines.scorer import BASELINES
+from modeling_metaqap.evaluation.evaluating import DataSource, Measurement, evaluate
+from modeling_metaqap.evaluation.plots import plot_matrix, plot_scatter
+from modeling_metaqap.evaluation.results_files import (
     file_stem,
-    format_figure,
     merge_results,
-    plot_matrix,
-    plot_scatter,
     read_results,
-    results_markdown,
-    sentences,
-    title,
     write_predictions,
     write_results,
 )
+from modeling_metaqap.evaluation.tables import HEADINGS, format_figure, results_markdown, sentences, title
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -54,7 +50,7 @@ console = Console(width=None if sys.stdout.isatty() else 160)
 def data_sources(args: argparse.Namespace) -> list[DataSource]:
     folders = args.data_dir or ["-"] * len(args.dataset)
     if len(folders) != len(args.dataset):
-        raise EvaluationError(
+        raise MetaQAPError(
             f"--dataset names {len(args.dataset)} data sets but --data_dir {len(folders)} folders; name one for each, "
             "in the same order, or - for one that is to be downloaded."
         )

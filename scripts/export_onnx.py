@@ -18,13 +18,12 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.engines import ONNX_FILES
-from modeling_metaqap.evaluation import software_versions
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
-from modeling_metaqap.metrics import evaluate_scores
-from modeling_metaqap.onnx_export import export_onnx
-from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.scoring import ScoringError
+from modeling_metaqap.data.iqa_datasets import load_training_split
+from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.evaluation.metrics import evaluate_scores
+from modeling_metaqap.inference.engines import ONNX_FILES
+from modeling_metaqap.inference.onnx_export import export_onnx
+from modeling_metaqap.lineage import software_versions, weights_sha256
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -80,9 +79,9 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     try:
         if args.limit < 10:
-            raise ScoringError("At least 10 images are needed to correlate scores with opinions; raise --limit.")
+            raise MetaQAPError("At least 10 images are needed to correlate scores with opinions; raise --limit.")
         run(args)
-    except (IQADatasetError, ScoringError, TestSplitError, ValueError, OSError) as error:
+    except (DataError, MetaQAPError, TestSplitError, ValueError, OSError) as error:
         Console(stderr=True).print(f"export_onnx: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

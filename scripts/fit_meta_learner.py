@@ -43,16 +43,18 @@ from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPModel
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.calibration import conformal_radius
-from modeling_metaqap.evaluation import EvaluationError, distinct_names, image_list_sha256, predict
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, hold_out, load_training_split
-from modeling_metaqap.meta_learner import StepwiseFit, cross_fitted, fit_stepwise
-from modeling_metaqap.metrics import evaluate_scores
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
+from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.evaluation.metrics import evaluate_scores
+from modeling_metaqap.fusion.checkpoint_folder import read_fit, save_release
+from modeling_metaqap.fusion.conformal import conformal_radius
+from modeling_metaqap.fusion.stepwise import StepwiseFit, cross_fitted, fit_stepwise
+from modeling_metaqap.inference.predicting import distinct_names, predict
+from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.lineage import image_ids_sha256, weights_sha256
 from modeling_metaqap.modeling_metaqap import ORIGINS
-from modeling_metaqap.release import read_fit, save_release, weights_sha256
-from modeling_metaqap.scoring import Scorer, ScoringError
-from modeling_metaqap.training import RecipeError, joined, origins, parts_of, refuse_seen, was_fine_tuned
+from modeling_metaqap.training.provenance import joined, origins, parts_of, refuse_seen, was_fine_tuned
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -108,14 +110,14 @@ def learners_in(paths: list[str]) -> list[Learner]:
     """The learners of a checkpoint, or of one for each fold; several where it is an ensemble.
 
     Raises:
-        RecipeError: for ensembles of folds, or weights that cannot be read.
+        MetaQAPError: for ensembles of folds, or weights that cannot be read.
     """
     try:
         checkpoints = [MetaQAPModel.from_pretrained(path) for path in paths]
     except SafetensorError as error:
-        raise RecipeError(f"The weights of {paths[0]} cannot be read: {error}") from error
+        raise MetaQAPError(f"The weights of {paths[0]} cannot be read: {error}") from error
     if len(checkpoints) > 1 and any(model.config.num_base_learners > 1 for model in checkpoints):
-        raise RecipeError(f"{paths[0]} is an ensemble; --folds fuses single base learners.")
+        raise MetaQAPError(f"{paths[0]} is an ensemble; --folds fuses single base learners.")
     fused = read_fit(paths[0]) or {"base_models": []}
     # Fits of before there were frozen learners say nothing of it.
     fine_tuned = {model["name"]: model.get("fine_tuned", True) for model in fused["base_models"]}
@@ -159,7 +161,7 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
     """All learners, named, and the groups of them that enter the regression, by position.
 
     Raises:
-        RecipeError: if there are other than `--names` says, or ensembles with `--folds`.
+        MetaQAPError: if there are other than `--names` says, or ensembles with `--folds`.
     """
     learners: list[Learner] = []
     groups: list[list[int]] = []
@@ -173,7 +175,7 @@ def read_learners(args: argparse.Namespace) -> tuple[list[Learner], list[list[in
         groups += [positions] if as_one else [[position] for position in positions]
         learners += found
     if args.names and len(args.names) != len(learners):
-        raise RecipeError(f"Got {len(learners)} base learners but {len(args.names)} --names.")
+        raise MetaQAPError(f"Got {len(learners)} base learners but {len(args.names)} --names.")
     names = distinct_names(args.names or [learner.name for learner in learners])
     learners = [replace(learner, name=name) for learner, name in zip(learners, names, strict=True)]
     for learner in learners:
@@ -238,7 +240,7 @@ def fuse(args: argparse.Namespace) -> None:
         "dataset": args.dataset,
         "split": args.split,
         "folds": args.folds,
-        "images_sha256": image_list_sha256(dataset),
+        "images_sha256": image_ids_sha256(dataset["image_id"]),
         "base_models": [
             {
                 "name": learner.name,
@@ -319,7 +321,7 @@ def main() -> None:
         parser.error(f"--folds and {FOLD_PLACEHOLDER} in the path of every model go together, not so in {wrong[0]}")
     try:
         fuse(args)
-    except (EvaluationError, IQADatasetError, RecipeError, ScoringError, TestSplitError, ValueError, OSError) as error:
+    except (MetaQAPError, DataError, TestSplitError, ValueError, OSError) as error:
         Console(stderr=True).print(
             f"fit_meta_learner: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

@@ -18,9 +18,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.release import read_fit
-from modeling_metaqap.training import Recipe, RecipeError, RunFolder
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.checkpoint_folder import read_fit
+from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.run_folder import RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -43,7 +45,7 @@ def summary(path: Path) -> dict[str, Any]:
     """What one run did.
 
     Raises:
-        RecipeError: if the folder holds no run.
+        MetaQAPError: if the folder holds no run.
         ValueError: if the `fit.json` of a checkpoint is broken.
     """
     if (fit := read_fit(path)) is not None:
@@ -85,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         known = json.loads(args.output.read_text()) if args.output.exists() else []
         runs = {run["run"]: run for run in [*known, *map(summary, args.runs)]}
         write_atomically(args.output, (json.dumps(list(runs.values()), indent=1) + "\n").encode())
-    except (RecipeError, OSError, ValueError) as error:
+    except (MetaQAPError, OSError, ValueError) as error:
         Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     print_log(list(runs.values()))

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.model_card import ModelCardError, card_files, write_card
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.publishing.model_card import card_files, write_card
 
 HUB_CARD = Path(__file__).parents[1] / "hub_card"
 
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         files = card_files(args.checkpoint, args.sources, repo_id=args.repo_id)
         write_card(files, output)
-    except (ModelCardError, OSError) as error:
+    except (MetaQAPError, OSError) as error:
         Console(stderr=True).print(f"make_card: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     for name in files:

@@ -19,8 +19,9 @@ from typing import Any
 import huggingface_hub
 from rich.console import Console
 
-from modeling_metaqap.iqa_datasets import IQA_DATASETS, IQADatasetError
-from modeling_metaqap.iqa_datasets.prepare import prepare_parquet
+from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
+from modeling_metaqap.data.iqa_datasets.prepare import prepare_parquet
+from modeling_metaqap.errors import DataError
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -82,7 +83,7 @@ def main() -> None:
         if args.push_to_hub:
             url = push_to_hub(args.output, args.push_to_hub, public=args.public)
             console.print(f"Uploaded to {url}", highlight=False, markup=False, soft_wrap=True)
-    except (IQADatasetError, OSError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except (DataError, OSError, huggingface_hub.errors.HfHubHTTPError) as error:
         Console(stderr=True).print(
             f"prepare_dataset: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )

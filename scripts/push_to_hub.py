@@ -17,9 +17,8 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.model_card import ModelCardError
-from modeling_metaqap.publishing import PublishingError, assemble, publish, try_out
-from modeling_metaqap.scoring import ScoringError
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.publishing.hub import assemble, publish, try_out
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,7 +64,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory() as temporary:
             run(args, args.output or Path(temporary))
-    except (ModelCardError, PublishingError, ScoringError, OSError) as error:
+    except (MetaQAPError, OSError) as error:
         Console(stderr=True).print(f"push_to_hub: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

@@ -15,12 +15,13 @@ from pathlib import Path
 import datasets
 from rich.console import Console
 
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError, load_training_split
+from modeling_metaqap.data.iqa_datasets import load_training_split
+from modeling_metaqap.errors import DataError, TestSplitError
 
 console = Console(stderr=True)
 
 
-class SelectionError(ValueError):
+class MetaQAPError(ValueError):
     """A choice that cannot be made; the message says why."""
 
 
@@ -28,10 +29,10 @@ def best_rated(dataset: datasets.Dataset, count: int) -> list[int]:
     """Positions of the `count` best-rated images, best first.
 
     Raises:
-        SelectionError: if there are not as many.
+        MetaQAPError: if there are not as many.
     """
     if not 1 <= count <= len(dataset):
-        raise SelectionError(f"The split has {len(dataset)} images; {count} of them cannot be chosen.")
+        raise MetaQAPError(f"The split has {len(dataset)} images; {count} of them cannot be chosen.")
     quality, ids = dataset["quality"], dataset["image_id"]
     return sorted(range(len(dataset)), key=lambda index: (-quality[index], ids[index]))[:count]
 
@@ -40,7 +41,7 @@ def copy_best(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     chosen = best_rated(dataset.remove_columns("image"), args.count)
     if args.output.is_dir() and any(args.output.iterdir()):
-        raise SelectionError(f"{args.output} is not empty; choose another --output.")
+        raise MetaQAPError(f"{args.output} is not empty; choose another --output.")
     raw = dataset.cast_column("image", datasets.Image(decode=False))
     for index in chosen:
         row = raw[index]
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, help="new folder for them")
     try:
         copy_best(parser.parse_args(arguments))
-    except (SelectionError, IQADatasetError, TestSplitError, OSError) as error:
+    except (MetaQAPError, DataError, TestSplitError, OSError) as error:
         console.print(f"select_pristine: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     return 0

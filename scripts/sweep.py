@@ -20,10 +20,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from modeling_metaqap.atomic import write_atomically
-from modeling_metaqap.reporting import markdown_table, plcc_srocc
-from modeling_metaqap.training import Recipe, RecipeError
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.evaluation.tables import markdown_table, plcc_srocc
 from modeling_metaqap.training.launching import finish_run
+from modeling_metaqap.training.recipe import Recipe
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -34,15 +35,15 @@ def grid(settings: list[str]) -> list[dict[str, Any]]:
     """`["a=1,2", "b=x"]` -> `[{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]`.
 
     Raises:
-        RecipeError: for a setting without values, or one that is named twice.
+        MetaQAPError: for a setting without values, or one that is named twice.
     """
     values: dict[str, list[Any]] = {}
     for setting in settings:
         name, separator, listed = setting.partition("=")
         if not separator or not listed:
-            raise RecipeError(f"Write --set name=value,value instead of {setting!r}.")
+            raise MetaQAPError(f"Write --set name=value,value instead of {setting!r}.")
         if name in values:
-            raise RecipeError(f"{name!r} is set twice; list all its values at once.")
+            raise MetaQAPError(f"{name!r} is set twice; list all its values at once.")
         values[name] = [yaml.safe_load(value) for value in listed.split(",")]
     return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
@@ -52,7 +53,7 @@ def search(args: argparse.Namespace) -> list[dict[str, Any]]:
     recipe = Recipe.load(args.recipe)
     points = grid(args.set)
     if unknown := sorted(set(points[0]) - set(asdict(recipe))):
-        raise RecipeError(f"A recipe has no setting {unknown[0]!r}.")
+        raise MetaQAPError(f"A recipe has no setting {unknown[0]!r}.")
     options = {name: getattr(args, name) for name in ("data_dir", "cache_dir", "distorted_dir", "num_workers", "init")}
     rows = []
     for point in points:
@@ -91,7 +92,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         rows = search(args)
-    except (RecipeError, OSError, yaml.YAMLError) as error:
+    except (MetaQAPError, OSError, yaml.YAMLError) as error:
         Console(stderr=True).print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
     table = Table(*rows[0])

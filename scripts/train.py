@@ -51,32 +51,19 @@ from torch.utils.data import BatchSampler, DataLoader, Sampler, Subset
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.distortions.build import BuildError, load_distorted, refuse_shared, rows_without
-from modeling_metaqap.iqa_datasets import IQADatasetError, TestSplitError
-from modeling_metaqap.metrics import plcc, srocc
-from modeling_metaqap.processes import without_accelerator
-from modeling_metaqap.training import (
-    STAGES,
-    EndlessSampler,
-    EpochSampler,
-    Recipe,
-    RecipeError,
-    RunFolder,
-    TrainingCrops,
-    collate_crops,
-    fit_distortion_head,
-    fit_kernel_head,
-    fit_ridge_head,
-    freeze_batch_norm,
-    load_rated,
-    make_optimizer,
-    move_toward_imagenet,
-    new_base_learner,
-    pooled_features,
-    training_step,
-    training_summary,
-    whole_images,
-)
+from modeling_metaqap.data.accelerate_state import without_accelerator
+from modeling_metaqap.data.distorted.loading import load_distorted, refuse_shared, rows_without
+from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.evaluation.metrics import plcc, srocc
+from modeling_metaqap.training.heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
+from modeling_metaqap.training.images import TrainingCrops, collate_crops, load_rated, whole_images
+from modeling_metaqap.training.learner import freeze_batch_norm, move_toward_imagenet, new_base_learner
+from modeling_metaqap.training.optimizer import make_optimizer
+from modeling_metaqap.training.provenance import training_summary
+from modeling_metaqap.training.recipe import STAGES, Recipe
+from modeling_metaqap.training.run_folder import RunFolder
+from modeling_metaqap.training.samplers import EndlessSampler, EpochSampler
+from modeling_metaqap.training.step import training_step
 
 console = Console(stderr=True)
 
@@ -167,7 +154,7 @@ def load_data(
 
     def distorted(directory: str | None, *, needed: str) -> datasets.Dataset:
         if directory is None:
-            raise RecipeError(f"{needed}: name a data set made by scripts/distort.py.")
+            raise MetaQAPError(f"{needed}: name a data set made by scripts/distort.py.")
         return load_distorted(directory, cache_dir=args.cache_dir)
 
     with accelerator.main_process_first():
@@ -185,7 +172,7 @@ def load_data(
         try:
             training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
         except ValueError as error:
-            raise RecipeError(str(error)) from error
+            raise MetaQAPError(str(error)) from error
         # Nothing of a photograph to be validated on may be known, in whatever distortion.
         if synthetic is not None:
             synthetic = synthetic.select(rows_without(synthetic, validation["image_id"]))
@@ -198,7 +185,7 @@ def load_data(
 
 def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     if args.with_tracking and find_spec(args.with_tracking) is None:
-        raise RecipeError(f"--with_tracking {args.with_tracking} needs `pip install {args.with_tracking}`.")
+        raise MetaQAPError(f"--with_tracking {args.with_tracking} needs `pip install {args.with_tracking}`.")
     accelerator = Accelerator(
         mixed_precision=args.mixed_precision,
         cpu=args.cpu or without_accelerator(),
@@ -210,7 +197,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     state = run.state_to_resume(args.resume_from_checkpoint)
     for name in ("batch_size", "synthetic_batch_size"):
         if getattr(recipe, name) % accelerator.num_processes:
-            raise RecipeError(
+            raise MetaQAPError(
                 f"`{name}` {getattr(recipe, name)} is the global one and must be divisible by the number of "
                 f"processes, {accelerator.num_processes}."
             )
@@ -218,7 +205,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
     # Data.
     training_split, validation_split, synthetic, synthetic_validation = load_data(args, recipe, accelerator)
     if len(training_split) < recipe.batch_size:
-        raise RecipeError(
+        raise MetaQAPError(
             f"There are {len(training_split)} training images, fewer than one batch of {recipe.batch_size}."
         )
     workers = {"num_workers": args.num_workers, "persistent_workers": False}
@@ -301,7 +288,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
 
     if state is not None:
         if (state / "model.safetensors").exists() == (accelerator.distributed_type is DistributedType.FSDP):
-            raise RecipeError("FSDP was on when the run was begun and is off now, or the other way round.")
+            raise MetaQAPError("FSDP was on when the run was begun and is off now, or the other way round.")
         accelerator.load_state(str(state))
         console.print(f"Resumed at step {position.step} of {total_steps}.")
         if accelerator.is_main_process:
@@ -345,7 +332,7 @@ def training_function(args: argparse.Namespace, recipe: Recipe) -> None:
                     parts=args.gradient_accumulation_steps,
                 )
                 if not torch.isfinite(loss):
-                    raise RecipeError(
+                    raise MetaQAPError(
                         f"The loss or its gradient is not finite at step {position.step}: training diverged. Start "
                         "again with a lower `learning_rate`, in another --output_dir."
                     )
@@ -465,7 +452,7 @@ def main() -> None:
     try:
         recipe = Recipe.load(args.recipe, stage=args.stage, seed=args.seed, epochs=args.epochs, hold_out=args.hold_out)
         training_function(args, recipe)
-    except (RecipeError, TestSplitError, IQADatasetError, BuildError, OSError) as error:
+    except (MetaQAPError, TestSplitError, DataError, OSError) as error:
         console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
 

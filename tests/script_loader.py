@@ -4,12 +4,11 @@ import contextlib
 import importlib.util
 import io
 import sys
-from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
 from unittest import mock
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+from repository import SCRIPTS
 
 
 def load_script(name: str) -> ModuleType:

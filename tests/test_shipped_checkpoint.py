@@ -4,20 +4,20 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
 from script_loader import load_script
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.distortions import distort
-from modeling_metaqap.release import weights_sha256
-from modeling_metaqap.reporting import plcc_srocc, read_results, results_table, sentences
-from modeling_metaqap.scoring import Scorer
+from modeling_metaqap.data.distortions import distort
+from modeling_metaqap.evaluation.results_files import read_results
+from modeling_metaqap.evaluation.tables import plcc_srocc, results_table, sentences
+from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.lineage import weights_sha256
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "space" / "examples"
 
 

@@ -17,10 +17,13 @@ from gradio.themes import Font
 from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT, __version__
-from ..distortions import DISTORTIONS, LEVELS
-from ..explanation import humanize, quality_map_image
-from ..record_files import record_writer
-from ..scoring import IMAGE_SUFFIXES, Scorer, ScoreRecord, ScoringError
+from ..data.distortions import DISTORTIONS, LEVELS
+from ..errors import MetaQAPError
+from ..inference.decoding import IMAGE_SUFFIXES
+from ..inference.pictures import humanize, quality_map_image
+from ..inference.record_files import record_writer
+from ..inference.records import ScoreRecord
+from ..inference.scorer import Scorer
 from . import figures
 from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json
 
@@ -137,16 +140,16 @@ def serve(
         examples: folder of photographs to offer.
 
     Raises:
-        ScoringError: for a checkpoint, device, port or folder that cannot be used.
+        MetaQAPError: for a checkpoint, device, port or folder that cannot be used.
     """
     if examples is not None and not _sample_photographs(examples):
-        raise ScoringError(f"The folder {examples} holds no photographs to offer as examples.")
+        raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
     scorer = Scorer(checkpoint, device=device, max_pixels=MAX_PIXELS, max_crops=MAX_CROPS)
     app = build_app(Assessor(scorer), concurrency=concurrency, examples=examples)
     try:
         app.launch(server_name=host, server_port=port, **launch_options())
     except OSError as error:
-        raise ScoringError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
+        raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
 
 
 class Demo:
@@ -183,7 +186,7 @@ class Demo:
             return figures.hint("Drop a photograph, or choose one of the examples."), "", "", ""
         try:
             assessment = self.assessor.assess(photo)
-        except ScoringError as error:
+        except MetaQAPError as error:
             return figures.message(str(error)), "", "", ""
         record = assessment.record
         return (
@@ -212,7 +215,7 @@ class Demo:
             return figures.hint("Choose two photographs to see which one is better, and how sure that is.")
         try:
             return figures.verdict(self.assessor.compare(left, right))
-        except ScoringError as error:
+        except MetaQAPError as error:
             return figures.message(str(error))
 
     def distort(self, photo: str | None, distortion: str, level: float) -> tuple[Image.Image, dict[str, Any]]:
@@ -236,7 +239,7 @@ class Demo:
             return None, figures.hint("Choose a photograph, a distortion and a level.")
         try:
             photograph, distorted, records = self.assessor.distort(photo, distortion, int(level))
-        except ScoringError as error:
+        except MetaQAPError as error:
             return None, figures.message(str(error))
         entry = DISTORTIONS[distortion]
         parameter = f"{entry.unit}: {entry.levels[int(level) - 1]:g}" if level else f"level 1 to 5: {entry.unit}"
@@ -257,7 +260,7 @@ class Demo:
     ) -> tuple[str, dict[str, Any], dict[str, Any]]:
         try:
             records = self._batch(files, progress)
-        except ScoringError as error:
+        except MetaQAPError as error:
             return figures.message(str(error)), gr.update(visible=False), gr.update(visible=False)
         table = gr.update(value=self._table(records), visible=True)
         return figures.batch_summary(records), table, gr.update(value=self._csv(records), visible=True)
@@ -424,7 +427,7 @@ def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any
     def answer(*arguments: Any) -> Any:
         try:
             return function(*arguments)
-        except ScoringError as error:
+        except MetaQAPError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
     gr.on([], answer, inputs, outputs, api_name=function.__name__, **options)

@@ -10,8 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from ..distortions import LEVELS, applicable_distortions, distort
-from ..scoring import Photograph, Scorer, ScoreRecord, ScoringError
+from ..data.distortions import LEVELS, applicable_distortions, distort
+from ..errors import MetaQAPError
+from ..inference.decoding import Photograph
+from ..inference.records import ScoreRecord
+from ..inference.scorer import Scorer
 
 #: Photographs of more pixels are refused before they are decoded; the largest sensors of phones have 108 million.
 MAX_PIXELS = 120_000_000
@@ -76,14 +79,14 @@ class Assessor:
         """Read an uploaded file.
 
         Raises:
-            ScoringError: with a sentence for the user, if there is none or it cannot be used.
+            MetaQAPError: with a sentence for the user, if there is none or it cannot be used.
         """
         if not path:
-            raise ScoringError("Please choose a photograph first.")
+            raise MetaQAPError("Please choose a photograph first.")
         try:
             return self.scorer.read(path)
-        except ScoringError as error:
-            raise ScoringError(f"{Path(path).name} cannot be scored: {error}.") from error
+        except MetaQAPError as error:
+            raise MetaQAPError(f"{Path(path).name} cannot be scored: {error}.") from error
 
     def assess(self, path: str | None) -> Assessment:
         """Score one photograph, with its quality map."""
@@ -106,18 +109,18 @@ class Assessor:
         """The photograph as the model sees it, the same distorted, and the records at level 0 (as it is) to 5.
 
         Raises:
-            ScoringError: for a file that cannot be used, or a distortion that does not change it.
+            MetaQAPError: for a file that cannot be used, or a distortion that does not change it.
         """
         photograph = self.read(path)
         try:
             if name not in applicable_distortions(photograph.pixels):
-                raise ScoringError("This photograph has no colours that the distortion could change.")
+                raise MetaQAPError("This photograph has no colours that the distortion could change.")
             distorted = distort(photograph.pixels, name, level, 0) if level else photograph.pixels
             return photograph, distorted, self._cached_curve(str(path), name)
-        except ScoringError:
+        except MetaQAPError:
             raise
         except ValueError as error:
-            raise ScoringError(f"{Path(str(path)).name} cannot be distorted: {error}") from error
+            raise MetaQAPError(f"{Path(str(path)).name} cannot be distorted: {error}") from error
 
     def _curve(self, path: str, name: str) -> list[ScoreRecord]:
         pixels = self.read(path).pixels
@@ -128,12 +131,12 @@ class Assessor:
         """Yields a record for each file, in their order; one that cannot be used gets a record with `error`.
 
         Raises:
-            ScoringError: for no files, or more than `MAX_FILES`.
+            MetaQAPError: for no files, or more than `MAX_FILES`.
         """
         if not paths:
-            raise ScoringError("Please choose some photographs first.")
+            raise MetaQAPError("Please choose some photographs first.")
         if len(paths) > MAX_FILES:
-            raise ScoringError(f"{len(paths)} files are more than the {MAX_FILES} of one batch.")
+            raise MetaQAPError(f"{len(paths)} files are more than the {MAX_FILES} of one batch.")
         for record in self.scorer.score(paths):
             record.path = Path(record.path).name
             yield record

@@ -9,8 +9,8 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..explanation import humanize, quality_colors, quality_map_image
-from ..scoring import ScoreRecord
+from ..inference.pictures import humanize, quality_colors, quality_map_image
+from ..inference.records import ScoreRecord
 from .assessment import Assessment, Comparison
 
 # The five grades of ITU-R BT.500, each a fifth of the scale.

@@ -1,18 +1,18 @@
 """Images for training and validation, in an order that the seed alone decides."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
-from ..image_processing_metaqap import MetaQAPImageProcessor, crop_layout, to_rgb
-from ..iqa_datasets import hold_out, load_training_split
-from .recipe import Recipe, RecipeError
+from ..data.crops import random_crop
+from ..data.iqa_datasets import hold_out, load_training_split
+from ..errors import MetaQAPError
+from ..image_processing_metaqap import MetaQAPImageProcessor, to_rgb
+from .recipe import Recipe
 
 
 def load_rated(
@@ -25,8 +25,8 @@ def load_rated(
         data_dir, cache_dir: see `load_training_split`.
 
     Raises:
-        IQADatasetError: if the data set cannot be read or nothing would be held out.
-        RecipeError: if the two splits share images.
+        DataError: if the data set cannot be read or nothing would be held out.
+        MetaQAPError: if the two splits share images.
         TestSplitError: if the recipe names the test split, or splits of different numbers.
     """
     # Both at once as well: that refuses splits of different numbers.
@@ -35,7 +35,7 @@ def load_rated(
         for split in (recipe.train_split, recipe.validation_split, f"{recipe.train_split}+{recipe.validation_split}")
     )
     if shared := len(set(training["image_id"]).intersection(validation["image_id"])):
-        raise RecipeError(
+        raise MetaQAPError(
             f"The splits {recipe.train_split} and {recipe.validation_split} of {recipe.dataset} share {shared:,} "
             "images; validate on others than those that are trained on."
         )
@@ -69,64 +69,6 @@ class TrainingCrops(Dataset):
 def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
     labels = {"labels": torch.tensor(row["quality"], dtype=torch.float32)}
     return labels | {name: torch.tensor(row[name]) for name in ("distortion", "level") if name in row}
-
-
-def random_crop(image: Image.Image, crop_size: int, rng: np.random.Generator) -> Tensor:
-    """A random crop of the resized image, flipped half of the time: `(3, crop_size, crop_size)` uint8."""
-    layout = crop_layout(image.height, image.width, crop_size=crop_size)
-    height, width = layout.resized
-    if (height, width) != (image.height, image.width):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    array = np.asarray(image)
-    if layout.padded != layout.resized:
-        pads = [
-            (before, padded - before - side)
-            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
-        ]
-        array = np.pad(array, (*pads, (0, 0)), mode="reflect")
-    top = rng.integers(array.shape[0] - crop_size + 1)
-    left = rng.integers(array.shape[1] - crop_size + 1)
-    array = array[top : top + crop_size, left : left + crop_size]
-    if rng.random() < 0.5:
-        array = array[:, ::-1]
-    return torch.from_numpy(array.transpose(2, 0, 1).copy())
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """`(epoch, index)` pairs of one epoch in an order that only the seed and the epoch decide."""
-
-    def __init__(self, length: int, *, seed: int):
-        self.length = length
-        self.seed = seed
-        self.epoch = 0
-        self.skip = 0
-
-    def set_epoch(self, epoch: int, *, skip: int = 0) -> None:
-        """Choose the epoch; `skip` leaves out its first items, to go on in the middle of it."""
-        self.epoch = epoch
-        self.skip = skip
-
-    def __len__(self) -> int:
-        return self.length - self.skip
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.length)
-        return iter([(self.epoch, int(index)) for index in order[self.skip :]])
-
-
-class EndlessSampler(Sampler[tuple[int, int]]):
-    """The `(epoch, index)` pairs of one epoch after the other without an end, from the item number `start`."""
-
-    def __init__(self, length: int, *, seed: int):
-        self.epochs = EpochSampler(length, seed=seed)
-        self.start = 0
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch, skip = divmod(self.start, self.epochs.length)
-        while True:
-            self.epochs.set_epoch(epoch, skip=skip)
-            yield from self.epochs
-            epoch, skip = epoch + 1, 0
 
 
 class WholeImages(Dataset):
@@ -168,13 +110,4 @@ def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> Whol
     return WholeImages(dataset, processor)
 
 
-__all__ = [
-    "EndlessSampler",
-    "EpochSampler",
-    "TrainingCrops",
-    "WholeImages",
-    "collate_crops",
-    "load_rated",
-    "random_crop",
-    "whole_images",
-]
+__all__ = ["TrainingCrops", "WholeImages", "collate_crops", "load_rated", "whole_images"]

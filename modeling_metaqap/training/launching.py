@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .recipe import Recipe, RecipeError
+from ..errors import MetaQAPError
+from .recipe import Recipe
 from .run_folder import RunFolder
 
 #: In a run's folder, marks that it went to its end.
@@ -26,7 +27,7 @@ def finish_run(
         options: of the script, without dashes; those that are None are left out.
 
     Raises:
-        RecipeError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe
+        MetaQAPError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe
             or with another `init`.
     """
     run = RunFolder(folder)
@@ -49,7 +50,7 @@ def finish_run(
             lines = log_file.read_text().strip().splitlines()
             # What the launcher says after it is only that there was an error.
             said = next((line for line in reversed(lines) if line.startswith("Error: ")), "".join(lines[-1:]))
-            raise RecipeError(f"the run {folder.name} failed: {said} (see {log_file})")
+            raise MetaQAPError(f"the run {folder.name} failed: {said} (see {log_file})")
         (folder / _DONE).touch()
     return run
 

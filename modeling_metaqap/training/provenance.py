@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import numpy as np
 
 from ..configuration_metaqap import MetaQAPConfig
-from ..evaluation import image_list_sha256
-from ..iqa_datasets import IQADatasetError, hold_out, load_training_split
+from ..data.iqa_datasets import hold_out, load_training_split
+from ..errors import DataError, MetaQAPError
+from ..lineage import image_ids_sha256
 from ..modeling_metaqap import ORIGINS
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe
 from .run_folder import RunFolder
 
 _AND = "; "
@@ -96,7 +96,7 @@ def refuse_seen(
     data_dir: str | None = None,
     cache_dir: str | None = None,
 ) -> None:
-    """Raise `RecipeError` if a learner, or one of an ensemble, was trained on images that it is to be measured on.
+    """Raise `MetaQAPError` if a learner, or one of an ensemble, was trained on images that it is to be measured on.
 
     Args:
         path: a checkpoint's folder or Hub id.
@@ -112,14 +112,14 @@ def refuse_seen(
             learned = load_training_split(dataset, split=part.split, data_dir=data_dir, cache_dir=cache_dir)
             if part.rule is not None:
                 learned, _ = hold_out(learned, part.rule, name=dataset)
-        except (IQADatasetError, ValueError):
+        except (DataError, ValueError):
             if dataset == _FOLDER:
                 continue  # another folder, which has no such images
             raise
         if dataset == _FOLDER and _ids_sha256(learned) not in known.get("trained_on_sha256", "").split(_AND):
             continue
         if seen := len(set(learned["image_id"]).intersection(images["image_id"])):
-            raise RecipeError(
+            raise MetaQAPError(
                 f"{path} was trained on {seen:,} of the {len(images):,} images that it would be scored on ({part}); "
                 "take images that it has not seen."
             )
@@ -141,7 +141,7 @@ def _trained_on(recipe: Recipe) -> TrainedOn | None:
 
 def _ids_sha256(images: datasets.Dataset) -> str:
     """The same for the same images in another order."""
-    return image_list_sha256(images.select(np.argsort(images["image_id"][:])))
+    return image_ids_sha256(sorted(images["image_id"]))
 
 
 __all__ = [

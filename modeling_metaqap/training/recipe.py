@@ -8,18 +8,15 @@ from typing import Any
 
 import yaml
 
-from ..atomic import write_atomically
-from ..backbones import normalization
 from ..configuration_metaqap import MetaQAPConfig
+from ..data.atomic import write_atomically
+from ..errors import MetaQAPError
 from ..losses_metaqap import SURROGATES
+from .backbones import normalization
 
 STAGES = ("pretrain", "finetune")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "halving")
-
-
-class RecipeError(ValueError):
-    """A recipe or run folder that cannot be used; the message says what to change."""
 
 
 @dataclass(kw_only=True)
@@ -109,27 +106,27 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
-            raise RecipeError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
+            raise MetaQAPError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
         choices = {"loss_surrogate": SURROGATES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
-                raise RecipeError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+                raise MetaQAPError(f"`{name}` must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
         if self.epochs < 0 or (self.epochs == 0 and not self.refit_head):
-            raise RecipeError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
+            raise MetaQAPError(f"`epochs` must be at least 1, or 0 together with `refit_head`, got {self.epochs}.")
         if self.patience is not None and (type(self.patience) is not int or self.patience < 1):
-            raise RecipeError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
+            raise MetaQAPError(f"`patience` must be a number of epochs from 1, or null, got {self.patience!r}.")
         for name in ("imagenet_share", "kernel_components", "distorted_weight", "refit_distortion_head"):
             if getattr(self, name) and not self.refit_head:
-                raise RecipeError(f"`{name}` needs `refit_head`: it is for the heads that are fitted at the end.")
+                raise MetaQAPError(f"`{name}` needs `refit_head`: it is for the heads that are fitted at the end.")
         if self.imagenet_share and self.trains_distortions and not self.refit_distortion_head:
-            raise RecipeError(
+            raise MetaQAPError(
                 "With `imagenet_share` the distortion head must be fitted anew: set `refit_distortion_head` too."
             )
         if self.ridge_penalty is not None and not self.ridge_penalty > 0:
-            raise RecipeError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
+            raise MetaQAPError(f"`ridge_penalty` must be above 0, or null, got {self.ridge_penalty!r}.")
         for name in ("batch_size", "crop_size", "kernel_centers", "halving_epochs"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+                raise MetaQAPError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
         for name in (
             "learning_rate",
             "head_learning_rate",
@@ -139,40 +136,40 @@ class Recipe:
             "kernel_penalty",
         ):
             if not getattr(self, name) > 0:
-                raise RecipeError(f"`{name}` must be above 0, got {getattr(self, name)}.")
+                raise MetaQAPError(f"`{name}` must be above 0, got {getattr(self, name)}.")
         weights = ("weight_decay", "loss_mse_weight", "loss_srocc_weight", "distortion_loss_weight")
         counts = ("synthetic_batch_size", "freeze_stages", "kernel_components", "seed")
         for name in (*weights, *counts, "distorted_weight"):
             if not getattr(self, name) >= 0:
-                raise RecipeError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+                raise MetaQAPError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if self.stages is not None and not (
             isinstance(self.stages, list) and self.stages and all(type(stage) is int for stage in self.stages)
         ):
-            raise RecipeError(f"`stages` must be a list of numbers of stages, or null, got {self.stages!r}.")
+            raise MetaQAPError(f"`stages` must be a list of numbers of stages, or null, got {self.stages!r}.")
         for name in ("synthetic_batch_size", "distorted_weight"):
             if self.stage == "pretrain" and getattr(self, name):
-                raise RecipeError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")
+                raise MetaQAPError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")
         if not 0 <= self.ema_decay < 1:
-            raise RecipeError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
+            raise MetaQAPError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
         for name in ("warmup_fraction", "imagenet_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise RecipeError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
+                raise MetaQAPError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> "Recipe":
         """Read a YAML file; `overrides` that are not None replace its values.
 
         Raises:
-            RecipeError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
+            MetaQAPError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
         """
         try:
             values = yaml.safe_load(Path(path).read_text())
         except OSError as error:
-            raise RecipeError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+            raise MetaQAPError(f"The recipe {path} cannot be read: {error.strerror}.") from error
         except yaml.YAMLError as error:
-            raise RecipeError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
+            raise MetaQAPError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):
-            raise RecipeError(f"The recipe {path} must be a mapping of settings to values.")
+            raise MetaQAPError(f"The recipe {path} must be a mapping of settings to values.")
         return cls.from_values(values | {name: value for name, value in overrides.items() if value is not None}, path)
 
     @classmethod
@@ -184,14 +181,14 @@ class Recipe:
             path: where they come from, for messages.
 
         Raises:
-            RecipeError: for unknown or impossible settings.
+            MetaQAPError: for unknown or impossible settings.
         """
         values = dict(values)
         known = {field.name: field.type for field in fields(cls)}
         if unknown := sorted(set(values) - set(known)):
-            raise RecipeError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
+            raise MetaQAPError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
         if "backbone" not in values:
-            raise RecipeError(f"The recipe {path} names no `backbone`.")
+            raise MetaQAPError(f"The recipe {path} names no `backbone`.")
         for name, value in values.items():
             if value is None and isinstance(known[name], UnionType):
                 continue
@@ -202,14 +199,14 @@ class Recipe:
                 except (TypeError, ValueError):
                     number = math.nan
                 if not math.isfinite(number):
-                    raise RecipeError(f"`{name}` in {path} must be a number, got {value!r}.")
+                    raise MetaQAPError(f"`{name}` in {path} must be a number, got {value!r}.")
                 values[name] = number
             elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
-                raise RecipeError(f"`{name}` in {path} must be a whole number, got {value!r}.")
+                raise MetaQAPError(f"`{name}` in {path} must be a whole number, got {value!r}.")
             elif known[name] in (str, str | None) and not isinstance(value, str):
-                raise RecipeError(f"`{name}` in {path} must be a text, got {value!r}.")
+                raise MetaQAPError(f"`{name}` in {path} must be a text, got {value!r}.")
             elif known[name] is bool and not isinstance(value, bool):
-                raise RecipeError(f"`{name}` in {path} must be true or false, got {value!r}.")
+                raise MetaQAPError(f"`{name}` in {path} must be true or false, got {value!r}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:
@@ -241,4 +238,4 @@ class Recipe:
         )
 
 
-__all__ = ["STAGES", "Recipe", "RecipeError"]
+__all__ = ["STAGES", "Recipe", "MetaQAPError"]

@@ -8,10 +8,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..atomic import write_atomically
-from ..evaluation import software_versions
-from ..release import weights_sha256
-from .recipe import Recipe, RecipeError
+from ..data.atomic import write_atomically
+from ..errors import MetaQAPError
+from ..lineage import software_versions, weights_sha256
+from .recipe import Recipe
 
 
 def _origin(init: str | Path | None) -> dict[str, str | None]:
@@ -51,14 +51,14 @@ class RunFolder:
             init: trained learner that the run starts from, None for ImageNet weights; noted in origin.json.
 
         Raises:
-            RecipeError: if the folder holds another run or, on resumption, one that `check` refuses.
+            MetaQAPError: if the folder holds another run or, on resumption, one that `check` refuses.
         """
         recipe_file = self.path / "recipe.yaml"
         if resume and recipe_file.exists():
             self.check(recipe, init=init)
             return
         if recipe_file.exists():
-            raise RecipeError(
+            raise MetaQAPError(
                 f"{self.path} already holds a run; continue it with --resume_from_checkpoint latest or choose another "
                 "--output_dir."
             )
@@ -70,12 +70,12 @@ class RunFolder:
         recipe.save(recipe_file)
 
     def check(self, recipe: Recipe, *, init: str | Path | None = None) -> None:
-        """Raise `RecipeError` if the run that the folder holds has another recipe or started from other weights."""
+        """Raise `MetaQAPError` if the run that the folder holds has another recipe or started from other weights."""
         recipe_file = self.path / "recipe.yaml"
         if Recipe.load(recipe_file) != recipe:
-            raise RecipeError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
+            raise MetaQAPError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
         if (origin := self.origin()) is not None and origin["weights_sha256"] != _origin(init)["weights_sha256"]:
-            raise RecipeError(f"{self.path} was started from {origin['init']}; resume with the same --init.")
+            raise MetaQAPError(f"{self.path} was started from {origin['init']}; resume with the same --init.")
 
     def origin(self) -> dict[str, str | None] | None:
         """What the run started from: `init`, the end of the learner's path, and the `weights_sha256` of that one.
@@ -136,13 +136,13 @@ class RunFolder:
         """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
 
         Raises:
-            RecipeError: if the path holds no state.
+            MetaQAPError: if the path holds no state.
         """
         if wanted is None or wanted == "latest":
             return self.latest_state() if wanted else None
         path = Path(wanted)
         if path.suffix == ".tmp" or not list(path.glob("random_states_*.pkl")):
-            raise RecipeError(
+            raise MetaQAPError(
                 f"There is no state to resume from in {wanted}; name one of its folders step_*, or latest."
             )
         return path

@@ -1,0 +1,1 @@
+"""The `metaqap` command, one module for each of its commands."""

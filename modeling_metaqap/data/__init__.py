@@ -1,0 +1,1 @@
+"""Image quality data sets, the 25 distortions, and distorted images with pseudo opinion scores."""

@@ -1,0 +1,50 @@
+"""What goes wrong by a user's mistake, and how every command and script says it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class MetaQAPError(ValueError):
+    """A mistake that the user can mend: the message is one sentence and says how."""
+
+
+class DataError(MetaQAPError):
+    """Files of a data set are missing, damaged or not as published, or its images do not fit together."""
+
+
+class TestSplitError(DataError):
+    """Training or model selection asked for images that results are published on."""
+
+    __test__ = False  # not a test case, though pytest would think so by the name
+
+
+def sentence(error: Exception) -> str:
+    """What to tell a person about an error: its message, or for a file the reason and the name."""
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror[:1].lower() + error.strerror[1:]
+        return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def exit_with_sentence(program: str) -> Iterator[None]:
+    """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
+
+    The exit status is 2, and 130 after Ctrl-C. Any other error is a defect of this package and keeps its traceback.
+
+    Args:
+        program: name of the command or script, which begins the sentence.
+    """
+    try:
+        yield
+    except (MetaQAPError, OSError) as error:
+        print(f"{program}: {sentence(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+__all__ = ["DataError", "MetaQAPError", "TestSplitError", "exit_with_sentence", "sentence"]

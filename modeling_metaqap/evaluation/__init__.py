@@ -1,0 +1,1 @@
+"""Measuring checkpoints: metrics, evaluation on data sets, baselines, tables, plots and report files."""

@@ -1,0 +1,344 @@
+"""Figures of checkpoints and baselines on image quality data sets, and the record of how they were made."""
+
+import math
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+
+from ..data.accelerate_state import process_state
+from ..data.iqa_datasets import load_iqa_dataset, split_names
+from ..errors import MetaQAPError
+from ..inference.predicting import distinct_names, predict, short_names
+from ..inference.scorer import Scorer
+from ..lineage import image_ids_sha256, software_versions, weights_sha256
+from .baselines.scorer import BASELINES, BaselineScorer
+from .metrics import METRICS, evaluate_scores, plcc_and_srocc
+
+AnyScorer = Scorer | BaselineScorer
+
+
+#: In a checkpoint's path, stands for the number of a seeded split.
+SPLIT_PLACEHOLDER = "{split}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """A data set to measure on: its name in `IQA_DATASETS` and where it lies (see [`load_iqa_dataset`])."""
+
+    name: str
+    data_dir: str | Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One row of a table of results with what it was computed from.
+
+    Args:
+        row: JSON values: what was measured on what, the figures, and how they were made. Figures that are not defined
+            are None.
+        image_ids: of the n images; of the first split, where the row is the median over several.
+        predictions: (n,) predicted quality, higher is better.
+        qualities: (n,) opinion scores in [0, 1], higher is better.
+    """
+
+    row: dict[str, Any]
+    image_ids: list[str]
+    predictions: npt.NDArray[np.float64]
+    qualities: npt.NDArray[np.float64]
+
+
+def evaluate(
+    checkpoints: Sequence[str],
+    sources: Sequence[DataSource],
+    *,
+    splits: Sequence[str] = ("test",),
+    repeat_splits: int = 1,
+    cache_dir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> Iterator[Measurement]:
+    """Measures every checkpoint on every split of every data set.
+
+    Under `accelerate launch` the images are shared out, and each process yields the same measurements. The figures are
+    computed from all the scores together and are identical for any number of processes.
+
+    Args:
+        checkpoints: Folders or Hub ids of MetaQAP checkpoints, or names of `BASELINES`. With `repeat_splits`,
+            `{split}` in a path stands for the split's number, for checkpoints that were trained on each split.
+        sources: Data sets, each at most once.
+        splits: Such as `"test"`.
+        repeat_splits: Above 1, data sets without an official split are measured on that many of their ten seeded
+            ones, and the figures are the median over these with the lowest and the highest.
+        seed: Seed of the bootstrap.
+        n_bootstrap: Draws of the bootstrap; 0 leaves the intervals out.
+
+    Raises:
+        MetaQAPError: An image has no score, or the arguments do not fit together.
+        MetaQAPError: A checkpoint cannot be used.
+        DataError: A data set's files are missing or damaged.
+        ValueError: There is no such data set or split.
+    """
+    for what, names in (("checkpoint", checkpoints), ("data set", [source.name for source in sources])):
+        if repeated := [name for name in names if list(names).count(name) > 1]:
+            raise MetaQAPError(f"The {what} {repeated[0]} is named twice.")
+    if repeat_splits == 1 and any(SPLIT_PLACEHOLDER in checkpoint for checkpoint in checkpoints):
+        raise MetaQAPError(f"{SPLIT_PLACEHOLDER} in a checkpoint's path needs repeated splits.")
+    with process_state().main_process_first():
+        groups = [
+            group for source in sources for group in _load_splits(source, splits, repeat_splits, cache_dir=cache_dir)
+        ]
+    if repeat_splits > 1 and all(len(group) == 1 for group in groups):
+        raise MetaQAPError("Splits are repeated on data sets without an official split only, and none is named.")
+
+    for checkpoint, label in zip(checkpoints, short_names(checkpoints), strict=True):
+        scorer: AnyScorer | None = None
+        for group in groups:
+            # Seeded splits overlap; no image is scored twice by the same weights.
+            known: dict[str, list[float]] = {}
+            parts = []
+            for part in group:
+                if scorer is None or SPLIT_PLACEHOLDER in checkpoint:
+                    path = checkpoint.replace(SPLIT_PLACEHOLDER, str(part.number))
+                    scorer = open_scorer(path, device=device, batch_size=batch_size)
+                    provenance = {"checkpoint": label, **_provenance(path, scorer)}
+                    known.clear()
+                parts.append(_measure(scorer, part, known, provenance, seed=seed, n_bootstrap=n_bootstrap))
+            yield parts[0] if len(parts) == 1 else _median(parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Split:
+    source: str
+    name: str
+    number: int
+    dataset: datasets.Dataset
+
+
+def _load_splits(
+    source: DataSource, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
+) -> list[list[_Split]]:
+    """For each split the numbered ones that it is measured on, or the official one alone."""
+    where: dict[str, Any] = {"data_dir": source.data_dir, "cache_dir": cache_dir}
+    numbered = repeats > 1 and "test_0" in split_names(source.name, **where)
+    return [
+        [
+            _Split(
+                source=source.name,
+                name=name,
+                number=number,
+                dataset=load_iqa_dataset(source.name, split=name, **where),
+            )
+            for number, name in enumerate([f"{split}_{i}" for i in range(repeats)] if numbered else [split])
+        ]
+        for split in splits
+    ]
+
+
+def open_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> AnyScorer:
+    """The scorer of a checkpoint or of a baseline, on this process's device."""
+    if checkpoint in BASELINES:
+        return BaselineScorer(checkpoint)
+    # Batches of one size, so that a process's last one is computed as it is elsewhere.
+    return Scorer(checkpoint, device=device or str(process_state().device), batch_size=batch_size, pad_batches=True)
+
+
+def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
+    software = software_versions()
+    if isinstance(scorer, BaselineScorer):
+        return {
+            "trained_on": None,
+            "weights_sha256": scorer.parameters_sha256,
+            "software": software | scorer.software_versions(),
+        }
+    summary = scorer.model.config.training_summary or {}
+    return {
+        "trained_on": summary.get("trained_on"),
+        "weights_sha256": weights_sha256(checkpoint),
+        "software": software,
+    }
+
+
+def _measure(
+    scorer: AnyScorer,
+    part: _Split,
+    known: dict[str, list[float]],
+    provenance: dict[str, Any],
+    *,
+    seed: int,
+    n_bootstrap: int,
+) -> Measurement:
+    image_ids = part.dataset["image_id"][:]
+    new = [row for row, image_id in enumerate(image_ids) if image_id not in known]
+    scores = np.column_stack(predict(scorer, part.dataset.select(new)))
+    known |= zip((image_ids[row] for row in new), scores.tolist(), strict=True)
+    scores = np.array([known[image_id] for image_id in image_ids])
+    predictions, base_scores = scores[:, 0], scores[:, 1:]
+    qualities = np.array(part.dataset["quality"])
+    row = {
+        **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
+        "dataset": part.source,
+        "split": part.name,
+        "images_sha256": image_ids_sha256(part.dataset["image_id"]),
+        **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
+        "parts": part_figures(scorer, base_scores, qualities),
+        "software": provenance["software"],
+    }
+    return Measurement(row=row, image_ids=image_ids, predictions=predictions, qualities=qualities)
+
+
+def figures(
+    scorer: AnyScorer,
+    predictions: npt.NDArray[np.float64],
+    qualities: npt.NDArray[np.float64],
+    *,
+    seed: int,
+    n_bootstrap: int,
+) -> dict[str, Any]:
+    """[`evaluate_scores`] and how many opinions the 90 % prediction interval holds, as JSON values.
+
+    None stands for what is not defined, such as a baseline's RMSE or the interval of a checkpoint without one.
+    """
+    if len(qualities) < 2:
+        raise MetaQAPError(f"At least two images are needed to measure anything, and there is {len(qualities)}.")
+    measured = evaluate_scores(predictions, qualities, seed=seed, n_bootstrap=n_bootstrap)
+    for name in METRICS:
+        measured[name] = _defined(measured[name])
+    measured["interval"] = None
+    if isinstance(scorer, BaselineScorer):
+        # Its scores have a unit of their own.
+        measured["rmse"] = dict.fromkeys(measured["rmse"])
+    elif (radius := scorer.model.config.interval_radius) is not None:
+        inside = np.abs(predictions - qualities) <= radius
+        measured["interval"] = {"coverage": float(inside.mean()), "width": 2 * radius}
+    return measured
+
+
+def part_figures(
+    scorer: AnyScorer, base_scores: npt.NDArray[np.float64], qualities: npt.NDArray[np.float64]
+) -> dict[str, dict[str, float | None]] | None:
+    """PLCC and SROCC of an ensemble's learners alone and of their plain mean; None for what is no ensemble.
+
+    Args:
+        scorer: has the learners' names.
+        base_scores: `(n, K)`.
+        qualities: `(n,)`.
+    """
+    if isinstance(scorer, BaselineScorer) or scorer.model.config.num_base_learners == 1:
+        return None
+    learners = scorer.model.config.base_learners
+    names = distinct_names([*(str(learner["name"]) for learner in learners), "plain mean"])  # type: ignore[union-attr]
+    scores = dict(zip(names, [*base_scores.T, base_scores.mean(axis=1)], strict=True))
+    return {name: _defined(plcc_and_srocc(predicted, qualities)) for name, predicted in scores.items()}
+
+
+def _defined(values: dict[str, float]) -> dict[str, float | None]:
+    """With None for what is not defined: JSON has no NaN."""
+    return {key: None if math.isnan(value) else value for key, value in values.items()}
+
+
+def _median(parts: Sequence[Measurement]) -> Measurement:
+    """One row for several splits: each figure's median with the lowest and the highest."""
+    rows = [part.row for part in parts]
+    hashes = {row["weights_sha256"] for row in rows}
+    summary = {
+        **{name: rows[0][name] for name in ("checkpoint", "trained_on")},
+        "weights_sha256": hashes.pop() if len(hashes) == 1 else None,
+        "dataset": rows[0]["dataset"],
+        "split": f"{rows[0]['split']} to {rows[-1]['split']}",
+        "median_of": len(rows),
+        "n": statistics.median_low(row["n"] for row in rows),
+    }
+    for name in METRICS:
+        values = [row[name]["value"] for row in rows]
+        defined = None not in values
+        summary[name] = {
+            "value": statistics.median(values) if defined else None,
+            "min": min(values) if defined else None,
+            "max": max(values) if defined else None,
+        }
+    intervals = [row["interval"] for row in rows]
+    summary["interval"] = None
+    if None not in intervals:
+        summary["interval"] = {key: statistics.median(one[key] for one in intervals) for key in intervals[0]}
+    parts_of = [row["parts"] for row in rows]
+    summary["parts"] = None
+    if None not in parts_of and all(set(one) == set(parts_of[0]) for one in parts_of):
+        summary["parts"] = {
+            name: {
+                key: None if None in (values := [one[name][key] for one in parts_of]) else statistics.median(values)
+                for key in figures
+            }
+            for name, figures in parts_of[0].items()
+        }
+    # What is the same for all stands once.
+    software = rows[0]["software"]
+    splits = [{key: value for key, value in row.items() if key != "software"} for row in rows]
+    first = parts[0]
+    return Measurement(
+        row={**summary, "splits": splits, "software": software},
+        image_ids=first.image_ids,
+        predictions=first.predictions,
+        qualities=first.qualities,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions:
+    """How a user's own CSV file is to be read; see [`Folder`] for the columns' names.
+
+    Args:
+        csv: Label file, by default the only one in the folder.
+        image_column, mos_column: Columns, found by their usual names by default.
+        mos_range: Lowest and highest score that a rater could give.
+        higher_is_better: False for scores of which lower ones are better.
+    """
+
+    csv: Path | None = None
+    image_column: str | None = None
+    mos_column: str | None = None
+    mos_range: tuple[float, float] = (0.0, 1.0)
+    higher_is_better: bool = True
+
+
+def evaluate_folder(
+    folder: Path,
+    options: FolderOptions,
+    *,
+    checkpoint: str,
+    device: str | None = None,
+    batch_size: int = 8,
+    seed: int = 0,
+    n_bootstrap: int = 1000,
+) -> Measurement:
+    """Measures a checkpoint on all the images of a user's own folder.
+
+    Raises:
+        MetaQAPError: An image has no score, or there are fewer than two.
+        DataError: The CSV file or an image is missing, damaged or not understood.
+        MetaQAPError: The checkpoint or device cannot be used.
+    """
+    chosen: dict[str, Any] = {"mos_range": options.mos_range, "higher_is_better": options.higher_is_better}
+    if options.csv is not None:
+        # As everywhere in a shell, relative to the working directory; inside of the folder as well, for convenience.
+        chosen["labels"] = str(options.csv.absolute() if options.csv.is_file() else options.csv)
+    columns = {"image_column": options.image_column, "mos_column": options.mos_column}
+    chosen |= {name: column for name, column in columns.items() if column is not None}
+    with tempfile.TemporaryDirectory() as cache:
+        dataset = load_iqa_dataset("folder", split="all", data_dir=folder, cache_dir=cache, **chosen)
+        scorer = open_scorer(checkpoint, device=device, batch_size=batch_size)
+        [label] = short_names([checkpoint])
+        provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
+        part = _Split(source=folder.resolve().name, name="all", number=0, dataset=dataset)
+        return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
+
+
+__all__ = ["DataSource", "FolderOptions", "Measurement", "evaluate", "evaluate_folder", "open_scorer"]

@@ -1,0 +1,151 @@
+"""What is made of measurements: one JSON file and, from it, Markdown tables; and the plots beside them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .baselines.scorer import BASELINES
+
+Row = dict[str, Any]
+
+
+FloatArray = npt.NDArray[np.float64]
+
+
+#: Figures by their name in the rows, with the heading that the field gives them.
+HEADINGS = {
+    "plcc": "PLCC",
+    "plcc_logistic": "PLCC, logistic",
+    "srocc": "SROCC",
+    "krocc": "KROCC",
+    "rmse": "RMSE",
+}
+
+
+UNDEFINED = "–"
+
+
+_LEGEND = """\
+PLCC is the correlation of the raw scores, "PLCC, logistic" the one after the four-parameter logistic mapping that most
+papers report. BRISQUE and PIQE rate distortion; their scores are negated, so that higher is better for every row, and
+have no RMSE, as they are not on the scale of opinions. In brackets: 95 % bootstrap intervals over images; in
+parentheses: lowest and highest over the splits, where the figure is the median over several.
+"""
+
+
+#: What tables call the place that is of the same sources as the training images, beside sources that were left out.
+HOME = "validation split"
+
+
+def title(row: Row) -> str:
+    """The method's name as the field writes it."""
+    return BASELINES[row["checkpoint"]].title if row["checkpoint"] in BASELINES else str(row["checkpoint"])
+
+
+def format_figure(figure: dict[str, float | None], *, digits: int = 3) -> str:
+    """`"0.856 [0.843, 0.868]"`, or `"0.856 (0.843 to 0.868)"` for the median over splits."""
+    if figure["value"] is None:
+        return UNDEFINED
+    text = f"{figure['value']:.{digits}f}"
+    if figure.get("low") is not None:
+        return f"{text} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    if figure.get("min") is not None:
+        return f"{text} ({figure['min']:.{digits}f} to {figure['max']:.{digits}f})"
+    return text
+
+
+def plcc_srocc(figures: Mapping[str, float | None] | None) -> str:
+    """`"0.856 / 0.843"`; what is not defined or not measured is a dash."""
+    if figures is None:
+        return UNDEFINED
+    return " / ".join(format_figure({"value": figures[name]}) for name in ("plcc", "srocc"))
+
+
+def results_table(rows: Sequence[Row]) -> str:
+    """Markdown table of one data set's and split's rows, the highest SROCC first."""
+    ordered = sorted(rows, key=lambda row: -np.inf if row["srocc"]["value"] is None else row["srocc"]["value"])
+    cells = [[title(row), *(format_figure(row[name]) for name in HEADINGS)] for row in reversed(ordered)]
+    return markdown_table(["", *HEADINGS.values()], cells)
+
+
+def interval_sentence(row: Row) -> str | None:
+    """What the 90 % prediction interval held, for people; None for a method without one."""
+    held = row.get("interval")
+    if held is None:
+        return None
+    images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
+    return (
+        f"The 90 % interval of {title(row)} is {held['width']:.3f} wide and holds the opinion scores of "
+        f"{100 * held['coverage']:.1f} % of these {images}."
+    )
+
+
+def parts_sentence(row: Row) -> str | None:
+    """What an ensemble's learners and their plain mean reached by themselves; None for what is no ensemble."""
+    parts = row.get("parts")
+    if parts is None:
+        return None
+
+    told = ", ".join(f"{name} {plcc_srocc(figures)}" for name, figures in parts.items())
+    return f"The parts of {title(row)} by themselves, PLCC / SROCC: {told}."
+
+
+def sentences(row: Row) -> list[str]:
+    """What else there is to say of a row beside its figures."""
+    return [sentence for sentence in (interval_sentence(row), parts_sentence(row)) if sentence is not None]
+
+
+def results_markdown(rows: Sequence[Row]) -> str:
+    """All the tables: one for each data set and split and, for several, the matrix of SROCC."""
+    sections = ["# Results\n"]
+    for dataset, split in dict.fromkeys((row["dataset"], row["split"]) for row in rows):
+        chosen = [row for row in rows if (row["dataset"], row["split"]) == (dataset, split)]
+        first = chosen[0]
+        number = (
+            f"median of {first['median_of']} splits, n {first['n']:,}" if "median_of" in first else f"n {first['n']:,}"
+        )
+        sections.append(f"## {dataset}, {split} ({number})\n\n{results_table(chosen)}")
+        sections += [f"{sentence}\n" for row in chosen for sentence in sentences(row)]
+    names, columns, values = srocc_matrix(rows)
+    if len(columns) > 1:
+        cells = [
+            [name, *(UNDEFINED if np.isnan(value) else f"{value:.3f}" for value in line)]
+            for name, line in zip(names, values, strict=True)
+        ]
+        sections.append(f"## SROCC across data sets\n\n{markdown_table(['', *columns], cells)}")
+    return "\n".join([*sections, _LEGEND])
+
+
+def srocc_matrix(rows: Sequence[Row]) -> tuple[list[str], list[str], FloatArray]:
+    """Names of the methods and of the data sets with their splits, and the SROCC of each pair, NaN where unknown."""
+    labels = {row["checkpoint"]: title(row) for row in rows}
+    columns = list(dict.fromkeys((row["dataset"], row["split"]) for row in rows))
+    values = np.full((len(labels), len(columns)), np.nan)
+    for row in rows:
+        place = list(labels).index(row["checkpoint"]), columns.index((row["dataset"], row["split"]))
+        values[place] = np.nan if row["srocc"]["value"] is None else row["srocc"]["value"]
+    return list(labels.values()), [f"{dataset} {split}" for dataset, split in columns], values
+
+
+def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table, the first column to the left and the others to the right."""
+    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
+    escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+    return "".join(f"| {line} |\n" for line in escaped)
+
+
+__all__ = [
+    "HOME",
+    "format_figure",
+    "interval_sentence",
+    "markdown_table",
+    "parts_sentence",
+    "plcc_srocc",
+    "results_markdown",
+    "results_table",
+    "sentences",
+    "srocc_matrix",
+    "title",
+]

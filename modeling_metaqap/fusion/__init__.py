@@ -1,0 +1,1 @@
+"""From base learners to one checkpoint: stepwise regression, conformal interval, fusing."""

@@ -1,0 +1,62 @@
+"""A checkpoint folder the way it goes to users: half the size, complete with its code, known by its weights."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ..image_processing_metaqap import MetaQAPImageProcessor
+from ..modeling_metaqap import MetaQAPModel
+from ..pipeline_metaqap import ImageQualityAssessmentPipeline
+
+
+def save_release(model: MetaQAPModel, folder: str | Path) -> None:
+    """Write weights, configuration, image processor, pipeline and their code to `folder`.
+
+    The backbones' convolution kernels are stored in float16, and so are the large matrices of the kernel heads, which
+    were rounded before the heads were fitted. Everything else stays in float32: it is small, a score depends on it
+    directly, and running variances span more than float16 holds. The model loads in float32.
+
+    A folder inside this package gets links to the package's code instead of copies.
+    """
+    folder = Path(folder)
+    package = Path(__file__).parent.parent
+    state = {
+        name: value.half() if (".backbone." in name or ".kernel_head." in name) and value.ndim >= 2 else value
+        for name, value in model.state_dict().items()
+    }
+    assess = ImageQualityAssessmentPipeline(model=model, image_processor=MetaQAPImageProcessor())
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        assess.save_pretrained(temporary)
+        model.save_pretrained(temporary, state_dict=state)
+        for file in Path(temporary).iterdir():
+            target = folder / file.name
+            target.unlink(missing_ok=True)
+            if file.suffix == ".py" and package in folder.resolve().parents:
+                target.symlink_to(os.path.relpath(package / file.name, folder.resolve()))
+            else:
+                shutil.copyfile(file, target)
+
+
+def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
+    """How `scripts/fit_meta_learner.py` fused a checkpoint, of its `fit.json`; None for one that it did not make.
+
+    Raises:
+        ValueError: if the file is broken.
+    """
+    file = Path(checkpoint) / "fit.json"
+    if not file.exists():
+        return None
+    try:
+        fit = json.loads(file.read_text(encoding="utf-8"))
+        if all(model["name"] for model in fit["base_models"]) and len(fit["weights"]) == len(fit["base_models"]):
+            return fit
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"{file} was not written by scripts/fit_meta_learner.py.")
+
+
+__all__ = ["read_fit", "save_release"]

@@ -1,0 +1,131 @@
+"""Files, folders and streams of images -> one record each, robustly."""
+
+import glob
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+
+from ..errors import MetaQAPError
+from ..image_processing_metaqap import to_rgb
+
+#: File name endings that a folder is searched for.
+IMAGE_SUFFIXES = frozenset(
+    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
+)
+
+
+#: What Pillow raises for files that are no images, broken ones and decompression bombs; see `explain_error`.
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+
+
+# Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
+# megapixels then needs its decoder's memory and little more.
+_LARGE_PIXELS = 50_000_000
+
+
+_LARGE_SHORTEST_EDGE = 2048
+
+
+class Photograph(NamedTuple):
+    """What the model sees of an image.
+
+    Attributes:
+        pixels: 8-bit RGB, upright, the shortest edge shrunk to the model's if it was longer.
+        width, height: of the original in pixels, upright.
+    """
+
+    pixels: Image.Image
+    width: int
+    height: int
+
+
+def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
+    """Expand files, folders and globs to a list of image files without repetition, folders in sorted order.
+
+    Args:
+        paths: files (of any name), folders (searched for `IMAGE_SUFFIXES`) and glob patterns.
+        recursive: also search the folders' sub-folders.
+
+    Raises:
+        MetaQAPError: for a path that does not exist, a pattern without a match or a folder without images.
+    """
+    found: dict[str, None] = {}
+    for path in paths:
+        if Path(path).is_dir():
+            candidates = Path(path).rglob("*") if recursive else Path(path).glob("*")
+            images = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
+            files = sorted(map(str, images))
+            if not files:
+                hint = "" if recursive else "; add --recursive to search its sub-folders"
+                raise MetaQAPError(f"The folder {path} holds no images{hint}.")
+        elif Path(path).exists():
+            files = [path]
+        elif glob.has_magic(path):
+            files = sorted(file for file in glob.glob(path, recursive=recursive) if Path(file).is_file())
+            if not files:
+                raise MetaQAPError(f"No file matches {path}.")
+        else:
+            raise MetaQAPError(f"There is no file or folder {path}.")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def read_rgb(image: str | Path | Image.Image) -> Image.Image:
+    """Any image as 8-bit RGB, upright (see `to_rgb`)."""
+    if isinstance(image, Image.Image):
+        return to_rgb(image)
+    with warnings.catch_warnings():
+        # Pillow warns of large photographs long before it refuses decompression bombs.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(image) as opened:
+            return to_rgb(opened)
+
+
+def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[int, int]]:
+    """Both sides divided by about `factor` in passing, without a second copy of all pixels."""
+    original = opened.size
+    if isinstance(opened, JpegImagePlugin.JpegImageFile):
+        # The decoder leaves out the finest detail: a half, a quarter or an eighth of each side.
+        opened.draft(None, (original[0] // factor, original[1] // factor))
+        before, rgb = opened.size, to_rgb(opened)
+    else:
+        opened.load()
+        original = opened.size  # TIFF files are brought upright while they are loaded
+        before, rgb = _reduce_by_strips(opened, factor)
+    return rgb, original if rgb.size == before else original[::-1]
+
+
+def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int], Image.Image]:
+    """Averages over `factor` x `factor` pixels: their size before the EXIF orientation, and the upright RGB image."""
+    reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
+    rows = 64 * factor
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        # Of the metadata a strip needs its transparent colour; it is the whole that is turned upright.
+        strip.info = {name: value for name, value in strip.info.items() if name == "transparency"}
+        reduced.paste(to_rgb(strip).reduce(factor), (0, top // factor))
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    if orientation is not None:
+        reduced.getexif()[ExifTags.Base.Orientation] = orientation
+    return reduced.size, to_rgb(reduced)
+
+
+def _too_many_pixels(limit: int) -> str:
+    return f"it has more pixels than the limit of {limit:,}"
+
+
+def explain_error(error: Exception) -> str:
+    """Why an image could not be read, in a few words without a name."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that Pillow can read"
+    if isinstance(error, Image.DecompressionBombError):
+        return _too_many_pixels(2 * (Image.MAX_IMAGE_PIXELS or 0))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+__all__ = ["IMAGE_SUFFIXES", "Photograph", "UNREADABLE", "explain_error", "find_images", "read_rgb"]

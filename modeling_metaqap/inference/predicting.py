@@ -1,0 +1,82 @@
+"""Figures of checkpoints and baselines on image quality data sets, and the record of how they were made."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from accelerate.utils import gather_object
+from PIL import Image
+
+from ..data.accelerate_state import process_state
+from ..errors import MetaQAPError
+from .records import ScoreRecord
+
+
+class ScoresImages(Protocol):
+    """A [`Scorer`], or another method that gives records."""
+
+    def score(self, images: Iterable[Any]) -> Iterator[ScoreRecord]: ...
+
+
+class Predictions(NamedTuple):
+    """Of n images by K base learners; K is 0 for a baseline.
+
+    Args:
+        quality: `(n,)`.
+        base_scores: `(n, K)`, what each learner says alone.
+    """
+
+    quality: npt.NDArray[np.float64]
+    base_scores: npt.NDArray[np.float64]
+
+
+def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
+    """Scores of the images of an IQA data set, in its order; on every process of a launch.
+
+    Raises:
+        MetaQAPError: for an image that cannot be scored; a figure without it would be one of another data set.
+    """
+    state = process_state()
+    rows = range(state.process_index, len(dataset), state.num_processes)
+    records = scorer.score(_images(dataset.select(rows)))
+    share = [
+        (row, record.error, record.quality, record.base_scores or [])
+        for row, record in zip(rows, records, strict=True)
+    ]
+    scored = sorted(gather_object(share), key=lambda one: one[0])
+    # Only now, so that no process is left waiting for another that has failed.
+    for row, error, _, _ in scored:
+        if error is not None:
+            raise MetaQAPError(f"The image {dataset[row]['image_id']} cannot be scored: {error}.")
+    base_scores = np.array([scores for *_, scores in scored], dtype=np.float64)
+    return Predictions(np.array([quality for _, _, quality, _ in scored]), base_scores)
+
+
+def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
+    return (row["image"] for row in dataset.select_columns("image"))
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names with a number behind those that were there before: `["a", "b", "a 2"]`."""
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} {number}" for number in count(2))
+        found.append(name if name not in found else next(other for other in numbered if other not in found))
+    return found
+
+
+def short_names(paths: Sequence[str]) -> list[str]:
+    """The last parts of paths, as many as it takes to tell them apart: `["a/best", "b/best"]` stay as they are."""
+    parts = [Path(path).parts for path in paths]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    return list(paths)
+
+
+__all__ = ["Predictions", "distinct_names", "predict", "short_names"]

@@ -1,0 +1,98 @@
+"""Files of score records: CSV, JSON Lines or Parquet."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import MetaQAPError
+from .records import ScoreRecord
+
+#: What an output file holds: one column for each field of a record that is a single value.
+COLUMNS = {
+    column.name: column.type
+    for column in fields(ScoreRecord)
+    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
+}
+
+
+def cannot_write(path: Path, error: OSError) -> MetaQAPError:
+    """The sentence for a file or folder that cannot be written."""
+    return MetaQAPError(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.")
+
+
+@contextmanager
+def record_writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
+    """A function that writes one record to the file, in the format that its ending names."""
+    if output is None:
+        yield lambda record: None
+        return
+    suffix = output.suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet"):
+        raise MetaQAPError(f"The output {output} must end in .csv, .jsonl or .parquet.")
+    try:
+        if suffix == ".parquet":
+            with _parquet_writer(output) as write:
+                yield write
+        else:
+            with output.open("w", newline="", encoding="utf-8") as file:
+                yield _csv_writer(file) if suffix == ".csv" else _jsonl_writer(file)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+
+def _row(record: ScoreRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in COLUMNS}
+
+
+def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
+    rows = csv.DictWriter(file, COLUMNS)
+    rows.writeheader()
+
+    def write(record: ScoreRecord) -> None:
+        rows.writerow(_row(record))
+        file.flush()
+
+    return write
+
+
+def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
+    def write(record: ScoreRecord) -> None:
+        file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
+        file.flush()
+
+    return write
+
+
+@contextmanager
+def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise MetaQAPError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.") from error
+    types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])  # type: ignore[index]
+    records: list[dict[str, Any]] = []
+    with pq.ParquetWriter(output, schema) as file:
+
+        def flush() -> None:
+            file.write_table(pa.Table.from_pylist(records, schema=schema))
+            records.clear()
+
+        def write(record: ScoreRecord) -> None:
+            records.append(_row(record))
+            if len(records) >= 1000:
+                flush()
+
+        try:
+            yield write
+        finally:
+            if records:
+                flush()
+
+
+__all__ = ["COLUMNS", "cannot_write", "record_writer"]

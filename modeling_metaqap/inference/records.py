@@ -1,0 +1,40 @@
+"""Files, folders and streams of images -> one record each, robustly."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(kw_only=True)
+class ScoreRecord:
+    """What is known about one image. Fields that the checkpoint does not give are None.
+
+    Attributes:
+        path: as given.
+        quality: higher is better; [0, 1] is the training range, values are not clipped to it.
+        quality_low, quality_high: calibrated 90 % prediction interval.
+        distortion: name of the synthetic distortion that the image resembles most.
+        distortion_probability: of that distortion, in [0, 1].
+        width, height: pixels, after the EXIF orientation.
+        error: why the image has no score.
+        base_scores: each base learner's own score.
+        distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
+        quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
+            `quality` (equal to it for images of one crop).
+    """
+
+    path: str
+    quality: float | None = None
+    quality_low: float | None = None
+    quality_high: float | None = None
+    distortion: str | None = None
+    distortion_probability: float | None = None
+    width: int | None = None
+    height: int | None = None
+    error: str | None = None
+    base_scores: list[float] | None = None
+    distortion_probabilities: list[float] | None = None
+    quality_map: np.ndarray | None = None
+
+
+__all__ = ["ScoreRecord"]

@@ -1,0 +1,268 @@
+"""Files, folders and streams of images -> one record each, robustly."""
+
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from .. import DEFAULT_CHECKPOINT
+from ..errors import MetaQAPError
+from ..image_processing_metaqap import CropLayout, crop_layout, to_rgb
+from ..modeling_metaqap import MetaQAPModel
+from .decoding import (
+    _LARGE_PIXELS,
+    _LARGE_SHORTEST_EDGE,
+    UNREADABLE,
+    Photograph,
+    _decode_large,
+    _too_many_pixels,
+    explain_error,
+)
+from .engines import Engine, TorchEngine, load_engine
+from .records import ScoreRecord
+
+
+@dataclass
+class Prepared:
+    """One decoded image on its way through the engine.
+
+    Attributes:
+        record: without a score yet, or with the reason why there will be none.
+        crops: `(N, 3, H, W)` RGB bytes; None if the image could not be read.
+        outputs: of the engine, crop by crop.
+    """
+
+    record: ScoreRecord
+    size: tuple[int, int] = (0, 0)
+    crops: np.ndarray | None = None
+    outputs: list[dict[str, torch.Tensor]] = field(default_factory=list)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.crops is None or len(self.outputs) == len(self.crops)
+
+
+class Scorer:
+    """Scores images one by one or by the thousand with bounded memory; the result does not depend on the batching.
+
+    Args:
+        checkpoint: folder or Hub id; default the ensemble that ships with the package.
+        engine: `"torch"`, or `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime.
+        device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
+        dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
+        batch_size: crops in one pass through the model; a photograph gives one to a few.
+        num_workers: threads that decode images.
+        max_pixels: images of more are refused before they are decoded. Pillow itself refuses what has more than twice
+            its `Image.MAX_IMAGE_PIXELS`.
+        max_crops: images that need more crops, long and narrow ones, are refused too.
+        pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
+            scores do not differ in the last bit either when images are shared out among processes.
+
+    Raises:
+        MetaQAPError: for a checkpoint, engine, device or dtype that cannot be used.
+
+    Example:
+
+    ```python
+    >>> from modeling_metaqap.scoring import Scorer
+
+    >>> [record] = Scorer().score(["photo.jpg"])
+    >>> record.quality, record.quality_low, record.quality_high
+    ```
+    """
+
+    def __init__(
+        self,
+        checkpoint: str | Path = DEFAULT_CHECKPOINT,
+        *,
+        engine: str = Engine.torch,
+        device: str | None = None,
+        dtype: str = "float32",
+        batch_size: int = 8,
+        num_workers: int = 4,
+        max_pixels: int | None = None,
+        max_crops: int | None = None,
+        pad_batches: bool = False,
+    ):
+        if batch_size < 1:
+            raise MetaQAPError(f"The batch size must be at least 1, got {batch_size}.")
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.pad_batches = pad_batches
+        self.max_pixels = max_pixels
+        self.max_crops = max_crops
+        self._one_large_image_at_a_time = threading.Lock()
+        self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
+        try:
+            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        except (OSError, ValueError) as error:
+            raise MetaQAPError(f"{checkpoint} has no image processor: {str(error).splitlines()[0]}") from error
+
+    @property
+    def model(self) -> MetaQAPModel:
+        """The PyTorch model.
+
+        Raises:
+            MetaQAPError: with another engine.
+        """
+        if not isinstance(self.engine, TorchEngine):
+            raise MetaQAPError("Only the PyTorch engine has the model itself.")
+        return self.engine.model
+
+    def score(self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
+        """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
+
+        Args:
+            images: paths or Pillow images.
+            quality_map: also give each record the map of local quality.
+        """
+        waiting: deque[Future[Prepared]] = deque()
+        pending: deque[Prepared] = deque()
+        todo: list[tuple[Prepared, int]] = []
+        source = iter(images)
+        with ThreadPoolExecutor(self.num_workers) as pool:
+            exhausted = False
+            while not exhausted or waiting or pending:
+                # A few images ahead keep the model busy; more would only fill the memory.
+                while not exhausted and len(waiting) < 2 * self.num_workers:
+                    try:
+                        waiting.append(pool.submit(self.prepare, next(source)))
+                    except StopIteration:
+                        exhausted = True
+                if waiting:
+                    prepared = waiting.popleft().result()
+                    pending.append(prepared)
+                    if prepared.crops is not None:
+                        todo += [(prepared, index) for index in range(len(prepared.crops))]
+                while len(todo) >= self.batch_size or (todo and not waiting):
+                    self._run(todo[: self.batch_size], quality_map=quality_map)
+                    del todo[: self.batch_size]
+                while pending and pending[0].is_complete:
+                    yield self._finish(pending.popleft())
+
+    def read(self, image: str | Path | Image.Image) -> Photograph:
+        """Read an image and shrink it to what the model sees; its score is that of the original.
+
+        Raises:
+            MetaQAPError: if the image cannot be read or is over the limits; the message has no name in it.
+        """
+        try:
+            if isinstance(image, Image.Image):
+                rgb = to_rgb(image)
+                width, height = rgb.size
+            else:
+                rgb, (width, height) = self._decode(image)
+        except UNREADABLE as error:
+            raise MetaQAPError(explain_error(error)) from error
+        resized = self._layout(rgb.size).resized
+        if resized != (rgb.height, rgb.width):
+            rgb = rgb.resize(resized[::-1], Image.Resampling(self.image_processor.resample))
+        return Photograph(rgb, width, height)
+
+    def _decode(self, path: str | Path) -> tuple[Image.Image, tuple[int, int]]:
+        """The image in RGB, large ones shrunk, and the upright original's width and height."""
+        with warnings.catch_warnings():
+            # Pillow warns of large photographs long before it refuses decompression bombs.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as opened:
+                # The header is all that was read so far.
+                pixels = opened.width * opened.height
+                if self.max_pixels is not None and pixels > self.max_pixels:
+                    raise MetaQAPError(_too_many_pixels(self.max_pixels))
+                if self.max_crops is not None and len(self._layout(opened.size).corners) > self.max_crops:
+                    raise MetaQAPError(f"{opened.width:,} x {opened.height:,} pixels are too long and narrow")
+                factor = min(opened.size) // _LARGE_SHORTEST_EDGE
+                if pixels <= _LARGE_PIXELS or factor < 2:
+                    rgb = to_rgb(opened)
+                    return rgb, rgb.size
+                with self._one_large_image_at_a_time:
+                    return _decode_large(opened, factor)
+
+    def _layout(self, size: tuple[int, int]) -> CropLayout:
+        width, height = size
+        processor = self.image_processor
+        return crop_layout(
+            height, width, shortest_edge=processor.size["shortest_edge"], crop_size=processor.crop_size["height"]
+        )
+
+    def prepare(self, image: str | Path | Image.Image) -> Prepared:
+        """Decodes one image and cuts it into crops."""
+        record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
+        try:
+            photograph = self.read(image)
+        except MetaQAPError as error:
+            record.error = str(error)
+            return Prepared(record)
+        record.width, record.height = photograph.width, photograph.height
+        # Bytes travel between threads; the engine divides by 255.
+        inputs = self.image_processor(photograph.pixels, do_rescale=False, return_tensors="np")
+        return Prepared(record, size=photograph.pixels.size, crops=inputs["pixel_values"][0])
+
+    def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
+        crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
+        if self.pad_batches:
+            missing = self.batch_size - len(crops)
+            crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
+        values = self.engine(crops, quality_map=quality_map)
+        for row, (prepared, _) in enumerate(batch):
+            prepared.outputs.append({name: value[row] for name, value in values.items()})
+
+    def _finish(self, prepared: Prepared) -> ScoreRecord:
+        record = prepared.record
+        if prepared.crops is None:
+            return record
+        # Scores and distortion logits are means over crops in the model too, so these are its outputs for all crops.
+        means = {
+            name: torch.stack([output[name] for output in prepared.outputs]).mean(dim=0)
+            for name in prepared.outputs[0]
+            if name != "quality_map"
+        }
+        record.quality = means["logits"].item()
+        record.base_scores = means["base_scores"].tolist()
+        if "interval" in means:
+            record.quality_low, record.quality_high = means["interval"].tolist()
+        if "distortion_logits" in means:
+            probabilities = means["distortion_logits"].softmax(dim=0)
+            record.distortion = self.engine.config.distortion_labels[int(probabilities.argmax())]
+            record.distortion_probability = probabilities.max().item()
+            record.distortion_probabilities = probabilities.tolist()
+        if "quality_map" in prepared.outputs[0]:
+            crop_maps = torch.stack([output["quality_map"] for output in prepared.outputs])
+            [whole] = self.image_processor.post_process_quality_map(
+                SimpleNamespace(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]
+            )
+            record.quality_map = whole.numpy()
+        return record
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """What a checkpoint is made of and was measured at: learners, meta-learner weights, parameters, training."""
+    weights = model.meta_learner.weight.tolist()
+    return {
+        "base_learners": [
+            {
+                "name": learner["name"],
+                "backbone": learner["backbone"],
+                "weight": weight,
+                "parameters": sum(parameter.numel() for parameter in module.parameters()),
+            }
+            for learner, weight, module in zip(model.config.base_learners, weights, model.base_learners, strict=True)
+        ],
+        "intercept": model.meta_learner.intercept.item(),
+        "interval_radius": model.config.interval_radius,
+        "distortion_labels": model.config.distortion_labels,
+        "training_summary": model.config.training_summary,
+    }
+
+
+__all__ = ["Prepared", "Scorer", "describe"]

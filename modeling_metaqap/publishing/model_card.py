@@ -1,0 +1,315 @@
+"""The model card and the evaluation files of a checkpoint, written from measured results."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+
+from ..data.iqa_datasets import IQA_DATASETS
+from ..errors import MetaQAPError
+from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
+from ..lineage import weights_sha256
+from ..training.provenance import parts_of
+
+#: Figures of a result in the order of the tables, with their names for people.
+FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
+
+_ENGINES = {
+    "torch": "PyTorch, float32",
+    "torch-bfloat16": "PyTorch, bfloat16",
+    "onnx": "ONNX Runtime, float32",
+    "onnx-int8": "ONNX Runtime, int8",
+}
+
+_SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
+
+
+def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | None = None) -> dict[str, str]:
+    """The card (`README.md`) and `.eval_results/*.yaml` of a checkpoint.
+
+    Args:
+        checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
+        sources: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
+            others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
+            `onnx.json` (by `scripts/export_onnx.py`).
+        repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
+
+    Returns:
+        Path in the repository -> text.
+
+    Raises:
+        MetaQAPError: if there are no results, or only those of other weights, or it is not known what the learners
+            were trained on.
+        OSError: if a file is missing.
+    """
+    checkpoint, sources = Path(checkpoint), Path(sources)
+    name = checkpoint.resolve().name
+    config, fit, processor = (
+        _read(checkpoint / file) for file in ("config.json", "fit.json", "preprocessor_config.json")
+    )
+    weights = weights_sha256(checkpoint)
+    rows = [row for row in _read(sources / "results.json")["results"] if row.get("split", "").startswith("test")]
+    own = [row for row in rows if row.get("weights_sha256") == weights]
+    if weights is None or not own:
+        raise MetaQAPError(
+            f"{sources / 'results.json'} has no test results of the weights in {checkpoint}; measure them with "
+            "`python scripts/evaluate.py`."
+        )
+    # Results of other methods; those of other weights of this model would be read as this one's.
+    others = [row for row in rows if row not in own and row["checkpoint"] != name]
+    published = _read(sources / "published.json")
+    cost = _cost(sources / "cost.json", weights)
+    onnx = _onnx(sources / "onnx.json", weights)
+    summary = config["training_summary"] or {}
+    said = summary.get("trained_on") or ""
+    parts = parts_of(said)
+    learned = [part for part in parts if part is not None and part.dataset in IQA_DATASETS]
+    if len(learned) < len(parts):
+        raise MetaQAPError(
+            f"{checkpoint / 'config.json'} does not say which data sets the learners were trained on "
+            f"({said or 'nothing'}); say it with `python scripts/fit_meta_learner.py --trained-on`."
+        )
+    trained_on = " and ".join(str(replace(part, dataset=_title(part.dataset))) for part in learned)
+    training_sets = list(dict.fromkeys(part.dataset for part in learned))
+    fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
+    card = ModelCard.from_template(
+        _front_matter(name, own, trained_on=training_sets),
+        template_str=(sources / "template.md").read_text(encoding="utf-8"),
+        name=name,
+        repo_id=repo_id or name,
+        learners=_learners(config, fit),
+        fusions=[
+            {"name": f"**{label}**" if label == "meta-learner" else label} | _correlations(fit["figures"][label])
+            for label in ("plain mean", "meta-learner", "meta-learner, cross-fitted")
+            if len(config["base_learners"]) > 1
+        ],
+        # Fits of before there was such a thing say nothing of it.
+        shrinkage=_percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
+        interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
+        distortions=len(config["distortion_labels"]),
+        kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
+        fitted_on=fitted_on,
+        shortest_edge=processor["size"]["shortest_edge"],
+        trained_on=trained_on,
+        training_sets={dataset: IQA_DATASETS[dataset] for dataset in training_sets},
+        pretrained_on=summary.get("pretrained_on", "ImageNet weights"),
+        trained_with=summary.get("trained_with"),
+        frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model.get("fine_tuned", True)),
+        surrogate=_SURROGATES[config["loss_surrogate"]],
+        confidence=_percent(own[0].get("confidence", 0.95)),
+        medians=any("median_of" in row for row in own),
+        cross=any(row["dataset"] not in training_sets for row in own),
+        results=[
+            {"title": _title(row["dataset"]), "split": row["split"], "n": _thousands(row["n"])}
+            | {figure: _with_interval(row[figure]) for figure in FIGURES}
+            for row in own
+        ],
+        sentences=[sentence for row in own for sentence in sentences(row)],
+        published=published,
+        comparisons=[_comparison(row, name, others, published) for row in own if _published_for(row, published)],
+        cost=cost,
+        onnx=onnx,
+        citations=[
+            IQA_DATASETS[dataset].citation
+            for dataset in dict.fromkeys([*training_sets, fit["dataset"], *_datasets(own)])
+            if dataset in IQA_DATASETS and IQA_DATASETS[dataset].citation
+        ],
+    )
+    files = {"README.md": str(card).rstrip("\n") + "\n"}
+    for dataset in _datasets(own):
+        entries = [entry for row in own if row["dataset"] == dataset for entry in _eval_entries(row)]
+        text = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, width=1000)
+        files[f".eval_results/{dataset}.yaml"] = text
+    return files
+
+
+def write_card(files: dict[str, str], folder: str | Path) -> None:
+    """Write what `card_files` gives; evaluation files of data sets that are no longer among them are removed."""
+    folder = Path(folder)
+    for old in folder.glob(".eval_results/*.yaml"):
+        if str(old.relative_to(folder)) not in files:
+            old.unlink()
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: list[str]) -> ModelCardData:
+    results = [
+        EvalResult(
+            # The Hub has no task of its own for image quality; the stock pipeline of this one loads the model.
+            task_type="image-classification",
+            task_name="No-reference image quality assessment",
+            dataset_type=row["dataset"],
+            dataset_name=_title(row["dataset"]),
+            dataset_split=row["split"],
+            metric_type=figure,
+            metric_name=label,
+            metric_value=_rounded(row[figure]["value"]),
+        )
+        for row in own
+        for figure, label in FIGURES.items()
+        if row[figure]["value"] is not None
+    ]
+    return ModelCardData(
+        language="en",
+        license="apache-2.0",
+        library_name="transformers",
+        pipeline_tag="image-classification",
+        tags=[
+            "image-quality-assessment",
+            "no-reference",
+            "metaqap",
+            "timm",
+            "ensemble",
+            "custom_code",
+            "arxiv:2506.16601",
+        ],
+        datasets=list(dict.fromkeys([*trained_on, *_datasets(own)])),
+        metrics=list(FIGURES),
+        model_name=name,
+        eval_results=results,
+    )
+
+
+def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
+    about = f"{row['split']} split, n {row['n']}"
+    entries = []
+    for figure in FIGURES:
+        if (value := row[figure]["value"]) is not None:
+            notes = about
+            if "low" in row[figure]:
+                notes += f", {_percent(row['confidence'])} bootstrap interval {_interval(row[figure])}"
+            entries.append(
+                EvalResultEntry(dataset_id=row["dataset"], task_id=figure, value=_rounded(value), notes=notes)
+            )
+    return entries
+
+
+def _kept(fit: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:
+    """The learners that are stored, with their weights: not those of weight 0, see `MetaQAPModel.from_base_models`."""
+    return [(model, weight) for model, weight in zip(fit["base_models"], fit["weights"], strict=True) if weight]
+
+
+def _learners(config: dict[str, Any], fit: dict[str, Any]) -> list[dict[str, Any]]:
+    # The learners of all folds stand one after the other and share one weight.
+    folds = fit.get("folds") or 1
+    each = "" if folds == 1 else f", mean of {folds} folds"
+    return [
+        {"name": f"{model['name']}{each}", "backbone": learner["backbone"], "weight": f"{weight:.3f}"}
+        | _correlations(fit["figures"][model["name"]])
+        for (model, weight), learner in zip(_kept(fit), config["base_learners"][::folds], strict=True)
+    ]
+
+
+def _comparison(
+    row: dict[str, Any], name: str, others: list[dict[str, Any]], published: dict[str, Any]
+) -> dict[str, Any]:
+    measured = [(f"**{name}**", row)]
+    measured += [(title(other), other) for other in others if _place(other) == _place(row) and other["n"] == row["n"]]
+    rows = [
+        {"method": method, "source": "measured here" + _training(result, row)}
+        | {figure: _with_interval(result[figure]) for figure in ("plcc", "srocc")}
+        for method, result in measured
+    ]
+    rows += [
+        {"method": result["method"], "source": published["source"]}
+        | {figure: result[figure] for figure in ("plcc", "srocc")}
+        for result in _published_for(row, published)
+    ]
+    return {"title": _title(row["dataset"]), "split": row["split"], "rows": rows}
+
+
+def _training(result: dict[str, Any], own: dict[str, Any]) -> str:
+    """What another method was trained on: images of the same kind or of another."""
+    trained_on = result.get("trained_on")
+    return f", as trained on {_title(trained_on)}" if trained_on and result is not own else ""
+
+
+def _published_for(row: dict[str, Any], published: dict[str, Any]) -> list[dict[str, Any]]:
+    return [result for result in published["results"] if _place(result) == _place(row)]
+
+
+def _cost(path: Path, weights: str) -> dict[str, Any] | None:
+    if not path.exists() or (measured := _read(path)["inference"])["weights_sha256"] != weights:
+        return None
+    return {
+        "side": measured["side"],
+        "threads": measured["threads"],
+        "cpu": measured["machine"]["cpu"],
+        "parameters": f"{measured['parameters'] / 1e6:.2f}",
+        "macs": f"{measured['macs'] / 1e9:.2f}",
+        "megabytes": f"{measured['weights_megabytes']:.1f}",
+        "memory": f"{measured['peak_memory_megabytes']:.0f}",
+        "engines": [
+            {"name": _ENGINES[engine], "ratio": f"{row['over_torch']:.2f} x"}
+            for engine, row in measured["engines"].items()
+            if engine != "torch"
+        ],
+    }
+
+
+def _onnx(path: Path, weights: str) -> dict[str, Any] | None:
+    if not path.exists() or (measured := _read(path))["weights_sha256"] != weights:
+        return None
+    engines = measured["engines"]
+    int8 = engines.get("onnx-int8")
+    return {
+        "n": measured["n"],
+        "place": f"{_title(measured['dataset'])} {measured['split']}",
+        "largest": f"{engines['onnx']['largest']:.1e}",
+        "correlations": plcc_srocc(engines["torch"]),
+        "int8": int8
+        and {
+            "largest": f"{int8['largest']:.3f}",
+            "mean": f"{int8['mean']:.3f}",
+            "correlations": plcc_srocc(int8),
+        },
+    }
+
+
+def _correlations(figures: dict[str, Any]) -> dict[str, str]:
+    return {name: f"{figures[name]['value']:.3f}" for name in ("plcc", "srocc")}
+
+
+def _with_interval(figure: dict[str, float | None]) -> str:
+    """A figure as `scripts/evaluate.py` writes it: with its interval, or its range over several splits."""
+    return "" if figure["value"] is None else format_figure(figure)
+
+
+def _interval(figure: dict[str, float | None]) -> str:
+    return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def _percent(fraction: float) -> str:
+    return f"{fraction:.0%}".replace("%", " %")
+
+
+def _rounded(value: float) -> float:
+    return round(value, 4)
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}"
+
+
+def _place(row: dict[str, Any]) -> tuple[str, str]:
+    return row["dataset"], row["split"]
+
+
+def _datasets(rows: list[dict[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(row["dataset"] for row in rows))
+
+
+def _title(dataset: str) -> str:
+    return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
+
+
+__all__ = ["FIGURES", "MetaQAPError", "card_files", "write_card"]

@@ -1,0 +1,281 @@
+"""The `metaqap` command: what it prints, writes and answers to mistakes."""
+
+import csv
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__
+from modeling_metaqap.cli.app import main
+from modeling_metaqap.fusion.checkpoint_folder import save_release
+
+COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error".split()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    config = MetaQAPConfig(
+        base_learners=["test_resnet"], distortion_labels=[], training_summary={"trained_on": "nothing"}
+    )
+    save_release(MetaQAPModel(config), folder)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256 >> index, (64, 80, 3), dtype=np.uint8)).save(folder / f"[{index}].png")
+    return folder
+
+
+@pytest.fixture
+def metaqap(monkeypatch, capsys):
+    """Runs the command in this process: (exit status, standard output, standard error)."""
+
+    def run(*arguments, stdin=""):
+        monkeypatch.setattr("sys.argv", ["metaqap", *map(str, arguments)])
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_a_folder_is_scored_to_a_table(metaqap, photos, checkpoint):
+    status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 0
+    assert all(f"[{index}].png" in out for index in range(3))
+    assert out.count("80 x 64") == 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, checkpoint, tmp_path, suffix):
+    broken = photos / "broken.jpg"
+    broken.write_bytes(b"broken")
+    output = tmp_path / f"scores.{suffix}"
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--sort", "path")
+    assert status == 1
+    assert "1 of 4 images could not be read" in err
+    if suffix == "csv":
+        with output.open(newline="") as file:
+            rows = [{name: value or None for name, value in row.items()} for row in csv.DictReader(file)]
+    elif suffix == "jsonl":
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet output needs pyarrow")
+        rows = parquet.read_table(output).to_pylist()
+    assert all(list(row) == COLUMNS for row in rows)
+    assert [row["path"].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png", "[2].png", "broken.jpg"]
+    assert all(float(row["quality"]) for row in rows[:3])
+    assert rows[3]["quality"] is None
+    assert rows[3]["error"] == "not an image that Pillow can read"
+    # Not calibrated and without a distortion head: nothing is invented.
+    assert all(row["quality_low"] is None and row["distortion"] is None for row in rows)
+
+
+def test_results_are_sorted_by_quality_on_request(metaqap, photos, checkpoint, tmp_path):
+    orders = {}
+    for order in ("best", "worst"):
+        output = tmp_path / f"{order}.jsonl"
+        metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--sort", order)
+        orders[order] = [json.loads(line)["quality"] for line in output.read_text().splitlines()]
+    assert orders["worst"] == sorted(orders["worst"])
+    assert orders["best"] == orders["worst"][::-1]
+
+
+def test_a_list_on_standard_input_is_scored(metaqap, photos, checkpoint, tmp_path):
+    listed = [str(photos / "[1].png"), str(photos / "gone.png"), str(photos / "[0].png")]
+    output = tmp_path / "out.jsonl"
+    status, _, _ = metaqap("score", "-", "-o", output, "--checkpoint", checkpoint, stdin="\n".join(listed) + "\n\n")
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    assert status == 1
+    assert [row["path"] for row in rows] == listed
+    assert [row["error"] for row in rows] == [None, "no such file or directory", None]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "no-such-photo.jpg"], "There is no file or folder no-such-photo.jpg"),
+        (["score", "."], "holds no images"),
+        (["score", "-"], "standard input is empty"),
+        (["score", "photos", "--wrong-option"], "No such option: --wrong-option"),
+        (["score", "photos", "--batch-size", "0"], "--batch-size"),
+        (["score", "photos", "--device", "abacus"], "abacus"),
+        (["score", "photos", "--dtype", "int3"], "int3"),
+        (["score", "photos", "-o", "scores.txt"], "must end in .csv, .jsonl or .parquet"),
+        (["score", "photos", "-o", "absent/scores.csv"], "Cannot write absent/scores.csv: no such file"),
+        (["score", "photos", "--checkpoint", "photos"], "not a MetaQAP checkpoint"),
+        (["flatter"], "flatter"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_status_2(metaqap, photos, monkeypatch, arguments, message):
+    monkeypatch.chdir(photos.parent)
+    status, out, err = metaqap(*arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_version_and_help(metaqap):
+    assert metaqap("--version")[:2] == (0, f"metaqap {__version__}\n")
+    status, out, _ = metaqap("score", "--help")
+    assert status == 0
+    assert all(f"--{name}" in out for name in "checkpoint device dtype batch-size recursive sort output".split())
+
+
+def test_info_describes_the_checkpoint(metaqap, checkpoint):
+    status, out, _ = metaqap("info", "--checkpoint", checkpoint)
+    assert status == 0
+    assert "test_resnet" in out
+    assert "not calibrated" in out
+    assert "trained on: nothing" in out
+    status, out, _ = metaqap("info", "--checkpoint", checkpoint, "--json")
+    assert status == 0
+    assert json.loads(out)["base_learners"][0]["weight"] == 1.0
+
+
+def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):
+    _, out, err = metaqap("score", *[photos] * 2, "--checkpoint", checkpoint)
+    assert not re.search(r"\x1b", out + err)
+
+
+def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):
+    pytest.importorskip("skimage")
+    photo, grid = tmp_path / "photo.png", tmp_path / "grid.png"
+    Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)).save(photo)
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 0
+    with Image.open(grid) as picture:
+        assert picture.height > 25 * 90 and picture.width > 6 * 32
+    assert "Wrote" in err
+
+
+@pytest.mark.parametrize(
+    ("photo", "grid", "message"),
+    [
+        ("nowhere.png", "grid.png", "nowhere.png cannot be distorted: no such file or directory."),
+        ("text.png", "grid.png", "text.png cannot be distorted: not an image that Pillow can read."),
+        ("tiny.png", "grid.png", "tiny.png cannot be distorted"),
+        ("photo.png", "grid.txt", "must end in .png, .jpg or .webp"),
+        ("photo.png", "nowhere/grid.png", "Cannot write"),
+    ],
+)
+def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
+    tmp_path, monkeypatch, metaqap, photo, grid, message
+):
+    pytest.importorskip("skimage")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
+    Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
+    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    assert status == 2
+    assert message in " ".join(err.split())
+
+
+def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos):
+    torch.manual_seed(0)
+    checkpoint = tmp_path / "with-head"
+    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
+    (photos / "broken.png").write_text("no image")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "[0].png").write_bytes((photos / "[0].png").read_bytes())
+    folder, output = tmp_path / "why" / "here", tmp_path / "scores.jsonl"
+    status, out, _ = metaqap("score", photos, other, "--checkpoint", checkpoint, "--explain", folder, "-o", output)
+    assert status == 1  # of the broken one
+    assert sorted(path.name for path in folder.iterdir()) == ["[0]-2.png", "[0].png", "[1].png", "[2].png"]
+    rows = [json.loads(line) for line in output.read_text().splitlines()]
+    scored = [row for row in rows if row["error"] is None]
+    labels = MetaQAPConfig().distortion_labels
+    assert all(row["distortion"] in labels and 1 / 25 <= row["distortion_probability"] <= 1 for row in scored)
+    assert all("quality_map" not in row for row in rows)
+    # The same photograph gives the same picture but for its name; another one does not.
+    pictures = {path.name: np.asarray(Image.open(path).convert("L")) for path in folder.iterdir()}
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[0]-2.png"][:60]).max() == 0
+    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[2].png"][:60]).max() > 50
+
+
+def test_a_folder_for_explanations_that_cannot_be_made_is_one_sentence_and_status_2(metaqap, photos, checkpoint):
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "--explain", photos / "[0].png" / "x")
+    assert status == 2
+    assert "Cannot write to" in err
+
+
+@pytest.fixture
+def ratings(photos):
+    (photos.parent / "ratings.csv").write_text(
+        "file_name,mos\n" + "".join(f"[{index}].png,{rating}\n" for index, rating in enumerate((1.5, 4.5, 3)))
+    )
+    return photos.parent / "ratings.csv"
+
+
+def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, checkpoint, tmp_path):
+    pytest.importorskip("datasets", reason="needs the train extra")
+    output = tmp_path / "report"
+    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output", output]
+    options += ["--worst", 2, "--bootstrap", 20]
+    status, out, err = metaqap("evaluate", photos, "--csv", ratings, *options)
+    assert status == 0, err
+    names = {path.name for path in output.iterdir()}
+    assert names == {"results.json", "report.md", "predictions.csv", "scatter.png", "residuals.png"}
+    [row] = json.loads((output / "results.json").read_text())["results"]
+    assert (row["n"], row["checkpoint"], row["split"]) == (3, "tiny", "all")
+    assert f"{row['srocc']['value']:.3f}" in out
+    with (output / "predictions.csv").open(newline="") as file:
+        qualities = {line["image_id"]: float(line["quality"]) for line in csv.DictReader(file)}
+    assert qualities == {"[0].png": 0.125, "[1].png": 0.875, "[2].png": 0.5}
+    # The two worst disagreements, in both places.
+    report = (output / "report.md").read_text()
+    assert sum(f"[{index}].png" in out for index in range(3)) == 2
+    assert sum(f"[{index}].png" in report for index in range(3)) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["gone"], "gone does not exist"),
+        (["photos"], "must hold one CSV file (found: none)"),
+        (["photos", "--csv", "gone.csv"], "gone.csv does not exist"),
+        (["photos", "--csv", "ratings.csv"], "say with mos_range which scores"),
+        (["photos", "--csv", "ratings.csv", "--mos-range", "5", "1"], "lowest and the highest score"),
+        (["photos", "--csv", "ratings.csv", "--mos-column", "stars"], "no column 'stars'"),
+        (["photos", "--csv", "one.csv"], "At least two images"),
+        (["photos", "--csv", "absent.csv"], "[9].png"),
+        (["photos", "--csv", "ratings.csv", "--mos-range", "1", "5", "--output", "ratings.csv"], "Cannot write"),
+    ],
+)
+def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
+    metaqap, ratings, checkpoint, monkeypatch, arguments, message
+):
+    pytest.importorskip("datasets", reason="needs the train extra")
+    monkeypatch.chdir(ratings.parent)
+    ratings.with_name("one.csv").write_text("file_name,mos\n[0].png,0.5\n")
+    ratings.with_name("absent.csv").write_text("file_name,mos\n[0].png,0.5\n[9].png,0.5\n")
+    status, out, err = metaqap("evaluate", *arguments, "--checkpoint", checkpoint, "--bootstrap", 0)
+    assert status == 2
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+    assert out == ""
+
+
+def test_a_decompression_bomb_is_not_distorted_but_told_in_one_sentence(metaqap, photos, tmp_path, monkeypatch):
+    pytest.importorskip("skimage")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    status, _, err = metaqap("distort", photos / "[0].png", "--grid", tmp_path / "grid.png")
+    assert status == 2
+    assert "cannot be distorted: it has more pixels than the limit of 2,000" in " ".join(err.split())

@@ -1,0 +1,273 @@
+"""What the demo computes and draws, its limits and its files; no server is started."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+from modeling_metaqap.cli import app as cli
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.inference.pictures import humanize
+from modeling_metaqap.inference.records import ScoreRecord
+from modeling_metaqap.inference.scorer import Scorer
+
+pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
+
+from repository import ROOT
+
+from modeling_metaqap.demo import assessment, figures
+from modeling_metaqap.demo.app import Demo, build_app
+from modeling_metaqap.demo.assessment import Assessor, probability_better
+from modeling_metaqap.inference.record_files import COLUMNS
+
+LABELS = ["gaussian_blur", "jpeg_compression", "white_noise"]
+
+
+def make_assessor(folder, **config):
+    torch.manual_seed(0)
+    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"], **config)), folder)
+    return Assessor(Scorer(folder, device="cpu", max_pixels=1_000_000, max_crops=4))
+
+
+@pytest.fixture(scope="module")
+def assessor(tmp_path_factory):
+    return make_assessor(tmp_path_factory.mktemp("head") / "tiny", interval_radius=0.2, distortion_labels=LABELS)
+
+
+@pytest.fixture(scope="module")
+def plain_assessor(tmp_path_factory):
+    """Neither calibrated nor with a distortion head."""
+    return make_assessor(tmp_path_factory.mktemp("plain") / "tiny", distortion_labels=[])
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    paths = []
+    for index in range(3):
+        small = Image.fromarray(rng.integers(0, 255 >> index, (20, 30, 3), dtype=np.uint8))
+        paths.append(folder / f"photo <{index}>.png")
+        small.resize((300, 200), Image.Resampling.BICUBIC).save(paths[-1])
+    return [str(path) for path in paths]
+
+
+def record(quality, radius=None):
+    if radius is None:
+        return ScoreRecord(path="", quality=quality)
+    return ScoreRecord(path="", quality=quality, quality_low=quality - radius, quality_high=quality + radius)
+
+
+class TestComparison:
+    def test_equal_scores_are_a_coin_toss(self):
+        assert probability_better(record(0.5, 0.1), record(0.5, 0.3)) == pytest.approx(0.5)
+
+    def test_the_probability_is_that_of_a_normal_difference(self):
+        # Both standard deviations are .2 / 1.6449; a difference of .2 is 1.6449 / sqrt(2) = 1.1631 of theirs together,
+        # and the normal distribution's table gives 0.8776 there.
+        assert probability_better(record(0.7, 0.2), record(0.5, 0.2)) == pytest.approx(0.8776, abs=1e-4)
+
+    def test_it_is_the_counter_probability_for_the_photographs_exchanged(self):
+        one, other = record(0.8, 0.15), record(0.45, 0.25)
+        assert probability_better(one, other) + probability_better(other, one) == pytest.approx(1)
+
+    def test_without_an_interval_nothing_is_invented(self):
+        assert probability_better(record(0.9), record(0.1, 0.1)) is None
+
+    def test_the_verdict_names_the_better_one_and_how_sure(self):
+        verdict = figures.verdict(assessment.Comparison(record(0.3, 0.1), record(0.8, 0.1), 0.03))
+        assert "The right photograph is better" in verdict
+        assert "left better: <b>3 %" in verdict
+        assert "Too close" in figures.verdict(assessment.Comparison(record(0.5, 0.1), record(0.5, 0.1), 0.5))
+        uncalibrated = figures.verdict(assessment.Comparison(record(0.9), record(0.1), None))
+        assert "The left photograph scores higher" in uncalibrated and "cannot say how sure" in uncalibrated
+
+
+class TestScore:
+    def test_it_is_the_score_of_the_file_and_the_api_says_the_same(self, assessor, photos):
+        [expected] = assessor.scorer.score([photos[0]])
+        found = Demo(assessor).score(photos[0])
+        assert found["quality"] == pytest.approx(expected.quality, abs=1e-6)
+        assert found["quality_high"] - found["quality_low"] == pytest.approx(0.4, abs=1e-5)
+        assert found["distortions"] == pytest.approx(
+            dict(zip(LABELS, expected.distortion_probabilities, strict=True)), abs=1e-6
+        )
+        assert sum(found["distortions"].values()) == pytest.approx(1)
+        assert (found["file"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
+
+    def test_the_page_shows_number_interval_map_distortions_and_votes(self, assessor, photos):
+        scores = Demo(assessor).score(photos[0])
+        gauge, overlay, distortions, votes = Demo(assessor).show_score(photos[0])
+        assert f">{scores['quality']:.2f}<" in gauge
+        assert f"<b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
+        assert overlay.count("data:image/jpeg") == 2 and 'type="range"' in overlay
+        best = max(scores["distortions"], key=scores["distortions"].get)
+        assert distortions.index(humanize(best)) == min(distortions.index(humanize(label)) for label in LABELS)
+        assert "test_resnet" in votes
+
+    def test_file_names_cannot_bring_markup_into_the_page(self, assessor, photos, tmp_path):
+        broken = tmp_path / "<b>x.png"
+        broken.write_bytes(b"broken")
+        assert "<0>" not in "".join(Demo(assessor).show_score(photos[0]))
+        assert "&lt;b&gt;x.png cannot be scored: not an image" in Demo(assessor).show_score(str(broken))[0]
+
+    def test_a_checkpoint_without_head_and_interval_says_so(self, plain_assessor, photos):
+        gauge, _, distortions, _ = Demo(plain_assessor).show_score(photos[0])
+        assert "no interval" in gauge
+        assert "not to name what is wrong" in distortions
+        scores = Demo(plain_assessor).score(photos[0])
+        assert scores["distortions"] is None and scores["quality_low"] is None
+
+    @pytest.mark.parametrize(
+        ("size", "sentence"),
+        [
+            ((1200, 900), "big.png cannot be scored: it has more pixels than the limit of 1,000,000."),
+            ((3000, 90), "big.png cannot be scored: 3,000 x 90 pixels are too long and narrow."),
+        ],
+    )
+    def test_what_would_cost_too_much_is_refused_by_its_header(self, assessor, tmp_path, monkeypatch, size, sentence):
+        Image.new("L", size).save(tmp_path / "big.png")
+        monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("it was decoded"))
+        with pytest.raises(MetaQAPError, match=re.escape(sentence)):
+            Demo(assessor).score(str(tmp_path / "big.png"))
+
+    def test_no_photograph_is_a_sentence(self, assessor):
+        with pytest.raises(MetaQAPError, match="choose a photograph"):
+            Demo(assessor).score(None)
+
+
+class TestDistort:
+    def test_the_curve_holds_the_scores_of_the_six_images(self, assessor, photos):
+        distorted, curve = Demo(assessor).distort(photos[0], "gaussian_blur", 4)
+        assert len(curve["quality"]) == 6
+        assert curve["parameters"][3] == 3.2 and "pixels" in curve["unit"]
+        scores = assessor.scorer.score([Image.open(photos[0]), distorted])
+        expected = [curve["quality"][0], curve["quality"][4]]
+        assert [record.quality for record in scores] == pytest.approx(expected, abs=1e-6)
+
+    def test_another_level_is_not_scored_again(self, assessor, photos, monkeypatch):
+        Demo(assessor).distort(photos[1], "brighten", 1)
+        monkeypatch.setattr(Scorer, "score", lambda *args, **kwargs: pytest.fail("it was scored again"))
+        Demo(assessor).distort(photos[1], "brighten", 2)
+
+    def test_the_page_names_the_level_and_its_quality(self, assessor, photos):
+        _, curve = Demo(assessor).distort(photos[0], "jpeg_compression", 2)
+        pair, shown = Demo(assessor).show_distortion(photos[0], "jpeg_compression", 2)
+        assert f"JPEG compression, level 2: {curve['quality'][2]:.2f}" in shown
+        assert pair[0].size == pair[1].size == (300, 200)
+
+    def test_what_the_distortion_cannot_change_is_a_sentence(self, assessor, tmp_path):
+        Image.linear_gradient("L").save(tmp_path / "grey.png")
+        Image.new("RGB", (20, 300)).save(tmp_path / "thin.png")
+        demo = Demo(assessor)
+        assert "no colours" in demo.show_distortion(str(tmp_path / "grey.png"), "color_diffusion", 3)[1]
+        assert "at least 32 pixels" in demo.show_distortion(str(tmp_path / "thin.png"), "gaussian_blur", 3)[1]
+
+
+class TestBatch:
+    def test_the_csv_is_what_the_command_line_writes(self, assessor, photos, tmp_path):
+        broken = tmp_path / "broken.jpg"
+        broken.write_bytes(b"broken")
+        demo = Demo(assessor)  # the file lasts as long as this
+        rows, path = demo.batch([*photos, str(broken)])
+        with open(path, newline="") as file:
+            written = list(csv.DictReader(file))
+        assert list(written[0]) == list(COLUMNS)
+        assert [row["path"] for row in written] == [row["file"] for row in rows]
+        assert [float(row["quality"]) for row in written[:3]] == [row["quality"] for row in rows[:3]]
+        assert written[3]["error"] == rows[3]["error"] == "not an image that Pillow can read"
+
+    def test_the_page_counts_what_was_scored_and_what_not(self, assessor, photos, tmp_path):
+        broken = tmp_path / "broken.jpg"
+        broken.write_bytes(b"broken")
+        summary, table, _ = Demo(assessor).show_batch([*photos, str(broken)])
+        assert "3 photographs scored, 1 could not be read" in summary
+        assert table["value"]["headers"] == ["file", "quality", "low", "high", "most like", "pixels", "note"]
+        assert [row[1] is None for row in table["value"]["data"]] == [False, False, False, True]
+
+    @pytest.mark.parametrize(("count", "sentence"), [(0, "choose some photographs"), (201, "more than the 200")])
+    def test_none_and_too_many_are_a_sentence(self, assessor, photos, count, sentence):
+        assert sentence in Demo(assessor).show_batch(photos[:1] * count)[0]
+
+
+class TestApi:
+    @pytest.fixture(scope="class")
+    def endpoints(self, assessor):
+        return build_app(assessor).get_api_info()["named_endpoints"]
+
+    def test_every_function_is_there_with_its_parameters_and_a_description(self, endpoints):
+        parameters = {
+            name: [parameter["parameter_name"] for parameter in endpoint["parameters"]]
+            for name, endpoint in endpoints.items()
+        }
+        assert parameters == {
+            "/score": ["photo"],
+            "/quality_map": ["photo"],
+            "/compare": ["left", "right"],
+            "/distort": ["photo", "distortion", "level"],
+            "/batch": ["files"],
+        }
+        assert all(len(endpoint["description"]) > 60 for endpoint in endpoints.values())
+
+    def test_all_computing_shares_one_limit(self, assessor):
+        app = build_app(assessor, concurrency=3)
+        computing = [function for function in app.fns.values() if not function.api_name.startswith("load_example")]
+        assert {(function.concurrency_id, function.concurrency_limit) for function in computing} == {("model", 3)}
+        assert app._queue.max_size == 128
+
+
+class TestServeCommand:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            (["--checkpoint", "."], "not a MetaQAP checkpoint"),
+            (["--examples", "absent"], "holds no photographs"),
+            (["--concurrency", "0"], "--concurrency"),
+            (["--port", "x"], "--port"),
+        ],
+    )
+    def test_a_mistake_is_one_sentence_and_status_2(self, monkeypatch, capsys, tmp_path, options, message):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["metaqap", "serve", *options])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        error = capsys.readouterr().err
+        assert exit_.value.code == 2
+        assert message in error and len(error.strip().splitlines()) == 1
+
+    def test_a_missing_gradio_is_one_sentence(self, monkeypatch, capsys):
+        monkeypatch.setitem(__import__("sys").modules, "modeling_metaqap.demo", None)
+        monkeypatch.setattr("sys.argv", ["metaqap", "serve"])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert 'pip install "metaqap[space]"' in capsys.readouterr().err
+
+
+class TestSpaceFiles:
+    def pins(self, path):
+        lines = (line for line in (ROOT / path).read_text().splitlines() if "==" in line)
+        return {name.lower().replace("_", "-"): version for name, version in (line.split("==") for line in lines)}
+
+    def test_the_requirements_are_complete_and_pinned_to_what_was_tested(self):
+        import configparser
+
+        settings = configparser.ConfigParser()
+        settings.read(ROOT / "setup.cfg")
+        needed = settings["options"]["install_requires"] + settings["options.extras_require"]["space"]
+        names = {re.split("[<>=]", line)[0].lower() for line in needed.split()}
+        tested = self.pins("constraints.txt")
+        assert self.pins("space/requirements.txt") == {name: tested[name] for name in names - {"gradio"}}
+
+    def test_the_front_matter_names_the_version_of_gradio_that_was_tested(self):
+        yaml = pytest.importorskip("yaml")
+        front = yaml.safe_load((ROOT / "space/README.md").read_text().split("---")[1])
+        assert front["sdk"] == "gradio"
+        assert front["sdk_version"] == self.pins("constraints.txt")["gradio"]
+        assert (ROOT / "space" / front["app_file"]).is_file()
+        assert front["license"] == "apache-2.0"
+        assert len(front["short_description"]) <= 60  # the Hub refuses longer ones

@@ -1,0 +1,153 @@
+"""Stepwise linear regression of opinion scores on base scores."""
+
+import numpy as np
+import pytest
+
+from modeling_metaqap.fusion.stepwise import cross_fitted, fit_stepwise, shrink
+
+#: Two predictors of ten images, of which the first is related to their numbers.
+RISING = np.column_stack([np.arange(10.0) + np.eye(10)[3], np.eye(10)[5]])
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    quality = rng.uniform(size=400)
+    good = quality + 0.10 * rng.normal(size=400)
+    other = quality + 0.12 * rng.normal(size=400)
+    noise = rng.normal(size=400)
+    return np.column_stack([good, other, noise]), quality
+
+
+def test_related_learners_enter_best_first_and_noise_stays_out(data):
+    scores, quality = data
+    fit = fit_stepwise(scores, quality, names=["good", "other", "noise"])
+    assert fit.selected == ["good", "other"]
+    assert [(step.action, step.name) for step in fit.steps] == [("enter", "good"), ("enter", "other")]
+    assert fit.weights[2] == 0
+
+
+def test_the_weights_are_those_of_least_squares_on_the_selected_columns(data):
+    scores, quality = data
+    fit = fit_stepwise(scores, quality)
+    design = np.column_stack([np.ones(len(quality)), scores[:, :2]])
+    expected = np.linalg.lstsq(design, quality, rcond=None)[0]
+    assert np.allclose([fit.intercept, *fit.weights[:2]], expected)
+    assert np.allclose(fit.predict(scores), design @ expected)
+
+
+def test_fusing_beats_the_best_single_learner(data):
+    scores, quality = data
+    fused = fit_stepwise(scores, quality).predict(scores)
+    errors = [np.sqrt(np.mean((column - quality) ** 2)) for column in (fused, *scores.T)]
+    assert errors[0] < min(errors[1:])
+
+
+def test_a_predictor_that_later_ones_make_superfluous_is_removed():
+    # The sum enters first, being closest to the target; with both of its parts in, nothing is left for it.
+    rng = np.random.default_rng(1)
+    parts = rng.normal(size=(500, 2))
+    target = parts @ [1.0, 0.8] + 0.05 * rng.normal(size=500)
+    rough_sum = parts.sum(axis=1) + 0.3 * rng.normal(size=500)
+    fit = fit_stepwise(np.column_stack([rough_sum, parts]), target, names=["sum", "first", "second"])
+    assert [step.name for step in fit.steps if step.action == "remove"] == ["sum"]
+    assert sorted(fit.selected) == ["first", "second"]
+
+
+def test_a_significant_but_tiny_coefficient_does_not_enter():
+    rng = np.random.default_rng(2)
+    main, tiny = rng.normal(size=(2, 20_000))
+    target = main + 0.03 * tiny + 0.1 * rng.normal(size=20_000)
+    scores = np.column_stack([main, tiny])
+    assert fit_stepwise(scores, target).weights[1] == 0
+    assert fit_stepwise(scores, target, min_beta=0.01).weights[1] != 0
+
+
+def test_a_copy_of_a_learner_does_not_enter_twice(data):
+    scores, quality = data
+    fit = fit_stepwise(np.column_stack([scores[:, 0], scores[:, 0] * 2 + 1]), quality)
+    assert len(fit.selected) == 1
+
+
+def test_constant_and_missing_columns_are_left_out_and_named(data):
+    scores, quality = data
+    missing = scores[:, 1].copy()
+    missing[3] = np.nan
+    columns = np.column_stack([scores[:, 0], np.full(400, 0.5), missing])
+    fit = fit_stepwise(columns, quality, names=["good", "constant", "missing"])
+    assert fit.selected == ["good"]
+    assert set(fit.excluded) == {"constant", "missing"}
+    assert np.isfinite(fit.predict(columns)).all()
+
+
+def test_shrinkage_moves_the_selected_weights_to_equal_ones(data):
+    scores, quality = data
+    free, half, equal = (fit_stepwise(scores, quality, shrinkage=shrinkage) for shrinkage in (0, 0.5, 1))
+    assert np.array_equal(free.weights, free.least_squares)
+    mean = free.weights[:2].mean()
+    assert np.allclose(equal.weights, [mean, mean, 0]), "what was not selected stays out"
+    assert np.allclose(half.weights, (free.weights + equal.weights) / 2)
+    for fit in (half, equal):
+        assert np.array_equal(fit.least_squares, free.weights)
+        assert fit.steps == free.steps
+        assert fit.predict(scores).mean() == pytest.approx(quality.mean())
+
+
+def test_with_sizes_it_is_the_learners_behind_a_predictor_that_get_equal_weights(data):
+    scores, quality = data
+    fit = fit_stepwise(scores[:, :2], quality, shrinkage=1, sizes=[1, 3])
+    assert fit.weights[1] == pytest.approx(3 * fit.weights[0])
+    assert fit.weights.sum() == pytest.approx(fit.least_squares.sum())
+
+
+def test_shrinkage_goes_to_equal_weights_with_the_same_sum():
+    assert shrink([0.6, 0.0, 0.2], 0).tolist() == [0.6, 0.0, 0.2]
+    assert shrink([0.6, 0.0, 0.2], 0.5) == pytest.approx([0.5, 0.0, 0.3])
+    assert shrink([0.6, 0.0, 0.2], 1, sizes=[1, 5, 3]) == pytest.approx([0.2, 0.0, 0.6])
+    assert shrink([0.0, 0.0], 0.5).tolist() == [0.0, 0.0]
+    for shrinkage in (-0.1, 1.1, np.nan):
+        with pytest.raises(ValueError, match="must lie in"):
+            shrink([0.5, 0.5], shrinkage)
+    for sizes in ([1, 1, 1], [0, 1]):
+        with pytest.raises(ValueError, match="Need 2 sizes of at least 1"):
+            shrink([0.5, 0.5], 0.5, sizes=sizes)
+
+
+@pytest.mark.parametrize(
+    ("scores", "targets", "options", "message"),
+    [
+        (np.zeros((10, 2)), np.arange(9.0), {}, "targets"),
+        (np.ones((10, 1)), np.ones(10), {}, "not all the same"),
+        (np.ones((10, 1)), np.arange(10.0), {}, "No base learner"),
+        (np.eye(4), np.arange(4.0), {}, "too few"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"p_enter": 0.2}, "p_enter"),
+        (np.eye(10)[:, :2], np.arange(10.0), {"names": ["one"]}, "names"),
+        (RISING, np.arange(10.0), {"shrinkage": 1.5}, r"shrinkage must lie in \[0, 1\], got 1.5"),
+        (RISING, np.arange(10.0), {"sizes": [1]}, "2 sizes"),
+        (RISING, np.arange(10.0), {"sizes": [1, 0]}, "2 sizes of at least 1"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
+    with pytest.raises(ValueError, match=message):
+        fit_stepwise(scores, targets, **options)
+
+
+def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
+    rng = np.random.default_rng(0)
+    quality = rng.uniform(size=30)
+    scores = np.column_stack([quality + 0.1 * rng.normal(size=30), rng.normal(size=30)])
+    fused = cross_fitted(scores, quality, folds=5, seed=3)
+    changed = quality.copy()
+    changed[7] += 1.0
+    others = cross_fitted(scores, changed, folds=5, seed=3)
+    same = fused == others
+    assert same[7] and same.sum() == 6, "the one fold that its image is in"
+    inside = fit_stepwise(scores, quality).predict(scores)
+    assert ((fused - quality) ** 2).mean() > ((inside - quality) ** 2).mean()
+    assert ((fused - quality) ** 2).mean() < quality.var() / 4
+    both = np.column_stack([scores[:, 0], quality + 0.3 * rng.normal(size=30)])
+    free, equal = (cross_fitted(both, quality, shrinkage=shrinkage) for shrinkage in (0, 1))
+    assert np.corrcoef(equal, both.mean(axis=1))[0, 1] > np.corrcoef(free, both.mean(axis=1))[0, 1]
+    weighted = cross_fitted(both, quality, shrinkage=1, sizes=[1, 3])
+    assert np.corrcoef(weighted, both @ [1, 3])[0, 1] > np.corrcoef(equal, both @ [1, 3])[0, 1]
+    assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))

@@ -1,0 +1,62 @@
+"""Pictures that explain a score."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modeling_metaqap.inference.pictures import explanation_picture, humanize, quality_colors, quality_map_image
+from modeling_metaqap.inference.records import ScoreRecord
+
+LABELS = ["gaussian_blur", "jpeg_compression", "mean_shift"]
+
+
+def record(**fields):
+    quality_map = np.linspace(0, 1, 64, dtype=np.float32)[None, :].repeat(48, axis=0)
+    known = {"path": "p.jpg", "quality": 0.5, "width": 64, "height": 48, "quality_map": quality_map}
+    return ScoreRecord(**(known | fields))
+
+
+def test_bad_is_red_and_excellent_is_not():
+    bad, excellent = quality_colors(np.array([0.0, 1.0])).astype(int)
+    assert bad[0] > bad[1] and bad[0] > bad[2]
+    assert excellent[0] < excellent[1] and excellent[0] < excellent[2]
+    np.testing.assert_array_equal(quality_colors(np.array([-3.0, 4.0])), [bad, excellent])
+
+
+def test_a_map_has_one_colour_a_value():
+    image = np.asarray(quality_map_image(np.array([[0.2, 0.8], [0.8, 0.2]])))
+    assert image.shape == (2, 2, 3)
+    np.testing.assert_array_equal(image[0, 0], image[1, 1])
+    assert (image[0, 0] != image[0, 1]).any()
+
+
+def test_names_of_distortions_are_written_for_people():
+    assert humanize("jpeg2000_compression") == "JPEG2000 compression"
+    assert humanize("gaussian_blur") == "Gaussian blur"
+
+
+def test_the_map_lies_over_the_photograph_from_bad_to_excellent():
+    photograph = Image.new("RGB", (64, 48), (128, 128, 128))
+    picture = np.asarray(explanation_picture(photograph, record(), LABELS)).astype(int)
+    np.testing.assert_array_equal(picture[40, 40], [128, 128, 128])
+    left, right = picture[40, 20 + 64 + 16 + 4], picture[40, 20 + 64 + 16 + 60]
+    assert left[0] > left[2] and right[0] < right[2]
+
+
+def test_the_most_likely_distortion_is_named_first_and_has_the_longest_bar():
+    photograph = Image.new("RGB", (64, 48))
+    probabilities = [[0.1, 0.85, 0.05], [0.85, 0.1, 0.05], None]
+    pictures = [
+        explanation_picture(photograph, record(distortion_probabilities=p), LABELS if p else []) for p in probabilities
+    ]
+    arrays = [np.asarray(picture).astype(int) for picture in pictures]
+    assert len({picture.size for picture in pictures}) == 1
+    assert all((a != b).any() for a, b in zip(arrays, arrays[1:], strict=False))
+    dark = (np.abs(arrays[0] - [74, 85, 104]).sum(axis=2) < 3).sum(axis=1)
+    bars = dark[dark > 5]
+    assert bars[0] > 3 * bars[-1]
+
+
+def test_a_record_without_a_map_cannot_be_explained():
+    with pytest.raises(ValueError, match="no quality map"):
+        explanation_picture(Image.new("RGB", (64, 48)), record(quality_map=None), LABELS)

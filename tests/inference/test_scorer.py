@@ -1,0 +1,205 @@
+"""Files, folders and streams of images -> records."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.inference.decoding import find_images
+from modeling_metaqap.inference.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    learners = ["test_resnet", {"backbone": "test_resnet", "stages": [0, 1]}]
+    config = MetaQAPConfig(base_learners=learners, interval_radius=0.2)
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_release(MetaQAPModel(config), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scorer(checkpoint):
+    return Scorer(checkpoint, device="cpu", batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Images of one to several crops, smaller than a crop and larger."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    paths = []
+    for index, (width, height) in enumerate([(512, 512), (1500, 520), (200, 90), (520, 1100)]):
+        noise = rng.integers(0, 255, (height // 10, width // 10, 3), dtype=np.uint8)
+        path = folder / f"photo {index} (a).png"
+        Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC).save(path)
+        paths.append(str(path))
+    return paths
+
+
+def test_a_score_is_the_same_alone_in_any_batch_and_on_each_run(checkpoint, photos):
+    reference = [next(Scorer(checkpoint, batch_size=1).score([path])).quality for path in photos]
+    for batch_size in (2, 64):
+        scorer = Scorer(checkpoint, batch_size=batch_size)
+        for paths, expected in ((photos, reference), (photos[::-1], reference[::-1])):
+            assert [record.quality for record in scorer.score(paths)] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_record_says_what_the_model_says(scorer, checkpoint, photos):
+    model = MetaQAPModel.from_pretrained(checkpoint).eval()
+    inputs = MetaQAPImageProcessor()(photos[1], return_tensors="pt")
+    with torch.no_grad():
+        outputs = model(**inputs)
+    [record] = scorer.score([photos[1]])
+    probabilities = outputs.distortion_logits.softmax(dim=1)[0]
+    assert record.quality == pytest.approx(outputs.logits.item(), abs=1e-5)
+    assert [record.quality_low, record.quality_high] == pytest.approx(outputs.interval[0].tolist(), abs=1e-5)
+    assert record.base_scores == pytest.approx(outputs.base_scores[0].tolist(), abs=1e-5)
+    assert record.distortion == model.config.distortion_labels[probabilities.argmax()]
+    assert record.distortion_probability == pytest.approx(probabilities.max().item(), abs=1e-5)
+    assert (record.path, record.width, record.height, record.error) == (photos[1], 1500, 520, None)
+
+
+def test_broken_files_get_a_reason_and_the_others_a_score(scorer, photos, tmp_path):
+    garbage, empty, truncated = (tmp_path / name for name in ("garbage.jpg", "empty.png", "truncated.png"))
+    garbage.write_bytes(b"not an image")
+    empty.touch()
+    with open(photos[0], "rb") as file:
+        truncated.write_bytes(file.read()[:2000])
+    records = list(scorer.score([photos[0], garbage, empty, truncated, tmp_path / "absent.jpg", photos[2]]))
+    assert [record.error is None for record in records] == [True, False, False, False, False, True]
+    assert all(record.quality is None for record in records[1:5])
+    assert records[4].error == "no such file or directory"
+    assert "\n" not in "".join(record.error or "" for record in records)
+
+
+def test_a_decompression_bomb_is_a_record_with_an_error(scorer, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100_000)  # refused from twice as many on
+    Image.new("RGB", (1000, 1000)).save(tmp_path / "bomb.png")
+    bomb, photo = scorer.score([tmp_path / "bomb.png", photos[2]])
+    assert bomb.error == "it has more pixels than the limit of 200,000"
+    assert photo.error is None
+
+
+def test_images_are_read_as_they_are_needed(scorer, photos):
+    drawn = []
+
+    def endless():
+        while True:
+            drawn.append(photos[0])
+            yield photos[0]
+
+    records = scorer.score(endless())
+    assert next(records).error is None
+    assert len(drawn) < 20
+    records.close()
+
+
+def test_no_images_give_no_records(scorer):
+    assert list(scorer.score([])) == []
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_scores_are_close(checkpoint, scorer, photos, dtype):
+    expected = [record.quality for record in scorer.score(photos)]
+    half = [record.quality for record in Scorer(checkpoint, dtype=dtype).score(photos)]
+    spread = max(expected) - min(expected)
+    assert half == pytest.approx(expected, abs=0.2 * spread + 0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch size"),
+        ({"dtype": "int8"}, "dtype"),
+        ({"device": "nonsense"}, "device"),
+    ],
+)
+def test_options_that_cannot_work_are_one_sentence(checkpoint, options, message):
+    with pytest.raises(MetaQAPError, match=message):
+        Scorer(checkpoint, **options)
+
+
+def test_a_folder_that_is_no_checkpoint_is_one_sentence(tmp_path):
+    with pytest.raises(MetaQAPError, match="not a MetaQAP checkpoint"):
+        Scorer(tmp_path)
+
+
+class TestFindImages:
+    @pytest.fixture
+    def tree(self, tmp_path):
+        for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c.webp", "sub/d.jpg"):
+            path = tmp_path / name
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
+        return tmp_path
+
+    def names(self, tree, *paths, **options):
+        found = find_images([str(tree / path) for path in paths], **options)
+        return [path.removeprefix(f"{tree}/") for path in found]
+
+    def test_a_folder_gives_its_images_sorted_and_its_sub_folders_on_request(self, tree):
+        assert self.names(tree, ".") == ["a.PNG", "b.jpg"]
+        assert self.names(tree, ".", recursive=True) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/d.jpg"]
+
+    def test_a_file_that_is_named_is_taken_whatever_its_ending(self, tree):
+        assert self.names(tree, "notes.txt") == ["notes.txt"]
+
+    def test_a_pattern_gives_what_it_matches(self, tree):
+        assert self.names(tree, "sub/*.jpg") == ["sub/d.jpg"]
+
+    def test_an_image_that_is_named_twice_is_scored_once(self, tree):
+        assert self.names(tree, "b.jpg", ".") == ["b.jpg", "a.PNG"]
+
+    @pytest.mark.parametrize("path", ["absent.jpg", "*.tiff", "empty"])
+    def test_a_path_without_images_is_one_sentence(self, tree, path):
+        (tree / "empty").mkdir()
+        with pytest.raises(MetaQAPError, match=path.replace("*", r"\*")):
+            find_images([str(tree / path)])
+
+
+class TestLargePhotographs:
+    @pytest.fixture(autouse=True)
+    def small_is_large(self, monkeypatch):
+        monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_PIXELS", 1_000_000)
+        monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_SHORTEST_EDGE", 600)
+
+    @pytest.fixture(scope="class")
+    def photograph(self):
+        rng = np.random.default_rng(1)
+        # Of another colour in every corner, so that a turned image is another one.
+        noise = rng.integers(0, 255, (14, 21, 3), dtype=np.uint8)
+        return Image.fromarray(noise).resize((2100, 1400), Image.Resampling.BICUBIC)
+
+    @pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "RGBA"), ("png", "I;16")])
+    @pytest.mark.parametrize("orientation", [1, 6])
+    def test_they_look_and_score_the_same_as_read_whole(
+        self, scorer, photograph, tmp_path, monkeypatch, suffix, mode, orientation
+    ):
+        image = photograph.convert("L").convert("I;16") if mode == "I;16" else photograph.convert(mode)
+        if mode == "I;16":
+            image = Image.fromarray(np.asarray(photograph.convert("L")).astype(np.uint16) * 257)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        path = tmp_path / f"large.{suffix}"
+        image.save(path, exif=exif)
+        shrunk, [record] = scorer.read(path), scorer.score([path])
+        monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_PIXELS", 10**9)
+        whole, [expected] = scorer.read(path), scorer.score([path])
+        assert (record.width, record.height) == ((2100, 1400) if orientation == 1 else (1400, 2100))
+        assert shrunk[1:] == whole[1:]
+        assert shrunk.pixels.size == whole.pixels.size
+        difference = np.asarray(shrunk.pixels).astype(float) - np.asarray(whole.pixels)
+        assert np.abs(difference).mean() < 2
+        assert record.quality == pytest.approx(expected.quality, abs=0.01)
+
+
+def test_the_quality_map_has_the_size_of_what_the_model_sees_and_the_score_as_its_mean(scorer, photos):
+    records = list(scorer.score(photos, quality_map=True))
+    assert [record.quality_map.shape for record in records] == [(512, 512), (512, 1477), (90, 200), (1083, 512)]
+    assert records[0].quality_map.mean() == pytest.approx(records[0].quality, abs=1e-3)
+    assert next(scorer.score(photos)).quality_map is None

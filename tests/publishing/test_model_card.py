@@ -1,0 +1,300 @@
+"""The model card: every number is the measured one, and the committed files are what the generator writes."""
+
+import json
+import re
+import shutil
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from repository import ROOT
+
+from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.lineage import weights_sha256
+from modeling_metaqap.publishing.model_card import card_files, write_card
+
+HUB_CARD = ROOT / "hub_card"
+PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
+
+
+@pytest.fixture(scope="module")
+def card():
+    return (HUB_CARD / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def results():
+    rows = json.loads((HUB_CARD / "results.json").read_text())["results"]
+    return [row for row in rows if row["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)]
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of the template and its data for a test to change, with one result, the shipped checkpoint's."""
+    folder = tmp_path / "hub_card"
+    folder.mkdir()
+    for path in HUB_CARD.iterdir():
+        if path.suffix in (".json", ".md") and path.name != "README.md":
+            shutil.copy(path, folder)
+
+    def keep_own(data):
+        sha256 = weights_sha256(DEFAULT_CHECKPOINT)
+        data["results"] = [row for row in data["results"] if row["weights_sha256"] == sha256][:1]
+
+    change(folder / "results.json", keep_own)
+    return folder
+
+
+def change(path, edit):
+    data = json.loads(path.read_text())
+    edit(data)
+    path.write_text(json.dumps(data))
+
+
+def table(card, heading):
+    """Rows of the first table below a heading, as lists of cells without the header."""
+    lines = iter(card.split(heading, 1)[1].splitlines())
+    rows = []
+    for line in lines:
+        if line.startswith("|"):
+            rows.append([cell.strip() for cell in line.strip("|").split("|")])
+        elif rows:
+            break
+    return rows[2:]
+
+
+def with_interval(figure):
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def test_the_committed_card_is_what_the_generator_writes():
+    files = card_files(DEFAULT_CHECKPOINT, HUB_CARD)
+    committed = {"README.md", *(f".eval_results/{path.name}" for path in (HUB_CARD / ".eval_results").iterdir())}
+    assert set(files) == committed, "run `make card`"
+    for name, text in files.items():
+        assert (HUB_CARD / name).read_text() == text, f"run `make card`: {name} is an older one"
+
+
+def test_the_results_table_has_the_measured_figures_and_no_others(card, results):
+    rows = table(card, "\n## Results\n")
+    assert len(rows) == len(results) >= 1
+    for row, result in zip(rows, results, strict=True):
+        assert row[1:3] == [result["split"], f"{result['n']:,}"]
+        assert row[3:] == [with_interval(result[name]) for name in ("plcc", "srocc", "krocc", "rmse")]
+
+
+def test_front_matter_and_evaluation_files_have_the_measured_figures(results):
+    data = ModelCard.load(HUB_CARD / "README.md").data
+    assert (data.library_name, data.pipeline_tag, data.license) == (
+        "transformers",
+        "image-classification",
+        "apache-2.0",
+    )
+    assert data.metrics == ["plcc", "srocc", "krocc", "rmse"]
+    assert data.datasets and "image-quality-assessment" in data.tags
+    found = {
+        (item.dataset_type, item.dataset_split, item.metric_type): item.metric_value for item in data.eval_results
+    }
+    expected = {
+        (result["dataset"], result["split"], name): result[name]["value"]
+        for result in results
+        for name in ("plcc", "srocc", "krocc", "rmse")
+    }
+    assert found == pytest.approx(expected, abs=5e-5)
+    entries = [
+        (entry["dataset"]["id"], entry["dataset"]["task_id"], entry["value"])
+        for path in sorted((HUB_CARD / ".eval_results").glob("*.yaml"))
+        for entry in yaml.safe_load(path.read_text())
+    ]
+    assert sorted(entries) == sorted((dataset, name, value) for (dataset, _, name), value in found.items())
+
+
+def test_training_figures_weights_and_interval_are_those_of_the_fit(card):
+    fit = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())
+    rows = {row[0].strip("*"): row for row in table(card, "\n## Training\n")}
+    for model, weight in zip(fit["base_models"], fit["weights"], strict=True):
+        if weight:
+            assert rows[model["name"]][2] == f"{weight:.3f}"
+    for name, row in rows.items():
+        assert row[3:] == [f"{fit['figures'][name][figure]['value']:.3f}" for figure in ("plcc", "srocc")], name
+    assert f"the score ± {fit['interval_radius']:.3f}" in card
+    assert f"Its weights were then moved {100 * fit['shrinkage']:g} % of the way to equal ones" in " ".join(
+        card.split()
+    )
+
+
+def test_figures_of_others_are_as_published_and_named_with_their_source(card, results):
+    published = json.loads((HUB_CARD / "published.json").read_text())
+    heading = "\n### Beside other methods"
+    rows = {row[0]: row[1:] for row in table(card, heading)}
+    for result in published["results"]:
+        assert rows.pop(result["method"]) == [result["plcc"], result["srocc"], published["source"]]
+        assert "arXiv 2506.16601" in published["source"]
+    assert rows.pop("**metaqap-lite**") == [
+        with_interval(results[0]["plcc"]), with_interval(results[0]["srocc"]), "measured here",
+    ]  # fmt: skip
+    assert all(row[2].startswith("measured here") for row in rows.values())
+
+
+def test_cost_is_as_measured(card):
+    cost = json.loads((HUB_CARD / "cost.json").read_text())["inference"]  # made by scripts/benchmark.py
+    if cost["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
+        assert "Not measured for these weights." in card
+        return
+    [[parameters, macs, megabytes, memory]] = table(card, "\n## Cost\n")
+    assert parameters == f"{cost['parameters'] / 1e6:.2f} M"
+    assert macs == f"{cost['macs'] / 1e9:.2f} G"
+    assert megabytes == f"{cost['weights_megabytes']:.1f} MB"
+    assert memory == f"{cost['peak_memory_megabytes']:.0f} MB"
+    engines = table(card.replace("| engine |", "## Engines\n| engine |"), "## Engines")
+    ratios = [row[1] for row in engines]
+    assert ratios == [f"{row['over_torch']:.2f} x" for name, row in cost["engines"].items() if name != "torch"]
+    assert cost["machine"]["cpu"] in card
+
+
+def test_agreement_of_the_onnx_files_is_as_measured(card):
+    measured = json.loads((HUB_CARD / "onnx.json").read_text())
+    if measured["weights_sha256"] != weights_sha256(DEFAULT_CHECKPOINT):
+        assert "differ from\nPyTorch's by" not in card
+        return
+    engines = measured["engines"]
+    text = " ".join(card.split("\n## Cost\n")[1].split())
+    assert f"On {measured['n']} images of BIQ2021 {measured['split']}" in text
+    assert f"differ from PyTorch's by {engines['onnx']['largest']:.1e} at most" in text
+    int8, torch = engines["onnx-int8"], engines["torch"]
+    assert f"int8 file by {int8['largest']:.3f} at most and {int8['mean']:.3f} in the mean" in text
+    assert f"{int8['plcc']:.3f} / {int8['srocc']:.3f} for int8" in text
+    assert f"{torch['plcc']:.3f} / {torch['srocc']:.3f} for PyTorch" in text
+
+
+def test_a_changed_result_changes_the_card_everywhere(sources):
+    change(sources / "results.json", lambda data: data["results"][0]["plcc"].update(value=0.12334, low=0.1, high=0.2))
+    files = card_files(DEFAULT_CHECKPOINT, sources)
+    assert files["README.md"].count("0.123 [0.100, 0.200]") == 2  # results and comparison
+    assert files["README.md"].count("value: 0.1233") == 1  # in the model-index
+    assert "value: 0.1233" in files[".eval_results/biq2021.yaml"]
+
+
+def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
+    def add(data):
+        [own] = data["results"]
+        data["results"] += [
+            own
+            | {
+                "checkpoint": "piqe",
+                "weights_sha256": None,
+                "trained_on": None,
+                "plcc": own["plcc"] | {"value": 0.4567},
+            },
+            own | {"checkpoint": "brisque", "weights_sha256": None, "trained_on": "live"},
+            own | {"checkpoint": "brisque", "weights_sha256": None, "split": "validation"},
+            own | {"checkpoint": "metaqap-lite", "weights_sha256": "of older weights"},
+            {"checkpoint": "NIQE", "dataset": "koniq10k", "split": "test", "n": 7, "srocc": {"value": 0.1}},
+        ]
+
+    change(sources / "results.json", add)
+    text = card_files(DEFAULT_CHECKPOINT, sources)["README.md"]
+    rows = table(text, "\n### Beside other methods")
+    measured = [(row[0], row[3]) for row in rows if row[3].startswith("measured here")]
+    assert measured == [
+        ("**metaqap-lite**", "measured here"),
+        ("PIQE", "measured here"),
+        ("BRISQUE", "measured here, as trained on LIVE release 2"),
+    ]
+    assert "0.457 [" in text and "NIQE" not in text
+    assert len(table(text, "\n## Results\n")) == 1
+
+
+def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(sources):
+    def add(data):
+        [own] = data["results"]
+        medians = {name: {"value": 0.5, "min": 0.4, "max": 0.6} for name in ("plcc", "srocc", "krocc", "rmse")}
+        split = {"dataset": "livec", "split": "test_0 to test_9", "median_of": 10, "n": 232, "confidence": None}
+        undefined = {"rmse": {"value": None, "low": None, "high": None}}
+        data["results"] += [own | medians | split, own | undefined | {"checkpoint": "brisque", "weights_sha256": "b"}]
+
+    change(sources / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, sources)
+    [_, row] = table(files["README.md"], "\n## Results\n")
+    assert row[1:] == ["test_0 to test_9", "232", *["0.500 (0.400 to 0.600)"] * 4]
+    assert "median over several splits" in files["README.md"]
+    assert [row[0] for row in table(files["README.md"], "\n### Beside")][:2] == ["**metaqap-lite**", "BRISQUE"]
+    notes = [entry["notes"] for entry in yaml.safe_load(files[".eval_results/livec.yaml"])]
+    assert notes == ["test_0 to test_9 split, n 232"] * 4
+
+
+def test_a_second_data_set_gets_its_row_its_file_and_its_citation(sources):
+    def add(data):
+        data["results"].append(data["results"][0] | {"dataset": "koniq10k", "n": 2015})
+
+    before = card_files(DEFAULT_CHECKPOINT, sources)
+    change(sources / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, sources)
+    assert set(files) - set(before) == {".eval_results/koniq10k.yaml"}
+    assert ["KonIQ-10k", "test", "2,015"] in [row[:3] for row in table(files["README.md"], "\n## Results\n")]
+    assert "was not measured" in before["README.md"] and "was not measured" not in files["README.md"]
+    assert "koniq" in files["README.md"].split("## Citation")[1].lower()
+
+
+def test_a_card_is_not_written_from_results_of_other_weights(sources):
+    change(sources / "results.json", lambda data: data["results"][0].update(weights_sha256="0" * 64))
+    with pytest.raises(MetaQAPError, match="no test results of the weights .* `python scripts/evaluate.py`"):
+        card_files(DEFAULT_CHECKPOINT, sources)
+
+
+def test_evaluation_files_of_data_sets_that_are_gone_are_removed(tmp_path):
+    write_card({"README.md": "a", ".eval_results/one.yaml": "1", ".eval_results/two.yaml": "2"}, tmp_path)
+    write_card({"README.md": "b", ".eval_results/two.yaml": "3"}, tmp_path)
+    assert sorted(path.name for path in (tmp_path / ".eval_results").iterdir()) == ["two.yaml"]
+    assert (tmp_path / "README.md").read_text() == "b"
+
+
+def test_the_examples_of_the_card_run(card, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert len(re.findall(r"^\w", block, flags=re.MULTILINE)) <= 6
+        exec(block.replace('"metaqap-lite"', repr(str(DEFAULT_CHECKPOINT))).replace("photo.jpg", str(PHOTO)), {})
+    first, second = capsys.readouterr().out.strip().splitlines()
+    assert float(first.split()[0]) == pytest.approx(float(re.search(r"'quality': ([\d.]+)", second)[1]), abs=1e-4)
+
+
+def test_the_card_tells_what_a_reader_has_to_know(card):
+    for heading in ("Use", "What the score means", "Intended use and limits", "Training", "Results", "Cost",
+                    "Environment", "Citation"):  # fmt: skip
+        assert f"\n## {heading}\n" in card
+    assert "Higher is better" in card and "not stated by the publisher" in card
+    assert "arXiv:2506.16601" in card
+    assert not re.search(r"\{\{ |\{%|\bNone\b|\bnan\b", card.split("---", 2)[2]), "a hole in the template"
+
+
+def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_it_was_trained_on(sources, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    change(checkpoint / "fit.json", lambda fit: fit.update(dataset="folder", split="train"))
+    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    assert "It was trained on BIQ2021 train. BIQ2021 is" in text
+    assert "scores of folder train, n 1,000" in text
+    assert "BIQ2021 (https://" in text and "user's own" not in text and "official split, so figures on it" in text
+
+    def trained_on(text):
+        change(checkpoint / "config.json", lambda config: config["training_summary"].update(trained_on=text))
+
+    trained_on("biq2021 train; flive train; live train without a*")
+    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    flive, live = IQA_DATASETS["flive"].title, IQA_DATASETS["live"].title
+    assert f"It was trained on BIQ2021 train and {flive} train and {live} train without a*. BIQ2021 is" in text
+    for data_set in (flive, live):
+        assert f" {data_set} is " in text and f" {data_set} (http" in text
+    for text in (None, "much", "biq2021 train; mine train"):
+        trained_on(text)
+        with pytest.raises(MetaQAPError, match="does not say which data sets the learners were trained on"):
+            card_files(checkpoint, sources)
+
+
+def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(sources, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    assert "of the way to equal ones" in " ".join(card_files(checkpoint, sources)["README.md"].split())
+    change(checkpoint / "fit.json", lambda fit: fit.pop("shrinkage"))
+    assert "of the way" not in card_files(checkpoint, sources)["README.md"]

@@ -1,0 +1,232 @@
+"""scripts/compare_heads.py: heads at home and on sources that were left out."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from script_loader import load_script
+
+pytest.importorskip("datasets")
+
+from modeling_metaqap.data.distorted.building import BuildSettings, build
+from modeling_metaqap.evaluation.metrics import srocc
+from modeling_metaqap.training.backbones import normalization
+from modeling_metaqap.training.images import load_rated
+from modeling_metaqap.training.provenance import training_summary
+from modeling_metaqap.training.recipe import Recipe
+
+compare_heads = load_script("compare_heads")
+
+
+@pytest.fixture
+def arguments(rated_sources, tmp_path, make_model):
+    """Rated images of two sources, and a learner to begin with."""
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "learner")
+    arguments = ["--backbone", "test_resnet", "--init", tmp_path / "learner", "--dataset", "folder"]
+    arguments += ["--data_dir", rated_sources, "--cache_dir", tmp_path / "cache", "--features", tmp_path / "features"]
+    return [str(option) for option in [*arguments, "--results", tmp_path / "heads.json"]]
+
+
+def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path, monkeypatch, capsys):
+    options = [*arguments, "--sources", "a*", "--penalties", "0.5", "--gammas", "2", "8"]
+    options += ["--scores", str(tmp_path / "new" / "scores.csv")]
+    assert compare_heads.main(options) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["n"] == {"validation split": [20, 10], "a*": [15, 15]}
+    assert len(result["heads"]) == 4
+    for row in result["heads"].values():
+        assert row["validation split"]["srocc"] > 0.8, "noise is easy to see"
+    gammas = [result["heads"][f"linear, penalty 0.5, and kernel, gamma {gamma}"] for gamma in (2, 8)]
+    assert gammas[0] != gammas[1]
+    assert "linear, cross-validated" in capsys.readouterr().out
+
+    # Every score is kept too.
+    with (tmp_path / "new" / "scores.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["place", "image_id", "quality", *result["heads"]]
+    assert len({row["image_id"] for row in rows if row["place"] == "a*"}) == 15
+    for place, n in (("validation split", 10), ("a*", 15)):
+        chosen = [row for row in rows if row["place"] == place]
+        assert len(chosen) == n
+        for head, figures in result["heads"].items():
+            scores, qualities = ([float(row[column]) for row in chosen] for column in (head, "quality"))
+            assert srocc(scores, qualities) == pytest.approx(figures[place]["srocc"]), head
+
+    # The features are kept: no image is looked at again.
+    monkeypatch.setattr(compare_heads, "pooled_features", None)
+    assert compare_heads.main(options) == 0
+    again = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert again["heads"]["linear, cross-validated"]["a*"]["plcc"] == pytest.approx(
+        result["heads"]["linear, cross-validated"]["a*"]["plcc"], abs=1e-6
+    )
+
+
+def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
+    options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "2"]
+    options += ["--train_split", "train[:14]", "--validation_split", "validation[:6]"]
+    assert compare_heads.main(arguments + options) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["splits"] == ["train[:14]", "validation[:6]"]
+    assert result["n"]["validation split"] == [14, 6]
+    assert sum(result["n"]["a*"]) == 20
+
+
+def test_what_a_learner_was_trained_on_is_not_measured_on(arguments, tmp_path, make_model, capsys):
+    shared = ["--train_split", "train+validation", "--validation_split", "validation"]
+    assert compare_heads.main([*arguments, *shared]) == 2
+    assert "share 10 images; validate on others" in " ".join(capsys.readouterr().err.split())
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    recipe = Recipe(backbone="test_resnet", dataset="folder", train_split="validation", validation_split="train")
+    images, _ = load_rated(recipe, data_dir=arguments[7], cache_dir=arguments[9])
+    model = make_model(learner, distortion_labels=[], training_summary=training_summary(recipe, images))
+    model.save_pretrained(tmp_path / "tuned" / "last")
+    assert compare_heads.main([*arguments, "--init", str(tmp_path / "tuned" / "last")]) == 2
+    assert "was trained on 10 of the 10 images that it would be scored on (folder validation); take" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+def test_the_test_split_is_refused(arguments, capsys):
+    assert compare_heads.main([*arguments, "--validation_split", "test"]) == 2
+    assert "holds test images" in capsys.readouterr().err
+
+
+@pytest.fixture
+def distorted(tmp_path):
+    """Options that name distorted images: 20 each of three rated photographs to learn from, and of two others."""
+    rng = np.random.default_rng(0)
+    options = []
+    # Of the rated ones a2.png is in the validation split.
+    parts = {"--distorted_dir": ["a0.png", "a2.png", "b1.png"], "--distorted_validation_dir": ["c.png", "d.png"]}
+    for option, names in parts.items():
+        pristine, output = tmp_path / f"pristine{option}", tmp_path / f"distorted{option}"
+        pristine.mkdir()
+        for name in names:
+            pixels = rng.integers(256, size=(6, 6, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((64, 64)).save(pristine / name)
+        settings = BuildSettings(per_image=20, metrics=("gmsd", "psnr"))
+        assert all(part.built for part in build(pristine, names, output, settings))
+        options += [option, str(output)]
+    return options
+
+
+def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
+    arguments, distorted, tmp_path, monkeypatch, capsys
+):
+    fit, seen = compare_heads.fit, []
+
+    def record(model, head, training, distorted, kernel_penalty):
+        seen.append(0 if distorted is None else len(distorted.features))
+        fit(model, head, training, distorted, kernel_penalty)
+
+    monkeypatch.setattr(compare_heads, "fit", record)
+    options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "--distorted_weights", "1"]
+    assert compare_heads.main([*arguments, *distorted, *options]) == 0
+    assert seen == [40] * 3 + [20] * 3  # at home without a2.png, then without both of the source
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["n_distorted"] == [60, 40]
+    without, with_them = (result["heads"][f"linear, penalty 0.5{name}"] for name in ("", ", distorted images 1"))
+    assert list(with_them) == ["validation split", "distorted images", "a*"]
+    for place in with_them:
+        assert with_them[place] != without[place]
+    assert compare_heads.main([*arguments, "--label", "of photographs alone", *options[:5]]) == 0
+    results = json.loads((tmp_path / "heads.json").read_text())
+    assert list(results) == ["test_resnet", "of photographs alone"]
+    assert "| of photographs alone | linear, cross-validated | " in compare_heads.heads_table(results)
+    table = compare_heads.heads_table({"test_resnet": result})
+    assert "| backbone | head | validation split | distorted images | a*, left out |" in table
+
+    assert compare_heads.main([*arguments, *distorted[:2], "--distorted_validation_dir", distorted[1]]) == 2
+    assert "share 3 pristine photographs" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        compare_heads.main([*arguments, *distorted[:2]])
+
+
+def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_model, monkeypatch, capsys):
+    # Small stand-ins have no ImageNet weights to download.
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    make_model(learner, seed=5, distortion_labels=[]).save_pretrained(tmp_path / "imagenet")
+    start = compare_heads.new_base_learner
+    monkeypatch.setattr(
+        compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=init or str(tmp_path / "imagenet"))
+    )
+    options = [*arguments, *distorted, "--sources", "a*", "--penalties", "1", "--gammas", "4"]
+    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
+    alone, mean = (
+        result[f"linear, penalty 1, distorted images 0.1, and kernel, gamma 4{name}"]
+        for name in ("", ", mean with the same on ImageNet weights")
+    )
+    assert list(alone) == list(mean) == ["validation split", "distorted images", "a*"]
+    assert all(alone[place] != mean[place] for place in alone)
+
+    # With the same learner twice there is nothing to gain, and nothing to lose.
+    monkeypatch.setattr(compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=arguments[3]))
+    (tmp_path / "features" / "imagenet").rename(tmp_path / "elsewhere")
+    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
+    for name in [name for name in result if "ImageNet" not in name]:
+        for place, figure in result[name].items():
+            assert result[f"{name}, mean with the same on ImageNet weights"][place] == pytest.approx(figure, abs=1e-4)
+
+    without_init = [option for option in options if option not in ("--init", str(tmp_path / "learner"))]
+    with pytest.raises(SystemExit):
+        compare_heads.main([*without_init, "--with_imagenet"])
+    assert "--with_imagenet goes with --init" in capsys.readouterr().err
+
+
+def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
+    (tmp_path / "features").mkdir()
+    np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((30, 3)), sha256="other")
+    assert compare_heads.main([*arguments, "--penalties", "1", "--gammas"]) == 2
+    assert "features of another learner or of other images" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
+    assert compare_heads.main([*arguments, "--sources", "zz*"]) == 2
+    assert "holds out none of the 30 images" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, tmp_path, make_model, capsys):
+    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    for seed, source in enumerate("ab"):
+        make_model(learner, seed=seed, distortion_labels=[]).save_pretrained(tmp_path / source / "last")
+        recipe = Recipe(backbone="test_resnet", dataset="folder", hold_out=f"{source}*")
+        recipe.save(tmp_path / source / "recipe.yaml")
+    options = [*arguments, "--penalties", "1", "--gammas", "--sources", "a*", "b*"]
+    options += ["--init", str(tmp_path / "{source}" / "last")]
+    assert compare_heads.main(options) == 0
+    result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
+    assert result["start"] == "for each source a learner trained without it"
+    alone = result["heads"]["linear, penalty 1"]
+    assert list(alone) == ["a*", "b*"], "the validation split is not measured on"
+    Recipe(backbone="test_resnet", dataset="folder", hold_out="b*").save(tmp_path / "a" / "recipe.yaml")
+    assert compare_heads.main(options) == 2
+    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
+    assert compare_heads.main([*options[:-1], str(tmp_path / "b" / "last")]) == 2
+    assert "was trained without b* and has seen most of the validation split" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    Recipe(backbone="test_resnet", dataset="folder").save(tmp_path / "a" / "recipe.yaml")
+    everything = [*options[:-1], str(tmp_path / "a" / "last"), "--features", str(tmp_path / "features" / "everything")]
+    assert compare_heads.main(everything) == 2
+    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
+    assert compare_heads.main([*everything, "--sources"]) == 0, "it may be measured at home"
+    for source in "ab":
+        (tmp_path / source / "recipe.yaml").unlink()
+        single = [*arguments, "--penalties", "1", "--gammas", "--sources", f"{source}*", "--label", source]
+        single += [
+            "--init",
+            str(tmp_path / source / "last"),
+            "--features",
+            str(tmp_path / "features" / f"of-{source}"),
+        ]
+        assert compare_heads.main(single) == 0
+        row = json.loads((tmp_path / "heads.json").read_text())[source]["heads"]["linear, penalty 1"]
+        assert row[f"{source}*"] == pytest.approx(alone[f"{source}*"], abs=1e-6)
+    assert alone["a*"] != alone["b*"]
+    with pytest.raises(SystemExit):
+        compare_heads.main([*arguments, "--init", str(tmp_path / "{source}" / "last")])
