@@ -58,8 +58,10 @@ class MetaQAPConfig(PreTrainedConfig):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
             list makes a model without distortion heads.
         interval_radius (`float`, *optional*):
-            Half the width of the calibrated 90 % prediction interval, in units of quality. `None` while the model is
-            not calibrated; `MetaQAPOutput.interval` is `None` then.
+            Half the width of the calibrated prediction interval, in units of quality. `None` while the model is not
+            calibrated; `MetaQAPOutput.interval` is `None` then.
+        interval_coverage (`float`, *optional*, defaults to 0.9):
+            Share of new images whose opinion score the interval is calibrated to hold, between 0 and 1.
         loss_mse_weight (`float`, *optional*, defaults to 0.5):
             `lambda_mse` of the quality-aware loss.
         loss_srocc_weight (`float`, *optional*, defaults to 0.5):
@@ -87,6 +89,7 @@ class MetaQAPConfig(PreTrainedConfig):
     base_learners: list[Any] | None = None
     distortion_labels: list[str] | None = None
     interval_radius: float | None = None
+    interval_coverage: float = 0.9
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
@@ -108,6 +111,8 @@ class MetaQAPConfig(PreTrainedConfig):
             raise ValueError(f"`loss_surrogate` must be 'softmax' or 'soft_rank', not {self.loss_surrogate!r}.")
         if self.interval_radius is not None and self.interval_radius < 0:
             raise ValueError(f"`interval_radius` must not be negative, got {self.interval_radius}.")
+        if not 0 < self.interval_coverage < 1:
+            raise ValueError(f"`interval_coverage` must lie between 0 and 1, got {self.interval_coverage}.")
         # One output, "quality": what the stock image-classification pipeline and `Trainer` look at.
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}

@@ -222,6 +222,7 @@ def fuse(args: argparse.Namespace) -> None:
     # Each image by a regression that has not seen it.
     unseen = cross_fitted(entering, targets, **options)
     ensemble.config.interval_radius = conformal_radius(unseen, targets, coverage=COVERAGE)
+    ensemble.config.interval_coverage = COVERAGE
     rated = {learner.name: scores for learner, scores in zip(learners, learner_scores.T, strict=True)} | {
         "plain mean": learner_scores.mean(axis=1),
         "meta-learner": fit.predict(entering),

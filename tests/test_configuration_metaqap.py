@@ -22,7 +22,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
     ]
     assert config.distortion_labels == KADID_DISTORTIONS
     assert (config.loss_mse_weight, config.loss_srocc_weight, config.loss_surrogate) == (0.5, 0.5, "softmax")
-    assert config.interval_radius is None
+    assert config.interval_radius is None and config.interval_coverage == 0.9
 
 
 def test_kadid_distortions_stand_in_the_order_of_the_data_set():
@@ -53,6 +53,7 @@ def test_it_survives_json_and_a_folder(tmp_path):
         base_learners=["test_resnet", {"backbone": "test_efficientnet", "image_mean": [0.5] * 3, "stages": [1, 3]}],
         distortion_labels=["blur", "noise"],
         interval_radius=0.12,
+        interval_coverage=0.8,
         loss_mse_weight=0.25,
         loss_srocc_weight=0.75,
         loss_surrogate="soft_rank",
@@ -66,6 +67,7 @@ def test_it_survives_json_and_a_folder(tmp_path):
             "base_learners",
             "distortion_labels",
             "interval_radius",
+            "interval_coverage",
             "loss_mse_weight",
             "loss_srocc_weight",
             "loss_surrogate",
@@ -107,6 +109,7 @@ def test_two_configurations_share_no_lists():
         ({"base_learners": [{"backbone": "resnet18", "stages": 3}]}, "must list different stages"),
         ({"loss_surrogate": "kendall"}, "'softmax' or 'soft_rank'"),
         ({"interval_radius": -0.1}, "not be negative"),
+        ({"interval_coverage": 90}, "between 0 and 1, got 90"),
     ],
 )
 def test_an_impossible_setting_is_refused_with_what_is_possible(options, message):
