@@ -47,7 +47,7 @@ from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
 from modeling_metaqap.evaluation.metrics import evaluate_scores
-from modeling_metaqap.fusion.checkpoint_folder import read_fit, save_release
+from modeling_metaqap.fusion.checkpoint_folder import read_fit, save_checkpoint
 from modeling_metaqap.fusion.conformal import conformal_radius
 from modeling_metaqap.fusion.stepwise import StepwiseFit, cross_fitted, fit_stepwise
 from modeling_metaqap.inference.predicting import distinct_names, predict
@@ -236,7 +236,7 @@ def fuse(args: argparse.Namespace) -> None:
         "meta_learner_fitted_on": f"{args.dataset} {args.split}, n {len(dataset)}",
         "measured_there": {name: summary[name]["value"] for name in ("plcc", "srocc")},
     }
-    save_release(ensemble, args.output)
+    save_checkpoint(ensemble, args.output)
     record = {
         "dataset": args.dataset,
         "split": args.split,

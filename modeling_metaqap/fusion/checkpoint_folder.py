@@ -1,4 +1,4 @@
-"""A checkpoint folder the way it goes to users: half the size, complete with its code, known by its weights."""
+"""The folder of a checkpoint: saving it at half the size with its code, and reading how it was fused."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from ..modeling_metaqap import MetaQAPModel
 from ..pipeline_metaqap import ImageQualityAssessmentPipeline
 
 
-def save_release(model: MetaQAPModel, folder: str | Path) -> None:
+def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     """Write weights, configuration, image processor, pipeline and their code to `folder`.
 
     The backbones' convolution kernels are stored in float16, and so are the large matrices of the kernel heads, which
@@ -59,4 +59,4 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     raise ValueError(f"{file} was not written by scripts/fit_meta_learner.py.")
 
 
-__all__ = ["read_fit", "save_release"]
+__all__ = ["read_fit", "save_checkpoint"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__
 from modeling_metaqap.cli.app import main
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error".split()
 
@@ -24,7 +24,7 @@ def checkpoint(tmp_path_factory):
     config = MetaQAPConfig(
         base_learners=["test_resnet"], distortion_labels=[], training_summary={"trained_on": "nothing"}
     )
-    save_release(MetaQAPModel(config), folder)
+    save_checkpoint(MetaQAPModel(config), folder)
     return str(folder)
 
 
@@ -190,7 +190,7 @@ def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
 def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos):
     torch.manual_seed(0)
     checkpoint = tmp_path / "with-head"
-    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
+    save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
     (photos / "broken.png").write_text("no image")
     other = tmp_path / "other"
     other.mkdir()

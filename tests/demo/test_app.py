@@ -11,7 +11,7 @@ from PIL import Image
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel
 from modeling_metaqap.cli import app as cli
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.pictures import humanize
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
@@ -30,7 +30,7 @@ LABELS = ["gaussian_blur", "jpeg_compression", "white_noise"]
 
 def make_assessor(folder, **config):
     torch.manual_seed(0)
-    save_release(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"], **config)), folder)
+    save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"], **config)), folder)
     return Assessor(Scorer(folder, device="cpu", max_pixels=1_000_000, max_crops=4))
 
 

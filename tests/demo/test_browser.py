@@ -11,7 +11,7 @@ from PIL import Image
 from space_server import running
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
@@ -44,7 +44,7 @@ def checkpoint(tmp_path_factory):
     with torch.no_grad():
         for learner in model.base_learners:
             learner.quality_head.weight.mul_(10)  # so that photographs differ in the digits that are shown
-    save_release(model, folder)
+    save_checkpoint(model, folder)
     return folder
 
 

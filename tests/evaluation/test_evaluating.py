@@ -24,7 +24,7 @@ from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.evaluation.evaluating import DataSource, evaluate, open_scorer, weights_sha256
 from modeling_metaqap.evaluation.metrics import METRICS, evaluate_scores, plcc, srocc
 from modeling_metaqap.evaluation.tables import results_markdown, sentences
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.predicting import distinct_names, predict, short_names
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
@@ -62,7 +62,7 @@ def without_split(work):
 
 @pytest.fixture(scope="module")
 def checkpoint(work, make_model):
-    save_release(make_model("test_resnet", training_summary={"trained_on": "nothing"}), work / "tiny")
+    save_checkpoint(make_model("test_resnet", training_summary={"trained_on": "nothing"}), work / "tiny")
     return str(work / "tiny")
 
 
@@ -81,7 +81,7 @@ def test_every_checkpoint_is_measured_on_every_data_set_and_split(
     prepare_parquet(
         "koniq10k", tmp_path / "parquet", data_dir=tmp_path / "koniq", cache_dir=tmp_path, allow_partial=True
     )
-    save_release(make_model("test_resnet", seed=1), tmp_path / "other")
+    save_checkpoint(make_model("test_resnet", seed=1), tmp_path / "other")
     sources = [DataSource(name="folder", data_dir=rated), DataSource(name="koniq10k", data_dir=tmp_path / "parquet")]
     checkpoints = [checkpoint, str(tmp_path / "other"), "piqe"]
     rows = [measurement.row for measurement in evaluate_all(checkpoints, sources, splits=["test", "all"])]
@@ -146,7 +146,7 @@ def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
 
 def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, without_split, make_model, tmp_path):
     source = DataSource(name="folder", data_dir=without_split)
-    save_release(make_model("test_resnet", interval_radius=0.25), tmp_path / "calibrated")
+    save_checkpoint(make_model("test_resnet", interval_radius=0.25), tmp_path / "calibrated")
     [measurement] = evaluate_all([str(tmp_path / "calibrated")], [source], splits=["all"])
     distance = np.abs(measurement.predictions - measurement.qualities)
     assert measurement.row["interval"] == {"coverage": (distance <= 0.25).mean(), "width": 0.5}
@@ -202,7 +202,7 @@ def test_each_repeated_split_can_have_the_checkpoint_that_was_trained_on_it(
     evaluate_all, without_split, make_model, tmp_path
 ):
     for number in range(2):
-        save_release(make_model("test_resnet", seed=number), tmp_path / f"run-{number}")
+        save_checkpoint(make_model("test_resnet", seed=number), tmp_path / f"run-{number}")
     source = DataSource(name="folder", data_dir=without_split)
     pattern = str(tmp_path / "run-{split}")
     [measurement] = evaluate_all([pattern], [source], repeat_splits=2, n_bootstrap=0)
@@ -382,7 +382,7 @@ def test_two_processes_give_the_same_files_as_one(rated, checkpoint, tmp_path):
 
 
 def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, without_split, checkpoint, make_model, tmp_path):
-    save_release(make_model("test_resnet", "test_resnet"), tmp_path / "two")
+    save_checkpoint(make_model("test_resnet", "test_resnet"), tmp_path / "two")
     ensemble, single, baseline = evaluate_all(
         [str(tmp_path / "two"), checkpoint, "piqe"], [DataSource(name="folder", data_dir=rated)]
     )

@@ -8,19 +8,19 @@ from safetensors.torch import load_file
 
 import modeling_metaqap
 from modeling_metaqap import MetaQAPModel
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 CODE = {f"{name}_metaqap.py" for name in ("configuration", "image_processing", "losses", "modeling", "pipeline")}
 
 
 def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, tmp_path):
     model = make_model({"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}})
-    save_release(model, tmp_path / "release")
-    stored = load_file(tmp_path / "release" / "model.safetensors")
+    save_checkpoint(model, tmp_path / "checkpoint")
+    stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
     halved = {name for name, value in stored.items() if value.dtype == torch.float16}
     backbone = {name for name, value in model.state_dict().items() if ".backbone." in name and value.ndim >= 2}
     assert halved == backbone | {f"base_learners.0.kernel_head.{name}" for name in ("components", "centers")}
-    loaded = MetaQAPModel.from_pretrained(tmp_path / "release")
+    loaded = MetaQAPModel.from_pretrained(tmp_path / "checkpoint")
     assert loaded.dtype == torch.float32
     pixels = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
@@ -29,17 +29,17 @@ def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, t
 
 
 def test_the_folder_is_complete_with_its_code(make_model, tmp_path):
-    save_release(make_model("test_resnet"), tmp_path / "release")
-    names = {path.name for path in (tmp_path / "release").iterdir()}
+    save_checkpoint(make_model("test_resnet"), tmp_path / "checkpoint")
+    names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
     assert names == CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
-    assert not any(path.is_symlink() for path in (tmp_path / "release").iterdir())
+    assert not any(path.is_symlink() for path in (tmp_path / "checkpoint").iterdir())
 
 
-def test_a_release_can_be_written_again(make_model, tmp_path):
+def test_a_folder_can_be_written_again(make_model, tmp_path):
     for seed in (0, 1):
         model = make_model("test_resnet", seed=seed)
-        save_release(model, tmp_path / "release")
-    loaded = MetaQAPModel.from_pretrained(tmp_path / "release")
+        save_checkpoint(model, tmp_path / "checkpoint")
+    loaded = MetaQAPModel.from_pretrained(tmp_path / "checkpoint")
     assert torch.equal(loaded.base_learners[0].quality_head.weight, model.base_learners[0].quality_head.weight)
 
 
@@ -51,7 +51,7 @@ def test_inside_the_package_the_code_is_linked_not_copied(make_model, tmp_path, 
     monkeypatch.setattr(
         "modeling_metaqap.fusion.checkpoint_folder.__file__", str(package / "fusion" / "checkpoint_folder.py")
     )
-    save_release(make_model("test_resnet"), package / "checkpoints" / "tiny")
+    save_checkpoint(make_model("test_resnet"), package / "checkpoints" / "tiny")
     links = {path.name for path in (package / "checkpoints" / "tiny").iterdir() if path.is_symlink()}
     assert links == CODE
     assert all((package / "checkpoints" / "tiny" / name).resolve() == (package / name) for name in links)

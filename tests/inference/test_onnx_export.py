@@ -11,7 +11,7 @@ from repository import EXAMPLES
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPImageProcessor
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.engines import ONNX_FILES, Engine
 from modeling_metaqap.inference.onnx_export import compare, export_onnx
 from modeling_metaqap.inference.records import ScoreRecord
@@ -24,7 +24,7 @@ pytest.importorskip("onnxscript", reason="needs the onnx extra")
 @pytest.fixture(scope="module")
 def make_checkpoint(make_model):
     def make(folder, *backbones, **config):
-        save_release(make_model(*backbones, **config), folder)
+        save_checkpoint(make_model(*backbones, **config), folder)
         # Small crops, so that the tests are quick.
         MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(folder)
         return folder

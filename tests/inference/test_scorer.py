@@ -7,7 +7,7 @@ from PIL import Image
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.decoding import find_images
 from modeling_metaqap.inference.scorer import Scorer
 
@@ -18,7 +18,7 @@ def checkpoint(tmp_path_factory):
     learners = ["test_resnet", {"backbone": "test_resnet", "stages": [0, 1]}]
     config = MetaQAPConfig(base_learners=learners, interval_radius=0.2)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    save_release(MetaQAPModel(config), folder)
+    save_checkpoint(MetaQAPModel(config), folder)
     return folder
 
 

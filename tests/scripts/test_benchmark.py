@@ -13,7 +13,7 @@ from script_loader import load_script
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.data.distorted.pseudo_mos import METRICS
 from modeling_metaqap.data.distortions import DISTORTION_NAMES
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.lineage import weights_sha256
 
 benchmark = load_script("benchmark")
@@ -71,7 +71,7 @@ def test_a_backbone_that_cannot_be_trained_is_one_sentence(tmp_path: Path, capsy
 def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     model = make_model("test_resnet", distortion_labels=[])
-    save_release(model, tmp_path / "tiny")
+    save_checkpoint(model, tmp_path / "tiny")
     MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(tmp_path / "tiny")
     output = tmp_path / "cost.json"
     options = ["--sections", "inference", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]

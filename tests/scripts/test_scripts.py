@@ -23,7 +23,7 @@ from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.distorted.building import BuildSettings, build
 from modeling_metaqap.data.distortions import DISTORTION_NAMES
 from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.fusion.stepwise import cross_fitted, shrink
 from modeling_metaqap.inference.scorer import Scorer
 from modeling_metaqap.lineage import weights_sha256
@@ -323,7 +323,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     assert refused.returncode == 2 and "go together" in refused.stderr
     for fold in (1, 2):
         model = MetaQAPModel.from_pretrained(tmp_path / f"fold{fold}" / "refitted")
-        save_release(MetaQAPModel.from_base_models([model, model]), tmp_path / f"both{fold}")
+        save_checkpoint(MetaQAPModel.from_base_models([model, model]), tmp_path / f"both{fold}")
     refused = call_script("fit_meta_learner", "--models", tmp_path / "both{fold}", *other[2:], "--folds", 2, *source)
     assert refused.returncode == 2 and "both1 is an ensemble; --folds fuses single" in " ".join(refused.stderr.split())
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator  # noqa: E402
 from repository import ROOT
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.fusion.checkpoint_folder import save_release
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.training.learner import freeze_batch_norm
 from modeling_metaqap.training.optimizer import make_optimizer
 from modeling_metaqap.training.recipe import Recipe
@@ -47,7 +47,7 @@ def test_a_backbone_of_the_paper_is_built_trained_for_a_step_saved_and_exported(
     changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert len(changed) > 0.5 * len(before), "the gradient reaches the backbone"
 
-    save_release(model.eval(), tmp_path / "checkpoint")
+    save_checkpoint(model.eval(), tmp_path / "checkpoint")
     MetaQAPImageProcessor(size={"shortest_edge": 96}, crop_size=96).save_pretrained(tmp_path / "checkpoint")
     noise = np.random.default_rng(0).integers(256, size=(3, 100, 120, 3), dtype=np.uint8)
     photographs = [tmp_path / f"{index}.png" for index in range(3)]
