@@ -56,7 +56,7 @@ from modeling_metaqap.training.step import training_step
 
 console = Console()
 
-OUTPUT = Path(__file__).parents[1] / "hub_card" / "benchmark.json"
+OUTPUT = Path(__file__).parents[1] / "studies" / "results" / "benchmark.json"
 
 #: Sides of the images that the pseudo opinion score is measured at.
 METRIC_SIDES = (256, 384, 512)
@@ -379,7 +379,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder that inference measures")
     parser.add_argument("--backbone", default=Bench.backbone, help="timm CNN that training trains (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each repeated measurement (0.3)")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (hub_card/benchmark.json)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (studies/results/benchmark.json)")
     args = parser.parse_args(arguments)
     try:
         if args.count < 1 or args.side < 32:

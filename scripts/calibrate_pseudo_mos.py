@@ -10,7 +10,7 @@ photograph and all metrics:
 
 The first line's photographs become the reference population, whose quantiles are written to
 modeling_metaqap/pseudo_mos_calibration.json; the others, which must be different ones, are scored against it and
-reported in hub_card/distortions.json. `--calibration` may be left out to report only.
+reported in studies/results/distortions.json. `--calibration` may be left out to report only.
 """
 
 import argparse
@@ -36,7 +36,7 @@ from modeling_metaqap.data.distortions import DISTORTION_NAMES, DISTORTIONS, LEV
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
 TABLE = Path(pseudo_mos.__file__).with_name(pseudo_mos.CALIBRATION_FILE)
-REPORT = Path(__file__).parents[1] / "hub_card" / "distortions.json"
+REPORT = Path(__file__).parents[1] / "studies" / "results" / "distortions.json"
 
 
 class MetaQAPError(ValueError):
@@ -128,7 +128,7 @@ def check(frame: pd.DataFrame, scores: np.ndarray) -> dict[str, Any]:
 
 
 def report(frame: pd.DataFrame, settings: Sequence[dict[str, Any]], calibration: dict[str, Any]) -> dict[str, Any]:
-    """What hub_card/distortions.json holds."""
+    """What studies/results/distortions.json holds."""
     quantiles = calibration["quantiles"]
     metrics = metric_tensors(frame)
     full = fuse(metrics, calibration=quantiles).numpy()

@@ -5,11 +5,14 @@ import os
 import subprocess
 import sys
 
+import ablate
+import compare_fusions
+import compare_heads
 import numpy as np
 import pytest
+import sweep
 from PIL import Image
 from repository import ROOT
-from script_loader import load_script
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.data.distortions import distort
@@ -68,19 +71,19 @@ def test_the_readme_quotes_the_interval_the_fit_the_comparisons_the_ablation_and
         shown |= {f"tf_efficientnet_lite{number}": f"EfficientNet-Lite{number} alone" for number in range(2)}
         cells = [f"{row[figure]['value']:.3f}" for figure in ("plcc", "srocc")]
         assert f"| {shown.get(name, name)} | {' | '.join(cells)} |" in readme
-    heads = json.loads((ROOT / "hub_card" / "heads.json").read_text())
-    assert load_script("compare_heads").heads_table(heads) in readme
-    fusions = json.loads((ROOT / "hub_card" / "fusions.json").read_text())
-    assert load_script("compare_fusions").fusions_table(fusions) in readme
-    ablation = json.loads((ROOT / "hub_card" / "ablation.json").read_text())
-    assert load_script("ablate").ablation_table(ablation) in readme
-    sweep = json.loads((ROOT / "hub_card" / "sweep.json").read_text())
-    assert load_script("sweep").sweep_table(sweep) in readme
+    heads = json.loads((ROOT / "studies" / "results" / "heads.json").read_text())
+    assert compare_heads.heads_table(heads) in readme
+    fusions = json.loads((ROOT / "studies" / "results" / "fusions.json").read_text())
+    assert compare_fusions.fusions_table(fusions) in readme
+    ablation = json.loads((ROOT / "studies" / "results" / "ablation.json").read_text())
+    assert ablate.ablation_table(ablation) in readme
+    points = json.loads((ROOT / "studies" / "results" / "sweep.json").read_text())
+    assert sweep.sweep_table(points) in readme
 
 
 def test_the_readme_says_what_the_meta_learner_is_worth_at_home_and_elsewhere():
     figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
-    fusions = json.loads((ROOT / "hub_card" / "fusions.json").read_text())
+    fusions = json.loads((ROOT / "studies" / "results" / "fusions.json").read_text())
     [test] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
     # By what can be known at home, without the test split.
     best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])

@@ -145,7 +145,7 @@ def test_mistakes_get_one_sentence_and_status_2(
 
 
 def test_the_committed_report_says_that_levels_are_ranked_as_they_should() -> None:
-    report = json.loads((SCRIPTS.parent / "hub_card" / "distortions.json").read_text())
+    report = json.loads((SCRIPTS.parent / "studies" / "results" / "distortions.json").read_text())
     assert report["photographs"] == 20
     unsigned = report["pseudo_mos"]["summary"]["unsigned"]
     assert unsigned["five_levels_in_order"] >= 0.95

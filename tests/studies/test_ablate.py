@@ -1,4 +1,4 @@
-"""scripts/ablate.py and scripts/sweep.py: the method without each of its parts, and with other settings."""
+"""studies/ablate.py and studies/sweep.py: the method without each of its parts, and with other settings."""
 
 import json
 import subprocess
@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from script_loader import call_script, load_script
+from script_loader import call_script
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
+
+import ablate
+import sweep
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
@@ -21,7 +24,6 @@ from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
 
-ablate, sweep = load_script("ablate"), load_script("sweep")
 WHOLE = Recipe(
     backbone="test_resnet",
     refit_head=True,

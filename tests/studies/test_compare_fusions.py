@@ -1,17 +1,16 @@
-"""scripts/compare_fusions.py: base learners fused on sources that none of them was trained on."""
+"""studies/compare_fusions.py: base learners fused on sources that none of them was trained on."""
 
 import csv
 import json
 
 import numpy as np
 import pytest
-from script_loader import load_script
 
 pytest.importorskip("datasets")
 
-from modeling_metaqap.evaluation.metrics import srocc
+import compare_fusions
 
-compare_fusions = load_script("compare_fusions")
+from modeling_metaqap.evaluation.metrics import srocc
 
 #: Images of each source, and how much noise each learner adds to the opinions.
 SOURCES = {"a*": 60, "b*": 40, "c*": 50}

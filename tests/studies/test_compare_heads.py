@@ -1,4 +1,4 @@
-"""scripts/compare_heads.py: heads at home and on sources that were left out."""
+"""studies/compare_heads.py: heads at home and on sources that were left out."""
 
 import csv
 import json
@@ -6,9 +6,10 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from script_loader import load_script
 
 pytest.importorskip("datasets")
+
+import compare_heads
 
 from modeling_metaqap.data.distorted.building import BuildSettings, build
 from modeling_metaqap.evaluation.metrics import srocc
@@ -16,8 +17,6 @@ from modeling_metaqap.training.backbones import normalization
 from modeling_metaqap.training.images import load_rated
 from modeling_metaqap.training.provenance import training_summary
 from modeling_metaqap.training.recipe import Recipe
-
-compare_heads = load_script("compare_heads")
 
 
 @pytest.fixture

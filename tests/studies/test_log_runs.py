@@ -1,18 +1,18 @@
-"""scripts/log_runs.py: the committed log of training runs."""
+"""studies/log_runs.py: the committed log of training runs."""
 
 import hashlib
 import json
 
 import pytest
-from script_loader import SCRIPTS, load_script
+from repository import ROOT
 
 pytest.importorskip("accelerate")
+
+import log_runs
 
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
-
-log_runs = load_script("log_runs")
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_folder_without_a_run_is_one_sentence_and_changes_nothing(tmp_path, ca
 
 
 def test_the_committed_log_names_each_run_once():
-    runs = json.loads((SCRIPTS.parent / "hub_card" / "training_log.json").read_text())
+    runs = json.loads((ROOT / "studies" / "results" / "training_log.json").read_text())
     assert len({run["run"] for run in runs}) == len(runs) > 3
 
 
@@ -94,9 +94,9 @@ SHIPPED = ("mnv2_joint", "lite0_joint", "lite1_joint", "mobilenetv2_frozen")
 
 
 def test_the_readme_quotes_the_log():
-    runs = json.loads((SCRIPTS.parent / "hub_card" / "training_log.json").read_text())
+    runs = json.loads((ROOT / "studies" / "results" / "training_log.json").read_text())
     last = {run["run"]: run["measured"][-1] for run in runs}
-    readme = " ".join((SCRIPTS.parent / "README.md").read_text().split())
+    readme = " ".join((ROOT / "README.md").read_text().split())
     pretrained, tuned = last["mnet_pre"], last["mnet_tuned_s0"]
     assert f"SROCC of {pretrained['validation_srocc']:.3f} with the pseudo opinion score" in readme
     assert f"names {pretrained['validation_distortion_accuracy']:.1%}".replace("%", " %") in readme

@@ -120,7 +120,8 @@ METRICS: dict[str, FullReferenceMetric] = {
 }
 
 #: Named sets of metrics: all of them, and a fast set that takes about an eighth of the time. It is the one that agreed
-#: best with the full set on the calibration's photographs; `hub_card/distortions.json` says how closely on others.
+#: best with the full set on the photographs of the reference population; `studies/results/distortions.json` says how
+#: closely on others.
 METRIC_SETS: dict[str, tuple[str, ...]] = {
     "full": tuple(METRICS),
     "fast": ("ssim", "gmsd", "ms_gmsd", "sr_sim"),

@@ -1,6 +1,6 @@
 """Train one base learner with and without each part of the method and write one table.
 
-    python scripts/ablate.py --recipe scripts/recipes/ablation.yaml --init runs/mobilenetv2-pretrained/best \
+    python studies/ablate.py --recipe scripts/recipes/ablation.yaml --init runs/mobilenetv2-pretrained/best \
         --data_dir path/to/BIQ2021 --sources "ss01*" "ss02*" "ss03*" --seeds 0 1 --output_dir runs/ablation
 
 Every variant has the recipe's budget and the same seeds. It is measured at home, on the recipe's validation split, and
@@ -20,7 +20,7 @@ on. The variants:
     without distorted images    opinions alone fit the quality head (if the recipe has a `distorted_weight`)
 
 What the meta-learner adds is in the `fit.json` of a fused checkpoint: best single learner, plain mean, meta-learner;
-on left-out sources scripts/compare_fusions.py tells it.
+on left-out sources studies/compare_fusions.py tells it.
 Runs that are done are not repeated and a stopped one goes on, so the command can be repeated until it is done. Further
 options, after `--`, go to `accelerate launch`.
 """
@@ -48,8 +48,8 @@ from modeling_metaqap.training.run_folder import RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-TRAIN = Path(__file__).with_name("train.py")
-OUTPUT = Path(__file__).parents[1] / "hub_card" / "ablation.json"
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
+OUTPUT = Path(__file__).with_name("results") / "ablation.json"
 
 
 #: What a recipe says of the heads that are fitted at the end, as one without such heads has it.
@@ -201,7 +201,7 @@ def main() -> int:
     parser.add_argument("--distorted_dir", help="for recipes that learn from distorted images")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (hub_card/ablation.json)")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (studies/results/ablation.json)")
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
     args = parser.parse_args()
     try:

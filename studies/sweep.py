@@ -1,6 +1,6 @@
 """Search settings of a recipe over a grid, by SROCC on the validation split.
 
-    python scripts/sweep.py --recipe scripts/recipes/ablation.yaml --data_dir path/to/BIQ2021 --output_dir runs/sweep \
+    python studies/sweep.py --recipe scripts/recipes/ablation.yaml --data_dir path/to/BIQ2021 --output_dir runs/sweep \
         --set loss_mse_weight=0.25,0.5,1 --set loss_srocc_weight=0,0.25,0.5,1
 
 Not by the loss: the loss is smallest where its weights are. Each point of the grid is one run of scripts/train.py with
@@ -28,7 +28,7 @@ from modeling_metaqap.training.recipe import Recipe
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-TRAIN = Path(__file__).with_name("train.py")
+TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 
 
 def grid(settings: list[str]) -> list[dict[str, Any]]:

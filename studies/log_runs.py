@@ -1,6 +1,6 @@
 """Collect what training runs did and measured into one committed log.
 
-    python scripts/log_runs.py runs/mobilenetv2 runs/lite0 metaqap-lite --output hub_card/training_log.json
+    python studies/log_runs.py runs/mobilenetv2 runs/lite0 metaqap-lite --output studies/results/training_log.json
 
 For each run folder: what it started from, if that was noted; what of its recipe is not the default; the figures on its
 validation images after each epoch and after the head was refitted, and the loss at the end of each epoch. For each
@@ -26,7 +26,7 @@ from modeling_metaqap.training.run_folder import RunFolder
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-OUTPUT = Path(__file__).parents[1] / "hub_card" / "training_log.json"
+OUTPUT = Path(__file__).with_name("results") / "training_log.json"
 
 
 def fusion(name: str, fit: dict[str, Any]) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def print_log(runs: list[dict[str, Any]]) -> None:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, fused checkpoints")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (hub_card/training_log.json)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (studies/results/training_log.json)")
     args = parser.parse_args(arguments)
     try:
         known = json.loads(args.output.read_text()) if args.output.exists() else []

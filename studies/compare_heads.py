@@ -1,6 +1,6 @@
 """Compare heads on the features of a backbone: at home, and on sources that were left out.
 
-    python scripts/compare_heads.py --backbone mobilenetv2_100 --dataset biq2021 --data_dir path/to/BIQ2021 \
+    python studies/compare_heads.py --backbone mobilenetv2_100 --dataset biq2021 --data_dir path/to/BIQ2021 \
         --sources "ss01*" "ss02*" "ss03*" --features features/mobilenetv2 \
         --distorted_dir data/distorted/train --distorted_validation_dir data/distorted/validation
 
@@ -13,7 +13,7 @@ The backbone is one with ImageNet weights, or `--init` a trained learner's. With
 learner for each source, trained without it (`scripts/train.py --hold_out`), and its heads are measured on that source
 alone: such a learner has seen most of the validation split, as any other has seen all sources. `--with_imagenet` tells
 what a frozen backbone adds to the trained ones: it measures the mean of both scores too. `--scores` keeps every score,
-for scripts/compare_fusions.py, which fuses those of several backbones.
+for studies/compare_fusions.py, which fuses those of several backbones.
 """
 
 import argparse
@@ -51,7 +51,7 @@ from modeling_metaqap.training.recipe import Recipe
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-OUTPUT = Path(__file__).parents[1] / "hub_card" / "heads.json"
+OUTPUT = Path(__file__).with_name("results") / "heads.json"
 DISTORTED = "distorted images"
 COMPONENTS, CENTERS = 256, 10_000
 #: What recipes that do not say otherwise have.

@@ -1,10 +1,10 @@
 """Fuse base learners on sources that none of them was trained on: what is the ensemble worth elsewhere?
 
-    python scripts/compare_fusions.py --checkpoint modeling_metaqap/checkpoints/metaqap-lite \
+    python studies/compare_fusions.py --checkpoint modeling_metaqap/checkpoints/metaqap-lite \
         --learner tf_efficientnet_lite0 scores/lite0.csv "linear, penalty 1, and kernel, gamma 4" \
         --learner tf_efficientnet_lite1 scores/lite1.csv "linear, penalty 1, and kernel, gamma 4"
 
-Each `--learner` is a name, a file of scores (`scripts/compare_heads.py --scores`, with a learner for each source) and
+Each `--learner` is a name, a file of scores (`studies/compare_heads.py --scores`, with a learner for each source) and
 the head in it. On each source these are measured:
 
     each learner alone
@@ -40,7 +40,7 @@ from modeling_metaqap.fusion.stepwise import fit_stepwise, shrink
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-OUTPUT = Path(__file__).parents[1] / "hub_card" / "fusions.json"
+OUTPUT = Path(__file__).with_name("results") / "fusions.json"
 
 #: Measured with `--checkpoint`; with 1 it would be the plain mean.
 SHRINKAGES = (0.0, 0.25, 0.5, 0.75)
@@ -57,7 +57,7 @@ class Scored:
 
 
 def read_scores(path: Path, head: str) -> dict[tuple[str, str], list[float]]:
-    """`(source, image id) -> (quality, score)` of each image in a file of `scripts/compare_heads.py --scores`.
+    """`(source, image id) -> (quality, score)` of each image in a file of `studies/compare_heads.py --scores`.
 
     Raises:
         MetaQAPError: if it is no such file, or has no such head.
@@ -73,7 +73,7 @@ def read_scores(path: Path, head: str) -> dict[tuple[str, str], list[float]]:
             for column in ("quality", head)
         )
     except DataError as error:
-        raise MetaQAPError(f"{path} was not written by scripts/compare_heads.py --scores: {error}") from error
+        raise MetaQAPError(f"{path} was not written by studies/compare_heads.py --scores: {error}") from error
     found = zip(rows, quality, score, strict=True)
     return {(row["place"], row["image_id"]): values for row, *values in found if row["place"] != HOME}
 
@@ -177,7 +177,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learner", nargs=3, action="append", required=True, metavar=("NAME", "CSV", "HEAD"))
     parser.add_argument("--checkpoint", type=Path, help="folder of the fused checkpoint with the same learners")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (hub_card/fusions.json)")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (studies/results/fusions.json)")
     args = parser.parse_args(arguments)
     names = [name for name, _, _ in args.learner]
     if len(names) < 2 or len(set(names)) < len(names):
