@@ -107,9 +107,8 @@ def assemble(
         The files, relative to `folder`, sorted.
 
     Raises:
-        MetaQAPError: if a file is missing, or the folder holds other files already.
-        MetaQAPError: if the results are of other weights.
-        MetaQAPError: if the ONNX file is missing or of other weights.
+        MetaQAPError: if a file is missing, the folder holds other files already, or the results or the ONNX file are of
+            other weights.
     """
     checkpoint, folder = Path(checkpoint), Path(folder)
     if folder.exists() and any(folder.iterdir()):
@@ -157,15 +156,15 @@ def try_out(folder: str | Path, photo: str | Path) -> Trial:
     if run.returncode != 0:
         reason = (run.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise MetaQAPError(f"{folder} does not work with torch, timm and transformers alone: {reason}")
-    found = json.loads(run.stdout.splitlines()[-1])
+    scores = json.loads(run.stdout.splitlines()[-1])
     [record] = Scorer(folder, device="cpu").score([photo])
     for way in ("quality", "pipeline"):
-        if record.quality is None or abs(found[way] - record.quality) > 1e-4:
+        if record.quality is None or abs(scores[way] - record.quality) > 1e-4:
             raise MetaQAPError(
-                f"{folder} gives {photo} {found[way]:.4f} in a fresh process, and {record.quality} here "
+                f"{folder} gives {photo} {scores[way]:.4f} in a fresh process, and {record.quality} here "
                 f"({record.error or 'the code in the folder is not that of this package'})."
             )
-    return Trial(found["quality"], found["modules"])
+    return Trial(scores["quality"], scores["modules"])
 
 
 def publish(
@@ -225,4 +224,4 @@ def _operations(api: HfApi, folder: Path, repo_id: str) -> list[CommitOperationA
     ]
 
 
-__all__ = ["CHECKPOINT_FILES", "REPLACED", "MetaQAPError", "Trial", "assemble", "publish", "try_out"]
+__all__ = ["CHECKPOINT_FILES", "REPLACED", "Trial", "assemble", "publish", "try_out"]

@@ -5,7 +5,7 @@ Database" (QoMEX 2019), on scipy, scikit-image and Pillow's codecs. The level pa
 were chosen by eye and by full-reference metrics on 512 x 512 photographs so that level 1 is just visible, level 5 very
 annoying and each level clearly worse than the one before.
 
->>> from modeling_metaqap.distortions import DISTORTIONS, distort
+>>> from modeling_metaqap.data.distortions import DISTORTIONS, distort
 >>> blurred = distort(photograph, "gaussian_blur", 3, 0)
 >>> DISTORTIONS["gaussian_blur"].levels, DISTORTIONS["gaussian_blur"].unit
 ((0.7, 1.2, 2.0, 3.2, 5.0), 'standard deviation in pixels')

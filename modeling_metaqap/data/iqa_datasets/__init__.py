@@ -1,7 +1,7 @@
 """Public image quality data sets in one schema.
 
 ```python
->>> from modeling_metaqap.iqa_datasets import load_iqa_dataset
+>>> from modeling_metaqap import load_iqa_dataset
 
 >>> dataset = load_iqa_dataset("biq2021", data_dir="path/to/BIQ2021", split="validation")
 >>> dataset[0]["quality"]  # in [0, 1], higher is better

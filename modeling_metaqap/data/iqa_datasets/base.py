@@ -38,7 +38,7 @@ TEST_FRACTION = 0.2
 VALIDATION_FRACTION = 0.1
 NUM_RANDOM_SPLITS = 10
 
-PARTS = ("train", "validation", "test")
+SPLITS = ("train", "validation", "test")
 # Splits that are sums of others.
 COMPOSED_SPLITS = {"train_full": ("train", "validation"), "all": ("train", "validation", "test")}
 
@@ -64,7 +64,7 @@ class IQARecord:
         mos: The opinion score as published (a DMOS stays a DMOS here).
         mos_std: Standard deviation of the individual opinions on the same scale, where published.
         reference_id: The image's content: the pristine image it was made from, or the scene it shows.
-        part: `"train"`, `"validation"` or `"test"` in the official split, where there is one.
+        split: `"train"`, `"validation"` or `"test"` in the official split, where there is one.
     """
 
     image_id: str
@@ -72,7 +72,7 @@ class IQARecord:
     mos: float
     mos_std: float | None = None
     reference_id: str | None = None
-    part: str | None = None
+    split: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     higher_is_better: bool = True
     num_images: int | None
     has_official_split: bool = False
-    # Whether the official split lacks a validation part, so that we cut one from its training part.
+    # Whether the official split lacks a validation split, so that we cut one from its training images.
     cuts_validation: bool = False
     # Relative paths that show that a folder is this data set's, and that are named where they are missing.
     layout: tuple[str, ...]
@@ -268,8 +268,8 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     def split_names(self) -> list[str]:
         """Names of the splits that the builder cuts."""
         if self.has_official_split:
-            return list(PARTS)
-        return [f"{part}_{number}" for number in range(NUM_RANDOM_SPLITS) for part in PARTS]
+            return list(SPLITS)
+        return [f"{split}_{number}" for number in range(NUM_RANDOM_SPLITS) for split in SPLITS]
 
     def quality(self, mos: float) -> float:
         """Maps a published score from `mos_range` to [0, 1] with higher better."""
@@ -339,27 +339,27 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
         """
         groups = [record.reference_id or record.image_id for record in records]
         if self.has_official_split:
-            parts = [record.part for record in records]
+            split_of_record = [record.split for record in records]
             if self.cuts_validation:
-                parts = self._hold_back_validation(groups, parts, number=0)
-            return {name: [i for i, part in enumerate(parts) if part == name] for name in PARTS}
+                split_of_record = self._hold_back_validation(groups, split_of_record, number=0)
+            return {name: [i for i, split in enumerate(split_of_record) if split == name] for name in SPLITS}
         indices = {}
         for number in range(NUM_RANDOM_SPLITS):
             test = hashed_cut(groups, TEST_FRACTION, key=f"{self.name}/test/{number}")
-            parts = ["test" if group in test else "train" for group in groups]
-            parts = self._hold_back_validation(groups, parts, number=number)
-            for name in PARTS:
-                indices[f"{name}_{number}"] = [i for i, part in enumerate(parts) if part == name]
+            split_of_record = ["test" if group in test else "train" for group in groups]
+            split_of_record = self._hold_back_validation(groups, split_of_record, number=number)
+            for name in SPLITS:
+                indices[f"{name}_{number}"] = [i for i, split in enumerate(split_of_record) if split == name]
         return indices
 
     def _hold_back_validation(
-        self, groups: Sequence[str], parts: Sequence[str | None], *, number: int
+        self, groups: Sequence[str], split_of_record: Sequence[str | None], *, number: int
     ) -> list[str | None]:
-        training = [group for group, part in zip(groups, parts, strict=True) if part == "train"]
+        training = [group for group, split in zip(groups, split_of_record, strict=True) if split == "train"]
         held_back = hashed_cut(training, VALIDATION_FRACTION, key=f"{self.name}/validation/{number}")
         return [
-            "validation" if part == "train" and group in held_back else part
-            for group, part in zip(groups, parts, strict=True)
+            "validation" if split == "train" and group in held_back else split
+            for group, split in zip(groups, split_of_record, strict=True)
         ]
 
 

@@ -48,10 +48,10 @@ class BIQ2021(IQADatasetBuilder):
         # One file's name differs in case from the label file's, and the training labels have two empty columns more.
         images = FileIndex(self.root / "Images")
         records = []
-        for part, label_file in _LABEL_FILES.items():
+        for split, label_file in _LABEL_FILES.items():
             path = self.root / label_file
             for row in read_csv(path, columns=("Image Name", "MOS"), title=self.title):
                 name = row["Image Name"]
                 mos = parse_score(row["MOS"], what=name, path=path, title=self.title)
-                records.append(IQARecord(image_id=name, image_path=images[name], mos=mos, part=part))
+                records.append(IQARecord(image_id=name, image_path=images[name], mos=mos, split=split))
         return records

@@ -18,7 +18,7 @@ class CID2013(IQADatasetBuilder):
 
     The scores are those realigned over the six image sets, some of which are below zero; the range from -10 to 100,
     which `quality` refers to, is ours. `reference_id` is the photographed scene. There is no official split; ours keep
-    each scene's photographs together, so the test part holds two of eight scenes.
+    each scene's photographs together, so the test split holds two of eight scenes.
     """
 
     title = "CID2013"

@@ -5,7 +5,7 @@ from .base import IQADatasetBuilder, IQARecord
 from .files import FileIndex, parse_score, read_table
 
 _LABEL_FILE = "csiq.DMOS.xlsx"
-# Name of the distortion in the workbook -> folder and part of the file's name.
+# Name of the distortion in the workbook -> folder and abbreviation in the file's name.
 _DISTORTIONS = {
     "noise": "AWGN",
     "awgn": "AWGN",

@@ -185,10 +185,10 @@ class FileIndex:
     def __getitem__(self, name: str) -> Path:
         """Path of the file called `name`; a path that does not exist where there is none, or no single one."""
         path = self.folder
-        for part in name.split("/"):
+        for component in name.split("/"):
             exact, folded = self._list(path)
-            alike = folded.get(part.casefold(), [])
-            path = path / (alike[0] if part not in exact and len(alike) == 1 else part)
+            alike = folded.get(component.casefold(), [])
+            path = path / (alike[0] if component not in exact and len(alike) == 1 else component)
         return path
 
     def _list(self, folder: Path) -> tuple[set[str], dict[str, list[str]]]:

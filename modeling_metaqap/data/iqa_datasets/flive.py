@@ -34,13 +34,13 @@ class FLIVE(IQADatasetBuilder):
     layout = (_LABEL_FILE, _TEST_FILE, _VALIDATION_FILE)
 
     def _read_records(self) -> list[IQARecord]:
-        part_of = {
+        split_of = {
             row["name_image"]: "validation"
             for row in read_csv(self.root / _VALIDATION_FILE, columns=("name_image", "is_valid"), title=self.title)
             if row["is_valid"].lower() in {"true", "1", "1.0"}
         }
         for row in read_csv(self.root / _TEST_FILE, columns=("name_image",), title=self.title):
-            part_of[row["name_image"]] = "test"
+            split_of[row["name_image"]] = "test"
         images = FileIndex(self.root)
         path = self.root / _LABEL_FILE
         records = [
@@ -48,13 +48,13 @@ class FLIVE(IQADatasetBuilder):
                 image_id=row["name"],
                 image_path=images[row["name"]],
                 mos=parse_score(row["mos"], what=row["name"], path=path, title=self.title),
-                part=part_of.pop(row["name"], "train"),
+                split=split_of.pop(row["name"], "train"),
             )
             for row in read_csv(path, columns=("name", "mos"), title=self.title)
         ]
-        if part_of:
+        if split_of:
             raise DataError(
-                f"{self.title}: {len(part_of)} images of the official split, such as {next(iter(part_of))!r}, are "
+                f"{self.title}: {len(split_of)} images of the official split, such as {next(iter(split_of))!r}, are "
                 f"missing in {path}."
             )
         return records

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DataError
-from .base import PARTS, IQADatasetBuilder, IQADatasetConfig, IQARecord
+from .base import SPLITS, IQADatasetBuilder, IQADatasetConfig, IQARecord
 from .files import FileIndex, parse_score, read_csv
 
 # Names under which a column is recognised, the first one first, in any case.
@@ -15,7 +15,7 @@ _MOS_COLUMNS = ("mos", "dmos", "score", "quality", "rating")
 _STD_COLUMNS = ("mos_std", "std", "sd")
 _REFERENCE_COLUMNS = ("reference_id", "reference", "ref_img")
 _SPLIT_COLUMNS = ("split", "set")
-_PARTS = {part: part for part in PARTS} | {"training": "train", "valid": "validation", "val": "validation"}
+_SPLITS = {name: name for name in SPLITS} | {"training": "train", "valid": "validation", "val": "validation"}
 
 
 @dataclass
@@ -79,8 +79,10 @@ class Folder(IQADatasetBuilder):
         self._columns = {name.casefold(): name for name in (self._rows[0] if self._rows else {})}
         self._split_column = self._known_column(_SPLIT_COLUMNS)
         self.has_official_split = self._split_column is not None
-        parts = {_PARTS.get(row[self._split_column].casefold()) for row in self._rows} if self._split_column else set()
-        self.cuts_validation = "validation" not in parts
+        splits = (
+            {_SPLITS.get(row[self._split_column].casefold()) for row in self._rows} if self._split_column else set()
+        )
+        self.cuts_validation = "validation" not in splits
         super().__init__(
             data_dir=data_dir,
             labels=str(self._labels),
@@ -140,12 +142,12 @@ class Folder(IQADatasetBuilder):
                     if deviation
                     else None,
                     reference_id=(row[reference_column] or None) if reference_column else None,
-                    part=self._part(row[self._split_column], name) if self._split_column else None,
+                    split=self._split_of(row[self._split_column], name) if self._split_column else None,
                 )
             )
         return records
 
-    def _part(self, text: str, name: str) -> str:
-        if text.casefold() not in _PARTS:
+    def _split_of(self, text: str, name: str) -> str:
+        if text.casefold() not in _SPLITS:
             raise DataError(f"{self._labels} puts {name!r} into the split {text!r}; use train, validation or test.")
-        return _PARTS[text.casefold()]
+        return _SPLITS[text.casefold()]

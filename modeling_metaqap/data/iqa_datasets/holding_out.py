@@ -19,7 +19,7 @@ def hold_out(dataset: datasets.Dataset, rule: str, *, name: str) -> tuple[datase
         dataset: rows with `image_id` and `reference_id`.
         rule: `"fold 2 of 5"` holds out one of five disjoint folds that together are the whole (numbered from 1);
             anything else is a pattern of image ids, such as `"ss01*"`, for leave-one-source-out studies.
-        name: of the data set, part of the draw of the folds.
+        name: of the data set, so that each data set draws its folds anew.
 
     Returns:
         The remaining and the held-out rows, each in their old order. Which fold an image is in follows from its id (or

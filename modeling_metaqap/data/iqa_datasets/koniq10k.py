@@ -8,7 +8,7 @@ from .base import IQADatasetBuilder, IQADatasetConfig, IQARecord
 from .files import FileIndex, parse_score, read_csv
 
 _LABEL_FILE = "koniq10k_distributions_sets.csv"
-_PARTS = {"training": "train", "validation": "validation", "test": "test"}
+_SPLITS = {"training": "train", "validation": "validation", "test": "test"}
 _RATINGS = (1, 2, 3, 4, 5)
 
 
@@ -63,7 +63,7 @@ class KonIQ10k(IQADatasetBuilder):
         records = []
         for row in read_csv(path, columns=columns, title=self.title):
             name = row["image_name"]
-            if row["set"] not in _PARTS:
+            if row["set"] not in _SPLITS:
                 raise DataError(f"{self.title}: {name!r} in {path} belongs to the unknown set {row['set']!r}.")
             mos, *counts = (
                 parse_score(row[column], what=name, path=path, title=self.title)
@@ -75,7 +75,7 @@ class KonIQ10k(IQADatasetBuilder):
                     image_path=images[name],
                     mos=mos,
                     mos_std=_deviation(counts),
-                    part=_PARTS[row["set"]],
+                    split=_SPLITS[row["set"]],
                 )
             )
         return records

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from ...errors import DataError, TestSplitError
-from .base import COMPOSED_SPLITS, FEATURES, NUM_RANDOM_SPLITS, PARTS, IQADatasetBuilder
+from .base import COMPOSED_SPLITS, FEATURES, NUM_RANDOM_SPLITS, SPLITS, IQADatasetBuilder
 from .biq2021 import BIQ2021
 from .cid2013 import CID2013
 from .csiq import CSIQ
@@ -40,10 +40,10 @@ IQA_DATASETS: dict[str, type[IQADatasetBuilder]] = {
 SPLITS_FILE = "splits.json"
 
 # Everything but what training may see; a composed split that is added one day is held out until it is named here.
-HELD_OUT_SPLITS = {*PARTS, *COMPOSED_SPLITS} - {"train", "validation", "train_full"}
+HELD_OUT_SPLITS = {*SPLITS, *COMPOSED_SPLITS} - {"train", "validation", "train_full"}
 
 # One term of a split such as "train[:100]+validation": a name and, possibly, a slice in the notation of `datasets`.
-_TERM = re.compile(r"(?P<part>[a-z_]+?)(_(?P<number>\d+))?(?P<slice>\[(-?\d+%?)?:(-?\d+%?)?\])?")
+_TERM = re.compile(r"(?P<kind>[a-z_]+?)(_(?P<number>\d+))?(?P<slice>\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def load_iqa_dataset(
@@ -89,7 +89,7 @@ def load_iqa_dataset(
         builder.download_and_prepare()
         # What the Arrow files point to can be gone although they are still cached; this brings it back.
         _ = builder.root
-        lengths = {part: info.num_examples or 0 for part, info in builder.info.splits.items()}
+        lengths = {kind: info.num_examples or 0 for kind, info in builder.info.splits.items()}
         if not sum(stop - start for _, start, stop in _ranges(spec, lengths)):
             raise DataError(f"{builder.title} has no images in the split {split!r}.")
         dataset = builder.as_dataset(split=spec)
@@ -99,7 +99,7 @@ def load_iqa_dataset(
 def split_names(
     name: str, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
 ) -> list[str]:
-    """Names of the disjoint splits of a data set: three official ones, or ten numbered ones of each part.
+    """Names of the disjoint splits of a data set: three official ones, or ten numbered ones of each kind.
 
     Args and errors are those of [`load_iqa_dataset`].
     """
@@ -119,7 +119,7 @@ def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dat
             another's test images.
     """
     terms = _parse_split(split)
-    if any(part in HELD_OUT_SPLITS for part, _, _ in terms):
+    if any(kind in HELD_OUT_SPLITS for kind, _, _ in terms):
         raise TestSplitError(
             f"The split {split!r} of {name} holds test images, which training and model selection must not see; use "
             "'train', 'validation' or 'train_full', and measure with scripts/evaluate.py."
@@ -136,18 +136,18 @@ def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | 
     """Loads a split from a folder that `scripts/prepare_dataset.py` wrote."""
     ids_of = _prepared_splits(name, folder)
     spec = _builder_split(split, list(ids_of), title=IQA_DATASETS[name].title)
-    files = {part: sorted(str(path) for path in (folder / "data").glob(f"{part}-*.parquet")) for part in PARTS}
+    files = {kind: sorted(str(path) for path in (folder / "data").glob(f"{kind}-*.parquet")) for kind in SPLITS}
     tables = datasets.load_dataset(
         "parquet",
-        data_files={part: paths for part, paths in files.items() if paths},
+        data_files={kind: paths for kind, paths in files.items() if paths},
         features=FEATURES,
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
     everything = datasets.concatenate_datasets(list(tables.values()))
     row_of = {image_id: row for row, image_id in enumerate(everything["image_id"])}
     rows: list[int] = []
-    for part, start, stop in _ranges(spec, {part: len(ids) for part, ids in ids_of.items()}):
-        ids = ids_of[part][start:stop]
+    for kind, start, stop in _ranges(spec, {kind: len(ids) for kind, ids in ids_of.items()}):
+        ids = ids_of[kind][start:stop]
         missing = [image_id for image_id in ids if image_id not in row_of]
         if missing:
             raise DataError(f"{folder} lacks {len(missing)} images of {split!r}, such as {missing[0]!r}.")
@@ -169,13 +169,13 @@ def _prepared_splits(name: str, folder: Path) -> dict[str, list[str]]:
 
 
 def _parse_split(split: str) -> list[tuple[str, str | None, str]]:
-    """Part, number and slice of each term of a split: `"train_3[:9]"` gives `[("train", "3", "[:9]")]`."""
+    """Kind, number and slice of each term of a split: `"train_3[:9]"` gives `[("train", "3", "[:9]")]`."""
     terms = []
     for term in split.split("+"):
         match = _TERM.fullmatch(term.strip())
         if match is None:
             raise ValueError(f"{split!r} is not a split; write for instance 'train', 'train[:100]' or 'train+test'.")
-        terms.append((match["part"], match["number"], match["slice"] or ""))
+        terms.append((match["kind"], match["number"], match["slice"] or ""))
     return terms
 
 
@@ -191,15 +191,15 @@ def _builder_split(split: str, split_names: Sequence[str], *, title: str) -> str
     """Writes a split in terms of a builder's: without composed ones, and with numbers if the builder has them."""
     numbered = "train_0" in split_names
     terms = []
-    for part, number, slice_ in _parse_split(split):
+    for kind, number, slice_ in _parse_split(split):
         suffix = f"_{number or 0}" if numbered else "" if number is None else f"_{number}"
-        names = [f"{one}{suffix}" for one in COMPOSED_SPLITS.get(part, (part,))]
+        names = [f"{one}{suffix}" for one in COMPOSED_SPLITS.get(kind, (kind,))]
         if not set(names) <= set(split_names):
             hint = f"; add a number up to _{NUM_RANDOM_SPLITS - 1} for another than the first" if numbered else ""
             raise ValueError(
-                f"There is no split {split!r} of {title}; choose from {', '.join([*PARTS, *COMPOSED_SPLITS])}{hint}."
+                f"There is no split {split!r} of {title}; choose from {', '.join([*SPLITS, *COMPOSED_SPLITS])}{hint}."
             )
         if slice_ and len(names) > 1:
-            raise ValueError(f"{part!r} cannot be sliced; slice {' and '.join(COMPOSED_SPLITS[part])} instead.")
+            raise ValueError(f"{kind!r} cannot be sliced; slice {' and '.join(COMPOSED_SPLITS[kind])} instead.")
         terms += [f"{name}{slice_}" for name in names]
     return "+".join(terms)

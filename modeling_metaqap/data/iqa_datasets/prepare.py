@@ -12,7 +12,7 @@ from datasets.utils import tqdm
 from huggingface_hub import DatasetCardData
 
 from ...errors import DataError
-from .base import FEATURES, NUM_RANDOM_SPLITS, PARTS, TEST_FRACTION, VALIDATION_FRACTION, IQADatasetBuilder
+from .base import FEATURES, NUM_RANDOM_SPLITS, SPLITS, TEST_FRACTION, VALIDATION_FRACTION, IQADatasetBuilder
 from .files import new_folder
 from .loading import IQA_DATASETS, SPLITS_FILE
 
@@ -55,7 +55,7 @@ from datasets import load_dataset
 dataset = load_dataset("parquet", data_dir="path/to/this/folder/data", split="test")
 
 # The same, with the composed and numbered splits as well:
-from modeling_metaqap.iqa_datasets import load_iqa_dataset
+from modeling_metaqap import load_iqa_dataset
 
 dataset = load_iqa_dataset("{name}", data_dir="path/to/this/folder", split="train_full")
 ```
@@ -69,7 +69,7 @@ dataset = load_iqa_dataset("{name}", data_dir="path/to/this/folder", split="trai
 
 _OFFICIAL = "`train`, `validation` and `test` are the publisher's."
 _OFFICIAL_WITHOUT_VALIDATION = """`test` is the publisher's. `validation` is {validation:.0%} of the publisher's
-training part, picked by the SHA-256 of `{name}/validation/0`, a line feed and the id, and `train` is the rest."""
+training images, picked by the SHA-256 of `{name}/validation/0`, a line feed and the id, and `train` is the rest."""
 _SEEDED = """The publisher gives no split. {count} are cut by a rule on the ids, the same on every machine. Contents
 (ids, where there are none) are ordered by the SHA-256 of `{name}/test/NUMBER`, a line feed and the content, and the
 first {test:.0%} are `test`. Of the others, {validation:.0%} are `validation`, by `{name}/validation/NUMBER`. No
@@ -114,11 +114,11 @@ def prepare_parquet(
     counts = {}
     with new_folder(output) as folder:
         (folder / "data").mkdir()
-        for part in PARTS:
-            split = splits.get(part if builder.has_official_split else f"{part}_0")
-            counts[part] = 0 if split is None else len(split)
+        for split_name in SPLITS:
+            split = splits.get(split_name if builder.has_official_split else f"{split_name}_0")
+            counts[split_name] = 0 if split is None else len(split)
             if split is not None:
-                _write_shards(split, folder / "data", part)
+                _write_shards(split, folder / "data", split_name)
         ids = {split: dataset["image_id"][:] for split, dataset in splits.items()}
         (folder / SPLITS_FILE).write_text(json.dumps({"name": name, "splits": ids}))
         (folder / "README.md").write_text(dataset_card(builder, counts))
@@ -126,7 +126,7 @@ def prepare_parquet(
 
 
 def dataset_card(builder: IQADatasetBuilder, counts: dict[str, int]) -> str:
-    """Dataset card with front matter, given the number of images in each part."""
+    """Dataset card with front matter, given the number of images in each split."""
     total = sum(counts.values())
     front_matter = DatasetCardData(
         pretty_name=builder.title,
@@ -136,7 +136,11 @@ def dataset_card(builder: IQADatasetBuilder, counts: dict[str, int]) -> str:
         configs=[
             {
                 "config_name": "default",
-                "data_files": [{"split": part, "path": f"data/{part}-*.parquet"} for part in PARTS if counts[part]],
+                "data_files": [
+                    {"split": split_name, "path": f"data/{split_name}-*.parquet"}
+                    for split_name in SPLITS
+                    if counts[split_name]
+                ],
             }
         ],
     )
@@ -151,7 +155,7 @@ def dataset_card(builder: IQADatasetBuilder, counts: dict[str, int]) -> str:
         description=builder.info.description,
         homepage=builder.homepage or "none",
         license=builder.license,
-        counts=", ".join(f"{count:,} {part}" for part, count in counts.items()) + " images",
+        counts=", ".join(f"{count:,} {split_name}" for split_name, count in counts.items()) + " images",
         low=low,
         high=high,
         direction="higher is better" if builder.higher_is_better else "lower is better",
@@ -169,14 +173,14 @@ def _sizes(builder: IQADatasetBuilder) -> dict[str, int]:
     return {split: info.num_examples or 0 for split, info in builder.info.splits.items()}
 
 
-def _write_shards(dataset: datasets.Dataset, folder: Path, part: str) -> None:
+def _write_shards(dataset: datasets.Dataset, folder: Path, split_name: str) -> None:
     dataset = dataset.cast_column("image", datasets.Image(decode=False))
     paths = [Path(image["path"]) for image in dataset["image"]]
     sizes = [path.stat().st_size for path in paths]
     shards = list(_consecutive(sizes, _SHARD_BYTES))
-    with tqdm(total=len(paths), unit=" images", desc=f"Writing {part}") as progress:
+    with tqdm(total=len(paths), unit=" images", desc=f"Writing {split_name}") as progress:
         for number, shard in enumerate(shards):
-            file = folder / f"{part}-{number:05d}-of-{len(shards):05d}.parquet"
+            file = folder / f"{split_name}-{number:05d}-of-{len(shards):05d}.parquet"
             # The schema's metadata tell `datasets` that the column holds images.
             with pq.ParquetWriter(file, FEATURES.arrow_schema) as writer:
                 for group in _consecutive(sizes[shard.start : shard.stop], _ROW_GROUP_BYTES):

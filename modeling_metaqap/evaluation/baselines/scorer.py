@@ -22,7 +22,7 @@ from ...inference.decoding import UNREADABLE, explain_error, read_rgb
 from ...inference.records import ScoreRecord
 from .piqe import piqe
 
-Distortion = Callable[[npt.NDArray[np.uint8]], float]
+RateDistortion = Callable[[npt.NDArray[np.uint8]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,15 @@ class Baseline:
 
     title: str
     source: str
-    load: Callable[[], tuple[Distortion, str | None]]
+    load: Callable[[], tuple[RateDistortion, str | None]]
     packages: tuple[str, ...] = ()
 
 
-def _load_piqe() -> tuple[Distortion, None]:
+def _load_piqe() -> tuple[RateDistortion, None]:
     return piqe, None
 
 
-def _load_brisque() -> tuple[Distortion, str]:
+def _load_brisque() -> tuple[RateDistortion, str]:
     try:
         from brisque.brisque import BRISQUE
         from brisque.models import MODEL_PATH
@@ -98,7 +98,7 @@ class BaselineScorer:
         if name not in BASELINES:
             raise MetaQAPError(f"There is no baseline {name!r}; choose from {', '.join(BASELINES)}.")
         self.baseline = BASELINES[name]
-        self._distortion, self.parameters_sha256 = self.baseline.load()
+        self._rate_distortion, self.parameters_sha256 = self.baseline.load()
 
     def score(self, images: Iterable[str | Path | Image.Image]) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image without a score gets one with `error`."""
@@ -110,7 +110,7 @@ class BaselineScorer:
                 with warnings.catch_warnings():
                     # Of divisions by the variation of a flat image, which is told below.
                     warnings.simplefilter("ignore", RuntimeWarning)
-                    distortion = float(self._distortion(pixels))
+                    distortion = float(self._rate_distortion(pixels))
             except UNREADABLE as error:
                 record.error = explain_error(error)
             else:
