@@ -178,4 +178,4 @@ def _export_command(checkpoint: str | Path, name: Engine) -> str:
     )
 
 
-__all__ = ["ONNX_FILES", "CropEngine", "Engine", "OnnxEngine", "MetaQAPError", "TorchEngine", "load_engine"]
+__all__ = ["ONNX_FILES", "CropEngine", "Engine", "OnnxEngine", "TorchEngine", "load_engine"]

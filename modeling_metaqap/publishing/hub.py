@@ -107,8 +107,8 @@ def assemble(
         The files, relative to `folder`, sorted.
 
     Raises:
-        MetaQAPError: if a file is missing, the folder holds other files already, or the results or the ONNX file are of
-            other weights.
+        MetaQAPError: if a file is missing, the folder holds other files already, or the results or the ONNX file are
+            of other weights.
     """
     checkpoint, folder = Path(checkpoint), Path(folder)
     if folder.exists() and any(folder.iterdir()):

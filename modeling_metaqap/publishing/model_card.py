@@ -312,4 +312,4 @@ def _title(dataset: str) -> str:
     return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
 
 
-__all__ = ["FIGURES", "MetaQAPError", "card_files", "write_card"]
+__all__ = ["FIGURES", "card_files", "write_card"]

@@ -238,4 +238,4 @@ class Recipe:
         )
 
 
-__all__ = ["STAGES", "Recipe", "MetaQAPError"]
+__all__ = ["STAGES", "Recipe"]

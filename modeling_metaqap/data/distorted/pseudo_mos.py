@@ -290,7 +290,6 @@ __all__ = [
     "METRICS",
     "METRIC_SETS",
     "FullReferenceMetric",
-    "MetaQAPError",
     "deviation",
     "full_reference_scores",
     "fuse",

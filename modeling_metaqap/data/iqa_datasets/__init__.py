@@ -8,7 +8,6 @@
 ```
 """
 
-from ...errors import DataError, TestSplitError
 from .base import FEATURES, IQADatasetBuilder, IQARecord
 from .biq2021 import BIQ2021
 from .cid2013 import CID2013
@@ -32,7 +31,6 @@ __all__ = [
     "FLIVE",
     "Folder",
     "IQADatasetBuilder",
-    "DataError",
     "IQARecord",
     "IQA_DATASETS",
     "KADID10k",
@@ -41,7 +39,6 @@ __all__ = [
     "LIVEC",
     "SPAQ",
     "TID2013",
-    "TestSplitError",
     "hold_out",
     "load_iqa_dataset",
     "load_training_split",

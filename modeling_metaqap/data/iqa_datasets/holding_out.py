@@ -38,8 +38,8 @@ def hold_out(dataset: datasets.Dataset, rule: str, *, name: str) -> tuple[datase
     else:
         held_out = np.array([fnmatchcase(image_id, rule) for image_id in ids])
     if held_out.all() or not held_out.any():
-        found = "all" if held_out.all() else "none"
-        raise DataError(f"The rule {rule!r} holds out {found} of the {len(ids)} images of {name}.")
+        share = "all" if held_out.all() else "none"
+        raise DataError(f"The rule {rule!r} holds out {share} of the {len(ids)} images of {name}.")
     return dataset.select(np.flatnonzero(~held_out)), dataset.select(np.flatnonzero(held_out))
 
 
