@@ -26,6 +26,7 @@ from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 from . import figures
 from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json
+from .uploads import take_uploads_only, uploaded_photo_field
 
 #: Uploads of more bytes are refused while they arrive.
 MAX_FILE_SIZE = "100mb"
@@ -304,7 +305,7 @@ def _rounded(value: float | None) -> float | None:
 def _score_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
     with gr.Row():
         with gr.Column(scale=5):
-            photo = _photo_field("Photograph", "score-photo")
+            photo = uploaded_photo_field("Photograph", elem_id="score-photo")
             _offer(samples, photo)
         with gr.Column(scale=6):
             gauge = gr.HTML(demo.show_score(None)[0], elem_id="score-gauge")
@@ -320,9 +321,9 @@ def _score_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
 def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
     with gr.Row():
         with gr.Column():
-            left = _photo_field("Left", "compare-left")
+            left = uploaded_photo_field("Left", elem_id="compare-left")
         with gr.Column():
-            right = _photo_field("Right", "compare-right")
+            right = uploaded_photo_field("Right", elem_id="compare-right")
     verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
     if samples:
         pairs = [list(pair) for pair in zip(samples[::2], samples[1::2], strict=False)]
@@ -341,7 +342,7 @@ def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> Non
 def _distort_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
     with gr.Row():
         with gr.Column(scale=5):
-            photo = _photo_field("Photograph", "distort-photo")
+            photo = uploaded_photo_field("Photograph", elem_id="distort-photo")
             _offer(samples, photo)
             distortion = gr.Dropdown(
                 _DISTORTION_CHOICES, value="gaussian_blur", label="Distortion", elem_id="distort-name"
@@ -377,6 +378,7 @@ def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
         height=190,
         elem_id="batch-files",
     )
+    take_uploads_only(files)
     run = gr.Button("Score them", variant="primary", elem_id="batch-run")
     summary = gr.HTML(figures.hint("Choose photographs and score them all at once."), elem_id="batch-summary")
     table = gr.Dataframe(
@@ -393,18 +395,6 @@ def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
     )
     rows, file = gr.JSON(visible=False, label="scores"), gr.File(visible=False, label="CSV")
     _endpoint(demo.batch, [files], [rows, file], options)
-
-
-def _photo_field(label: str, elem_id: str) -> gr.Image:
-    """An image field that hands over the path of the upload as it came.
-
-    Gradio's own preprocessing opens the file, and fails on a broken one or a bomb before our sentence can be said.
-    """
-    field = gr.Image(
-        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=320, elem_id=elem_id
-    )
-    field.preprocess = lambda payload: payload.path if payload else None  # type: ignore[method-assign]
-    return field
 
 
 def _offer(samples: list[str], photo: gr.Image) -> None:
