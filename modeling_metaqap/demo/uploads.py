@@ -18,7 +18,7 @@ def take_uploads_only(field: gr.components.Component) -> None:
     async def uploaded_path(path: str | Path | None) -> str | None:
         return None if path is None else str(_uploaded(path))
 
-    field.async_move_resource_to_block_cache = uploaded_path  # type: ignore[method-assign]
+    field.async_move_resource_to_block_cache = uploaded_path  # type: ignore[assignment, method-assign]
 
 
 def uploaded_photo_field(label: str, *, elem_id: str) -> gr.Image:
