@@ -2,14 +2,14 @@
 #   make demo   install and score the sample photographs
 #   make test   install with the dev extra; lint, types and the tests that are quick
 # `make test-all` runs the slow tests too (those in a browser need Chromium, and say so), and `make card` writes the
-# model card anew from hub_card/results.json.
+# model card anew from hub_card/results.json, `make results` the page docs/results.md from studies/results/.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint format card space clean
+.PHONY: demo test test-all lint format card results space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -32,6 +32,9 @@ format: $(VENV)/.installed-dev
 
 card: $(VENV)/.installed-dev
 	$(BIN)/python scripts/make_card.py
+
+results: $(VENV)/.installed-dev
+	$(BIN)/python studies/make_results.py
 
 # What the repository of the Space holds: its own files and the package next to them, links followed.
 space:

@@ -34,12 +34,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from study_tables import HOME, ablation_table
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
-from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
 from modeling_metaqap.lineage import software_versions
 from modeling_metaqap.training.images import load_rated
 from modeling_metaqap.training.launching import finish_run
@@ -137,28 +136,6 @@ def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) ->
     return {name: last[f"validation_{name}"] for name in ("plcc", "srocc")}
 
 
-def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    """PLCC / SROCC of a variant at each place, as far as it is measured."""
-    return [plcc_srocc(row.get(source)) for source in (HOME, *result["sources"])]
-
-
-def ablation_table(result: dict[str, Any]) -> str:
-    """The figures as a Markdown table, PLCC / SROCC, with the numbers of images trained and measured on."""
-    places = {HOME: HOME} | {source: f"{source}, left out" for source in result["sources"]}
-    headings = [f"{shown} ({' / '.join(f'{n:,}' for n in result['n'][place])})" for place, shown in places.items()]
-    rows = [[name, *cells(result, row)] for name, row in result["variants"].items()]
-    return markdown_table(["variant", *headings], rows)
-
-
-def table(result: dict[str, Any]) -> Table:
-    shown = Table("variant", title=f"PLCC / SROCC, mean of {len(result['seeds'])} seeds")
-    for source in (HOME, *result["sources"]):
-        shown.add_column(source if source == HOME else f"{source}, trained on the others", justify="right")
-    for name, row in result["variants"].items():
-        shown.add_row(name, *cells(result, row))
-    return shown
-
-
 def ablate(args: argparse.Namespace) -> None:
     recipe = Recipe.load(args.recipe)
     args.output_dir.mkdir(parents=True, exist_ok=True)
@@ -185,7 +162,7 @@ def ablate(args: argparse.Namespace) -> None:
             row[source]["runs"] = runs
             # Written after each variant, so that what is known can be read while the rest is trained.
             write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
-    console.print(table(result))
+    console.print(ablation_table(result).rich(title=f"PLCC / SROCC, mean over seeds {args.seeds}"))
 
 
 def main() -> int:
@@ -201,7 +178,7 @@ def main() -> int:
     parser.add_argument("--distorted_dir", help="for recipes that learn from distorted images")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (studies/results/ablation.json)")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
     args = parser.parse_args()
     try:

@@ -28,13 +28,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from rich.console import Console
-from rich.table import Table
+from study_tables import HOME, fusions_table
 
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets.files import parse_score, read_csv
 from modeling_metaqap.errors import DataError, MetaQAPError
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
-from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
 from modeling_metaqap.fusion.checkpoint_folder import read_fit
 from modeling_metaqap.fusion.stepwise import fit_stepwise, shrink
 
@@ -146,21 +145,6 @@ def measure(sources: dict[str, Scored], names: list[str], at_home: dict[str, Flo
     return {"weights_by_other_sources": weights, "rows": rows}
 
 
-def cells(result: dict[str, Any], row: dict[str, Any]) -> list[str]:
-    """PLCC / SROCC on each source, then the mean SROCC."""
-    mean = float(np.mean([figures["srocc"] for figures in row.values()]))
-    return [*(plcc_srocc(row[source]) for source in result["n"]), f"{mean:.3f}"]
-
-
-def headings(result: dict[str, Any]) -> list[str]:
-    return ["", *(f"{source}, left out ({n:,})" for source, n in result["n"].items()), "mean SROCC"]
-
-
-def fusions_table(result: dict[str, Any]) -> str:
-    """The figures as a Markdown table, with the numbers of images."""
-    return markdown_table(headings(result), [[label, *cells(result, row)] for label, row in result["rows"].items()])
-
-
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     learners = [(name, Path(path), head) for name, path, head in args.learner]
     names = [name for name, _, _ in learners]
@@ -177,7 +161,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learner", nargs=3, action="append", required=True, metavar=("NAME", "CSV", "HEAD"))
     parser.add_argument("--checkpoint", type=Path, help="folder of the fused checkpoint with the same learners")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (studies/results/fusions.json)")
+    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
     args = parser.parse_args(arguments)
     names = [name for name, _, _ in args.learner]
     if len(names) < 2 or len(set(names)) < len(names):
@@ -190,10 +174,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"compare_fusions: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         return 2
-    table = Table(*headings(result), title="PLCC / SROCC")
-    for label, row in result["rows"].items():
-        table.add_row(label, *cells(result, row))
-    console.print(table)
+    console.print(fusions_table(result).rich(title="PLCC / SROCC"))
     return 0
 
 

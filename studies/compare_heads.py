@@ -31,7 +31,7 @@ import datasets
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
+from study_tables import HOME, heads_table
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -41,7 +41,6 @@ from modeling_metaqap.data.distorted.loading import load_distorted, refuse_share
 from modeling_metaqap.data.iqa_datasets import hold_out
 from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
-from modeling_metaqap.evaluation.tables import HOME, markdown_table, plcc_srocc
 from modeling_metaqap.lineage import image_ids_sha256, weights_sha256
 from modeling_metaqap.training.heads import fit_kernel_head, fit_ridge_head, pooled_features
 from modeling_metaqap.training.images import collate_crops, load_rated, whole_images
@@ -216,30 +215,6 @@ def fitted_scores(head: Head, material: Material, kernel_penalty: float) -> dict
         column: learner.score(learner.standardize(unseen.features.float())).double()
         for column, unseen in material.columns.items()
     }
-
-
-def show(label: str, result: dict[str, Any]) -> Table:
-    table = Table("head", title=f"{label}: PLCC / SROCC")
-    for place in next(iter(result["heads"].values())):
-        table.add_column(f"{place}, fitted on the others" if place in result["sources"] else place, justify="right")
-    for name, row in result["heads"].items():
-        table.add_row(name, *map(plcc_srocc, row.values()))
-    return table
-
-
-def heads_table(results: dict[str, Any]) -> str:
-    """All backbones' figures as a Markdown table, PLCC / SROCC."""
-    places = list(
-        dict.fromkeys(place for result in results.values() for row in result["heads"].values() for place in row)
-    )
-    sources = {source for result in results.values() for source in result["sources"]}
-    headings = ["backbone", "head", *(f"{place}, left out" if place in sources else place for place in places)]
-    cells = [
-        [backbone, name, *(plcc_srocc(row.get(place)) for place in places)]
-        for backbone, result in results.items()
-        for name, row in result["heads"].items()
-    ]
-    return markdown_table(headings, cells)
 
 
 def write_scores(path: Path, scores: dict[str, dict[str, Tensor]], unseen: dict[str, datasets.Dataset]) -> None:
@@ -426,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
             f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True
         )
         return 2
-    console.print(show(label, result))
+    console.print(heads_table({label: result}).rich(title="PLCC / SROCC"))
     return 0
 
 

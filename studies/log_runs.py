@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from study_tables import runs_table
 
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.errors import MetaQAPError
@@ -66,22 +66,10 @@ def summary(path: Path) -> dict[str, Any]:
     return {"run": path.name, **started, "recipe": {"backbone": recipe.backbone, **changed}, "measured": measured}
 
 
-def print_log(runs: list[dict[str, Any]]) -> None:
-    table = Table()
-    for heading in ("run", "after", "PLCC", "SROCC", "distortions named"):
-        table.add_column(heading, justify="left" if heading in ("run", "after") else "right")
-    for run in runs:
-        for row in run["measured"]:
-            named = row.get("validation_distortion_accuracy")
-            figures = [f"{row[f'validation_{name}']:.4f}" for name in ("plcc", "srocc")]
-            table.add_row(run["run"], row["after"], *figures, "" if named is None else f"{named:.1%}")
-    console.print(table)
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, fused checkpoints")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (studies/results/training_log.json)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (%(default)s)")
     args = parser.parse_args(arguments)
     try:
         known = json.loads(args.output.read_text()) if args.output.exists() else []
@@ -90,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (MetaQAPError, OSError, ValueError) as error:
         Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
-    print_log(list(runs.values()))
+    console.print(runs_table(list(runs.values())).rich())
     return 0
 
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.table import Table
+from study_tables import sweep_table
 
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.evaluation.tables import markdown_table, plcc_srocc
 from modeling_metaqap.training.launching import finish_run
 from modeling_metaqap.training.recipe import Recipe
 
@@ -48,8 +47,8 @@ def grid(settings: list[str]) -> list[dict[str, Any]]:
     return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
 
-def search(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A row for each point of the grid with its figures after its best epoch, the highest SROCC first."""
+def search(args: argparse.Namespace) -> dict[str, Any]:
+    """The recipe, and the points of the grid with the figures after their best epoch, the highest SROCC first."""
     recipe = Recipe.load(args.recipe)
     points = grid(args.set)
     if unknown := sorted(set(points[0]) - set(asdict(recipe))):
@@ -68,14 +67,7 @@ def search(args: argparse.Namespace) -> list[dict[str, Any]]:
         # Written after each run, so that what is known can be read while the rest is trained.
         result = {"recipe": asdict(recipe), "points": ordered}
         write_atomically(args.output_dir / "sweep.json", (json.dumps(result, indent=1) + "\n").encode())
-    return ordered
-
-
-def sweep_table(result: dict[str, Any]) -> str:
-    """The points as a Markdown table, the highest SROCC first."""
-    settings = [name for name in result["points"][0] if name not in ("plcc", "srocc")]
-    rows = [[*(str(point[name]) for name in settings), plcc_srocc(point)] for point in result["points"]]
-    return markdown_table([*(f"`{name}`" for name in settings), "PLCC / SROCC"], rows)
+    return result
 
 
 def main() -> int:
@@ -91,14 +83,11 @@ def main() -> int:
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
     args = parser.parse_args()
     try:
-        rows = search(args)
+        result = search(args)
     except (MetaQAPError, OSError, yaml.YAMLError) as error:
         Console(stderr=True).print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
         return 2
-    table = Table(*rows[0])
-    for row in rows:
-        table.add_row(*(f"{value:.4f}" if name in ("plcc", "srocc") else str(value) for name, value in row.items()))
-    console.print(table)
+    console.print(sweep_table(result).rich())
     return 0
 
 

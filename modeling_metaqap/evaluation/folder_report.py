@@ -9,7 +9,7 @@ import numpy as np
 from .evaluating import Measurement
 from .plots import fitted_and_residuals, plot_residuals, plot_scatter
 from .results_files import write_predictions, write_results
-from .tables import markdown_table, results_table, sentences, title
+from .tables import TextTable, results_table, sentences, title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def write_folder_report(measurement: Measurement, disagreements: Sequence[Disagr
     ]
     if cells:
         headings = ["image", "predicted", "fitted", "rated", "rated less fitted"]
-        sections += ["## Worst disagreements\n", markdown_table(headings, cells)]
+        sections += ["## Worst disagreements\n", TextTable(headings, cells).markdown()]
     (output / "report.md").write_text("\n".join(sections), encoding="utf-8")
 
 

@@ -1,10 +1,13 @@
-"""What is made of measurements: one JSON file and, from it, Markdown tables; and the plots beside them."""
+"""Tables of measured figures, and the sentences beside them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.table import Table
+from rich.text import Text
 
 from .baselines.scorer import BASELINES
 
@@ -35,8 +38,33 @@ parentheses: lowest and highest over the splits, where the figure is the median 
 """
 
 
-#: What tables call the place that is of the same sources as the training images, beside sources that were left out.
-HOME = "validation split"
+@dataclass(frozen=True)
+class TextTable:
+    """A table for a page and for a terminal.
+
+    Args:
+        headings: one for each column.
+        rows: cells, as many as there are headings in each row. The first column stands to the left, the others to the
+            right.
+    """
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """The table in Markdown, with a line break at the end."""
+        lines = [self.headings, ["---", *["---:"] * (len(self.headings) - 1)], *self.rows]
+        escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
+        return "".join(f"| {line} |\n" for line in escaped)
+
+    def rich(self, *, title: str | None = None) -> Table:
+        """The table for `rich.console.Console.print`; brackets in cells are text, not markup."""
+        table = Table(title=title)
+        for number, heading in enumerate(self.headings):
+            table.add_column(Text(heading), justify="right" if number else "left")
+        for row in self.rows:
+            table.add_row(*map(Text, row))
+        return table
 
 
 def title(row: Row) -> str:
@@ -67,7 +95,7 @@ def results_table(rows: Sequence[Row]) -> str:
     """Markdown table of one data set's and split's rows, the highest SROCC first."""
     ordered = sorted(rows, key=lambda row: -np.inf if row["srocc"]["value"] is None else row["srocc"]["value"])
     cells = [[title(row), *(format_figure(row[name]) for name in HEADINGS)] for row in reversed(ordered)]
-    return markdown_table(["", *HEADINGS.values()], cells)
+    return TextTable(["", *HEADINGS.values()], cells).markdown()
 
 
 def interval_sentence(row: Row) -> str | None:
@@ -87,9 +115,8 @@ def parts_sentence(row: Row) -> str | None:
     parts = row.get("parts")
     if parts is None:
         return None
-
-    told = ", ".join(f"{name} {plcc_srocc(figures)}" for name, figures in parts.items())
-    return f"The parts of {title(row)} by themselves, PLCC / SROCC: {told}."
+    learners = ", ".join(f"{name} {plcc_srocc(figures)}" for name, figures in parts.items())
+    return f"The parts of {title(row)} by themselves, PLCC / SROCC: {learners}."
 
 
 def sentences(row: Row) -> list[str]:
@@ -114,7 +141,7 @@ def results_markdown(rows: Sequence[Row]) -> str:
             [name, *(UNDEFINED if np.isnan(value) else f"{value:.3f}" for value in line)]
             for name, line in zip(names, values, strict=True)
         ]
-        sections.append(f"## SROCC across data sets\n\n{markdown_table(['', *columns], cells)}")
+        sections.append(f"## SROCC across data sets\n\n{TextTable(['', *columns], cells).markdown()}")
     return "\n".join([*sections, _LEGEND])
 
 
@@ -129,18 +156,10 @@ def srocc_matrix(rows: Sequence[Row]) -> tuple[list[str], list[str], FloatArray]
     return list(labels.values()), [f"{dataset} {split}" for dataset, split in columns], values
 
 
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table, the first column to the left and the others to the right."""
-    lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
-    escaped = (" | ".join(cell.replace("|", "\\|") for cell in line) for line in lines)
-    return "".join(f"| {line} |\n" for line in escaped)
-
-
 __all__ = [
-    "HOME",
+    "TextTable",
     "format_figure",
     "interval_sentence",
-    "markdown_table",
     "parts_sentence",
     "plcc_srocc",
     "results_markdown",

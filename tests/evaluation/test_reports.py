@@ -14,8 +14,8 @@ from modeling_metaqap.evaluation.plots import fitted_and_residuals, plot_matrix,
 from modeling_metaqap.evaluation.results_files import merge_results, read_results, write_results
 from modeling_metaqap.evaluation.tables import (
     HEADINGS,
+    TextTable,
     format_figure,
-    markdown_table,
     results_markdown,
     results_table,
     srocc_matrix,
@@ -91,7 +91,7 @@ def test_the_best_method_stands_first_and_an_undefined_one_last():
 
 
 def test_a_bar_in_a_name_does_not_break_the_table():
-    assert markdown_table(["a", "b"], [["x|y", "1"]]) == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
+    assert TextTable(["a", "b"], [["x|y", "1"]]).markdown() == "| a | b |\n| --- | ---: |\n| x\\|y | 1 |\n"
 
 
 def test_several_data_sets_give_a_matrix_with_gaps_where_nothing_was_measured():

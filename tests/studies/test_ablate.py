@@ -15,6 +15,7 @@ pytest.importorskip("datasets")
 
 import ablate
 import sweep
+from study_tables import ablation_table
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
@@ -126,7 +127,7 @@ def test_a_sweep_orders_its_points_by_srocc_and_repeats_nothing(swept, tmp_path,
         {"loss_mse_weight": 0.75, "seed": 3, "plcc": 0.5, "srocc": 0.75},
         {"loss_mse_weight": 0.25, "seed": 3, "plcc": 0.5, "srocc": 0.25},
     ]
-    assert len(commands) == 2 and "0.7500" in capsys.readouterr().out
+    assert len(commands) == 2 and "0.750" in capsys.readouterr().out
     assert run("--set", "loss_mse_weight=0.25,0.75,1", "--set", "seed=3") == 0
     assert len(commands) == 3
     assert run("--set", "learning_rate=1e-5") == 0, "YAML reads such a number as text"
@@ -208,7 +209,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     assert not torch.equal(tuned, start) and torch.equal(stayed, tuned)
     assert torch.allclose(moved, 0.75 * tuned + 0.25 * start, atol=1e-6)
     assert result["n"] == {"validation split": [20, 10], "a*": [15, 15]}
-    table = ablate.ablation_table(result)
+    table = ablation_table(result).markdown()
     assert "| variant | validation split (20 / 10) | a*, left out (15 / 15) |" in table
     assert table.count(f"{result['variants']['full']['a*']['srocc']:.3f}") >= 1
     capsys.readouterr()

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("datasets")
 
 import compare_fusions
+from study_tables import fusions_table
 
 from modeling_metaqap.evaluation.metrics import srocc
 
@@ -75,7 +76,7 @@ def test_fusions_are_measured_on_each_source(written, tmp_path, capsys):
         weights = result["weights_by_other_sources"][source]
         assert weights["dull"] < 0.2 < weights["sharp"]
     assert not any("at home" in label for label in rows)
-    table = compare_fusions.fusions_table(result)
+    table = fusions_table(result).markdown()
     assert "|  | a*, left out (60) | b*, left out (40) | c*, left out (50) | mean SROCC |" in table
     assert f"{np.mean([row['srocc'] for row in rows['plain mean'].values()]):.3f} |" in table
     assert "meta-learner of other sources" in capsys.readouterr().out

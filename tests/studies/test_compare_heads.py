@@ -10,6 +10,7 @@ from PIL import Image
 pytest.importorskip("datasets")
 
 import compare_heads
+from study_tables import heads_table
 
 from modeling_metaqap.data.distorted.building import BuildSettings, build
 from modeling_metaqap.evaluation.metrics import srocc
@@ -134,8 +135,8 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     assert compare_heads.main([*arguments, "--label", "of photographs alone", *options[:5]]) == 0
     results = json.loads((tmp_path / "heads.json").read_text())
     assert list(results) == ["test_resnet", "of photographs alone"]
-    assert "| of photographs alone | linear, cross-validated | " in compare_heads.heads_table(results)
-    table = compare_heads.heads_table({"test_resnet": result})
+    assert "| of photographs alone | linear, cross-validated | " in heads_table(results).markdown()
+    table = heads_table({"test_resnet": result}).markdown()
     assert "| backbone | head | validation split | distorted images | a*, left out |" in table
 
     assert compare_heads.main([*arguments, *distorted[:2], "--distorted_validation_dir", distorted[1]]) == 2

@@ -1,0 +1,206 @@
+"""The tables of the studies, from what their programs wrote as JSON; for the terminal and for docs/results.md."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from modeling_metaqap.evaluation.tables import UNDEFINED, TextTable, plcc_srocc
+
+Json = dict[str, Any]
+
+#: The images of the data set's own validation split, beside those of a source that was left out of training.
+HOME = "validation split"
+
+
+def heads_table(results: Json) -> TextTable:
+    """PLCC / SROCC of each head of each backbone at each place, from `compare_heads.py`."""
+    rows = [row for result in results.values() for row in result["heads"].values()]
+    places = list(dict.fromkeys(place for row in rows for place in row))
+    sources = {source for result in results.values() for source in result["sources"]}
+    headings = ["backbone", "head", *(f"{place}, left out" if place in sources else place for place in places)]
+    cells = [
+        [backbone, name, *(plcc_srocc(row.get(place)) for place in places)]
+        for backbone, result in results.items()
+        for name, row in result["heads"].items()
+    ]
+    return TextTable(headings, cells)
+
+
+def fusions_table(result: Json) -> TextTable:
+    """PLCC / SROCC of each learner and each fusion on each source, from `compare_fusions.py`."""
+    headings = ["", *(f"{source}, left out ({n:,})" for source, n in result["n"].items()), "mean SROCC"]
+    cells = [
+        [label, *(plcc_srocc(row[source]) for source in result["n"]), f"{mean_srocc(row):.3f}"]
+        for label, row in result["rows"].items()
+    ]
+    return TextTable(headings, cells)
+
+
+def ablation_table(result: Json) -> TextTable:
+    """PLCC / SROCC of each variant at each place, from `ablate.py`.
+
+    The headings say how many images were trained and measured on.
+    """
+    places = {HOME: HOME} | {source: f"{source}, left out" for source in result["sources"]}
+    headings = [f"{heading} ({' / '.join(f'{n:,}' for n in result['n'][place])})" for place, heading in places.items()]
+    cells = [[name, *(plcc_srocc(row.get(place)) for place in places)] for name, row in result["variants"].items()]
+    return TextTable(["variant", *headings], cells)
+
+
+def sweep_table(result: Json) -> TextTable:
+    """PLCC / SROCC of each point of the grid, the highest SROCC first, from `sweep.py`."""
+    settings = [name for name in result["points"][0] if name not in ("plcc", "srocc")]
+    cells = [[*(str(point[name]) for name in settings), plcc_srocc(point)] for point in result["points"]]
+    return TextTable([*(f"`{name}`" for name in settings), "PLCC / SROCC"], cells)
+
+
+def runs_table(runs: Sequence[Json]) -> TextTable:
+    """What each run started from, changed of the default recipe and reached in the end, from `log_runs.py`.
+
+    Runs that have measured nothing yet are left out.
+    """
+    headings = ["run", "started from", "settings", "measured after", "PLCC / SROCC", "distortions named"]
+    cells = []
+    for run in (run for run in runs if run["measured"]):
+        settings = run["fused"] if "fused" in run else run["recipe"]
+        last = run["measured"][-1]
+        named = last.get("validation_distortion_accuracy")
+        cells.append(
+            [
+                run["run"],
+                run.get("init", UNDEFINED),
+                ", ".join(f"{name} {value}" for name, value in settings.items()),
+                last["after"],
+                plcc_srocc({name: last[f"validation_{name}"] for name in ("plcc", "srocc")}),
+                UNDEFINED if named is None else percent(named),
+            ]
+        )
+    return TextTable(headings, cells)
+
+
+def mean_srocc(row: Json) -> float:
+    """Mean over the places of a row."""
+    return statistics.mean(figures["srocc"] for figures in row.values())
+
+
+def percent(share: float) -> str:
+    """`"82.3 %"`."""
+    return f"{100 * share:.1f} %"
+
+
+def fit_table(fit: Json) -> TextTable:
+    """What the learners, their plain mean and the meta-learner reach on the images that it was fitted on."""
+    cells = [[name, *(f"{value:.3f}" for value in correlations(row).values())] for name, row in fit["figures"].items()]
+    return TextTable(["", "PLCC", "SROCC"], cells)
+
+
+def meta_learner_table(fit: Json, test: Json, fusions: Json) -> TextTable:
+    """What is lost without the meta-learner: at home, on the test split, and on sources that were left out."""
+    figures, rows = fit["figures"], fusions["rows"]
+    # The best one as far as it can be known without the test split.
+    best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])
+    elsewhere = max(fusions["learners"], key=lambda name: mean_srocc(rows[name]))
+    [shipped] = [label for label in rows if label.endswith("(shipped)")]
+    compared = {
+        "the meta-learner": (figures["meta-learner, cross-fitted"], test, rows[shipped]),
+        "without it: plain mean": (figures["plain mean"], test["parts"]["plain mean"], rows["plain mean"]),
+    }
+    for label, name in (("best single learner", best), ("best single learner elsewhere", elsewhere)):
+        compared[f"without it: {label} ({name})"] = (figures[name], test["parts"][name], rows[name])
+    headings = [f"{HOME}, cross-fitted ({figures['plain mean']['n']:,})", f"test split ({test['n']:,})"]
+    headings += [f"{source}, left out ({n:,})" for source, n in fusions["n"].items()]
+    cells = [
+        [label, *(plcc_srocc(correlations(row)) for row in (home, tested, *left_out.values()))]
+        for label, (home, tested, left_out) in compared.items()
+    ]
+    return TextTable(["", *headings], cells)
+
+
+def distortion_heads_table(last: dict[str, Json]) -> TextTable:
+    """What learners say of distorted images that they have not seen.
+
+    Args:
+        last: by the learner's name, what its run measured last, from `log_runs.py`.
+    """
+    cells = [
+        [name, percent(row["validation_distortion_accuracy"]), f"{row['validation_distorted_srocc']:.3f}"]
+        for name, row in last.items()
+    ]
+    return TextTable(["", "distortions named rightly", "SROCC with pseudo opinion scores"], cells)
+
+
+def published_table(published: Json, dataset: str) -> TextTable:
+    """Figures that others publish on the test split of a data set, as they give them."""
+    cells = [
+        [result["method"], result["plcc"], result["srocc"]]
+        for result in published["results"]
+        if (result["dataset"], result["split"]) == (dataset, "test")
+    ]
+    return TextTable(["method", "PLCC", "SROCC"], cells)
+
+
+def levels_table(report: Json) -> TextTable:
+    """Mean pseudo opinion score of each distortion at its five levels, from `scripts/calibrate_pseudo_mos.py`."""
+    cells = [
+        [
+            name,
+            *(f"{mean:.3f}" for mean in row["mean_pseudo_mos"]),
+            percent(row["five_levels_in_order"]),
+            percent(row["adjacent_levels_in_order"]),
+        ]
+        for name, row in report["pseudo_mos"]["distortions"].items()
+    ]
+    return TextTable(["distortion", *map(str, range(1, 6)), "all five in order", "neighbours in order"], cells)
+
+
+def metrics_table(report: Json, speed: Json) -> TextTable:
+    """How each full-reference metric agrees with the score that all of them make, and how long it takes."""
+    headings = ["metric", "SROCC with the score", "five levels in order"]
+    headings += [f"milliseconds at {side} px" for side in speed["sides"]]
+    cells = [
+        [
+            name,
+            f"{row['srocc_with_pseudo_mos']:.3f}",
+            percent(row["five_levels_in_order"]),
+            *(f"{size['milliseconds'][name]:.1f}" for size in speed["sides"].values()),
+        ]
+        for name, row in report["metrics"].items()
+    ]
+    return TextTable(headings, cells)
+
+
+def distortion_speed_table(speed: Json) -> TextTable:
+    """Distorted images a second, from `scripts/benchmark.py`."""
+    cells = [[name, f"{rate:.1f}"] for name, rate in speed["images_per_second"].items()]
+    return TextTable(["distortion", "images a second"], cells)
+
+
+def engines_table(cost: Json, onnx: Json) -> TextTable:
+    """Speed of each engine beside PyTorch's, and how far its scores are from PyTorch's where that was measured."""
+    names = {
+        "torch": "PyTorch, float32",
+        "torch-bfloat16": "PyTorch, bfloat16",
+        "onnx": "ONNX Runtime, float32",
+        "onnx-int8": "ONNX Runtime, int8",
+    }
+    cells = []
+    for engine, speed in cost["engines"].items():
+        agreement = onnx["engines"].get(engine)
+        differs = agreement is not None and "largest" in agreement
+        cells.append(
+            [
+                names[engine],
+                f"{speed['crops_per_second']:.2f}",
+                f"{speed['over_torch']:.2f}",
+                f"{agreement['largest']:.1e}" if differs else UNDEFINED,
+                plcc_srocc(agreement),
+            ]
+        )
+    headings = ["engine", "crops a second", "times as fast as PyTorch", "largest difference of scores", "PLCC / SROCC"]
+    return TextTable(headings, cells)
+
+
+def correlations(figures: Json) -> Json:
+    """PLCC and SROCC alone, of figures with intervals or without."""
+    chosen = {name: figures[name] for name in ("plcc", "srocc")}
+    return {name: value["value"] if isinstance(value, dict) else value for name, value in chosen.items()}

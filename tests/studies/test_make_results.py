@@ -1,0 +1,127 @@
+"""docs/results.md: the page of all figures, made of the committed JSON files."""
+
+import json
+import re
+
+import make_results
+import pytest
+from repository import ROOT
+
+from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.evaluation.results_files import read_results
+from modeling_metaqap.evaluation.tables import plcc_srocc, results_table, sentences
+from modeling_metaqap.lineage import weights_sha256
+
+RESULTS = ROOT / "studies" / "results"
+
+
+@pytest.fixture(scope="module")
+def page():
+    return (ROOT / "docs" / "results.md").read_text()
+
+
+def read(name):
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def test_the_committed_page_is_the_one_that_the_files_give(page):
+    assert make_results.results_page() == page, "run `make results`"
+
+
+def test_no_measured_number_is_typed_in_the_template():
+    template = (ROOT / "studies" / "results_template.md").read_text()
+    outside = re.sub(r"{{.*?}}|{%.*?%}|https://[^)]*", "", template, flags=re.DOTALL)
+    # Two or more decimals, or a percentage; a setting such as `--shrinkage 0.5` is no measurement.
+    assert not re.findall(r"\d\.\d{2,}|\d %", outside)
+
+
+def test_the_page_follows_the_files(monkeypatch, tmp_path):
+    for path in RESULTS.glob("*.json"):
+        (tmp_path / "results").mkdir(exist_ok=True)
+        (tmp_path / "results" / path.name).write_text(path.read_text())
+    changed = read("ablation")
+    changed["variants"]["full"]["validation split"] = {"plcc": 0.123, "srocc": 0.456}
+    (tmp_path / "results" / "ablation.json").write_text(json.dumps(changed))
+    template = make_results.STUDIES / "results_template.md"
+    (tmp_path / template.name).write_text(template.read_text())
+    monkeypatch.setattr(make_results, "STUDIES", tmp_path)
+    assert "| full | 0.123 / 0.456 |" in make_results.results_page()
+
+
+def test_the_page_has_every_file_of_the_studies(page):
+    named = {path.name for path in RESULTS.glob("*.json") if f"studies/results/{path.name}" in page}
+    assert named == {path.name for path in RESULTS.glob("*.json")}
+
+
+def test_the_page_quotes_the_results_of_the_shipped_weights(page):
+    rows = read_results(ROOT / "hub_card" / "results.json")
+    assert {row["checkpoint"] for row in rows} >= {"metaqap-lite", "brisque", "piqe"}
+    # The same images in the same order.
+    assert len({(row["dataset"], row["split"], row["images_sha256"], row["n"]) for row in rows}) == 1
+    assert results_table(rows) in page
+    [shipped] = [row for row in rows if row["checkpoint"] == "metaqap-lite"]
+    for sentence in sentences(shipped):
+        assert sentence in " ".join(page.split())
+    cost, onnx = (json.loads((ROOT / "hub_card" / f"{name}.json").read_text()) for name in ("cost", "onnx"))
+    weights = weights_sha256(DEFAULT_CHECKPOINT)
+    assert shipped["weights_sha256"] == cost["inference"]["weights_sha256"] == onnx["weights_sha256"] == weights
+
+
+def test_the_page_says_what_the_meta_learner_is_worth_at_home_and_elsewhere(page):
+    figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
+    fusions = read("fusions")
+    [test] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    # By what can be known at home, without the test split.
+    best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])
+    there = max(fusions["learners"], key=lambda name: sum(row["srocc"] for row in fusions["rows"][name].values()))
+    [shipped] = [label for label in fusions["rows"] if label.endswith("(shipped)")]
+    rows = {
+        "the meta-learner": ("meta-learner, cross-fitted", test, shipped),
+        "without it: plain mean": ("plain mean", test["parts"]["plain mean"], "plain mean"),
+        f"without it: best single learner ({best})": (best, test["parts"][best], best),
+        f"without it: best single learner elsewhere ({there})": (there, test["parts"][there], there),
+    }
+    for name, (at_home, tested, elsewhere) in rows.items():
+        places = [figures[at_home], tested, *(fusions["rows"][elsewhere][source] for source in fusions["n"])]
+        assert f"| {name} | {' | '.join(map(plain_plcc_srocc, places))} |" in page, name
+
+
+def plain_plcc_srocc(figures):
+    """Of figures with intervals or without."""
+    plain = {name: figures[name] for name in ("plcc", "srocc")}
+    return plcc_srocc({name: value["value"] if isinstance(value, dict) else value for name, value in plain.items()})
+
+
+#: The last steps of the shipped ensemble's learners.
+SHIPPED = {
+    "EfficientNet-Lite0": "lite0_joint",
+    "EfficientNet-Lite1": "lite1_joint",
+    "MobileNetV2": "mnv2_joint",
+    "MobileNetV2, frozen": "mobilenetv2_frozen",
+}
+
+
+def test_the_page_quotes_the_training_log(page):
+    last = {run["run"]: run["measured"][-1] for run in read("training_log")}
+    page = " ".join(page.split())
+    pretrained, tuned = last["mnet_pre"], last["mnet_tuned_s0"]
+    assert f"SROCC of {pretrained['validation_srocc']:.3f} with the pseudo opinion score" in page
+    assert f"names {100 * pretrained['validation_distortion_accuracy']:.1f} % of their distortions" in page
+    assert f"still names {100 * tuned['validation_distortion_accuracy']:.1f} %" in page
+    with_it, without = (
+        " and ".join(f"{last[f'{run}_s{seed}']['validation_srocc']:.3f}" for seed in (0, 1))
+        for run in ("mnet_tuned", "mnet_plain")
+    )
+    assert f"is {with_it} with pretraining (seeds 0 and 1), {without} without" in page
+    for learner, run in SHIPPED.items():
+        share, srocc = (last[run][f"validation_{name}"] for name in ("distortion_accuracy", "distorted_srocc"))
+        assert f"| {learner} | {100 * share:.1f} % | {srocc:.3f} |" in page
+
+
+def test_long_lines_are_filled_and_tables_are_left_alone():
+    table = f"| {'wide ' * 40}|\n| --- |"
+    text = "a word " * 30
+    page = make_results.wrapped(f"# Title\n\n{text}\n\n{table}\n\n- one\n  more\n- {text}\n")
+    assert table in page and "\n- one more\n- a word" in page
+    assert all(len(line) <= 119 for line in page.splitlines() if not line.startswith("|"))
+    assert page.startswith("# Title\n\na word") and page.endswith("word\n")
