@@ -35,9 +35,7 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 from skimage import data
-from torch import nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPModel
@@ -49,10 +47,10 @@ from modeling_metaqap.image_processing_metaqap import to_rgb
 from modeling_metaqap.inference.engines import CropEngine, Engine, TorchEngine, load_engine
 from modeling_metaqap.inference.onnx_export import export_onnx
 from modeling_metaqap.lineage import weights_sha256
-from modeling_metaqap.training.learner import freeze_batch_norm
-from modeling_metaqap.training.optimizer import make_optimizer
+from modeling_metaqap.training.learner import freeze_batch_norm, model_config
 from modeling_metaqap.training.recipe import Recipe
-from modeling_metaqap.training.step import training_step
+from modeling_metaqap.training.state import begin_state
+from modeling_metaqap.training.step import Batch, training_step
 
 console = Console()
 
@@ -186,7 +184,7 @@ def training(bench: Bench) -> dict[str, Any]:
     labels = torch.linspace(0, 1, recipe.batch_size)
 
     try:
-        model: nn.Module = MetaQAPModel(recipe.model_config())
+        model = MetaQAPModel(model_config(recipe))
     except ValueError as error:
         raise MetaQAPError(str(error)) from error
     bare = timm.create_model(recipe.backbone, num_classes=1).to(memory_format=torch.channels_last)
@@ -201,14 +199,12 @@ def training(bench: Bench) -> dict[str, Any]:
 
     accelerator = Accelerator(cpu=True)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=1_000_000)  # type: ignore[arg-type]
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
-    model, optimizer = accelerator.prepare(model, optimizer)
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=1_000_000)
 
     def own_step() -> None:
-        training_step(accelerator, model, optimizer, scheduler, average, recipe, (pixels, labels, None))
+        training_step(accelerator, state, recipe, Batch(pixels, labels))
 
-    for network in (bare, model):
+    for network in (bare, state.model):
         freeze_batch_norm(network.train())
     seconds = _in_turns({"timm": bare_step, "metaqap": own_step}, bench.seconds)
     return {

@@ -40,10 +40,11 @@ from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
 from modeling_metaqap.lineage import software_versions
-from modeling_metaqap.training.images import load_rated
 from modeling_metaqap.training.launching import finish_run
+from modeling_metaqap.training.learner import model_config
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
+from modeling_metaqap.training.splits import load_rated
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -79,7 +80,7 @@ def number_of_stages(recipe: Recipe) -> int:
         MetaQAPError: if timm has no such CNN.
     """
     try:
-        model = MetaQAPModel(replace(recipe, stages=None).model_config())
+        model = MetaQAPModel(model_config(replace(recipe, stages=None)))
     except ValueError as error:
         raise MetaQAPError(str(error)) from error
     learner: Any = model.base_learners[0]

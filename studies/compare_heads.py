@@ -43,10 +43,11 @@ from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
 from modeling_metaqap.lineage import image_ids_sha256, weights_sha256
 from modeling_metaqap.training.heads import fit_kernel_head, fit_ridge_head, pooled_features
-from modeling_metaqap.training.images import collate_crops, load_rated, whole_images
+from modeling_metaqap.training.images import collate_crops, whole_images
 from modeling_metaqap.training.learner import new_base_learner
 from modeling_metaqap.training.provenance import refuse_seen
 from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.splits import load_rated
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 

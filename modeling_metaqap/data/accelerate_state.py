@@ -1,7 +1,16 @@
-"""Where the processes that `accelerate launch` starts compute."""
+"""Where the processes that `accelerate launch` starts compute, and how they fail together."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
+
+from ..errors import MetaQAPError, sentence
+
+Result = TypeVar("Result")
 
 
 def without_accelerator() -> bool:
@@ -18,4 +27,41 @@ def process_state() -> PartialState:
     return PartialState(cpu=without_accelerator())
 
 
-__all__ = ["process_state", "without_accelerator"]
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """Let every process fail if one of them fails in this block; otherwise the others would wait for it for ever.
+
+    All processes must enter the block, and it ends for all at the same time. Inside it none may wait for another. A
+    process that fails raises its own error, and each of the others a `MetaQAPError` with the sentence of the first one
+    that failed.
+    """
+    failure: Exception | None = None
+    try:
+        yield
+    except Exception as error:
+        failure = error
+    if process_state().num_processes > 1:
+        sentences = gather_object([None if failure is None else sentence(failure)])
+    else:
+        sentences = []
+    if failure is not None:
+        raise failure
+    for reason in sentences:
+        if reason is not None:
+            raise MetaQAPError(reason)
+
+
+def main_process_first(function: Callable[[], Result]) -> Result:
+    """Call a function on the main process, then on the others, which find what that one has cached. All fail together.
+
+    Accelerate's own `main_process_first` leaves the others waiting when the main process fails.
+    """
+    results: list[Result] = []
+    for turn_of_main in (True, False):
+        with failing_together():
+            if process_state().is_main_process is turn_of_main:
+                results.append(function())
+    return results[0]
+
+
+__all__ = ["failing_together", "main_process_first", "process_state", "without_accelerator"]

@@ -1,4 +1,4 @@
-"""Images for training and validation, in an order that the seed alone decides."""
+"""Random crops to train on."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""A base learner in training: how it starts, what of it learns, and its head in closed form."""
+"""The heads of a base learner in closed form, on the features of its backbone."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -28,7 +28,7 @@ def pooled_features(
         loader: over the images; gives the `targets` `(B,)` and `pixel_values`, `(B, 3, H, W)` uint8 or
             `(B, N, 3, H, W)` in [0, 1] with `crop_weights` `(B, N)`.
         device: where to compute.
-        gather: brings the parts of a batch of all processes together.
+        gather: brings the shares of a batch of all processes together.
         targets: keys of the batch: `"labels"` for quality, `"distortion"` for the class.
 
     Returns:
@@ -46,8 +46,8 @@ def pooled_features(
         pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
         gathered = gather((pooled, *(batch[target].to(device) for target in targets)))
         batches.append([tensor.cpu() for tensor in gathered])
-    found = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    return tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in found)
+    columns = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
+    return tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in columns)
 
 
 @torch.no_grad()

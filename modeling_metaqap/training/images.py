@@ -1,4 +1,4 @@
-"""Images for training and validation, in an order that the seed alone decides."""
+"""How images become tensors: random crops to train on, and whole images as they are scored in use."""
 
 from typing import Any
 
@@ -9,39 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.crops import random_crop
-from ..data.iqa_datasets import hold_out, load_training_split
-from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor, to_rgb
-from .recipe import Recipe
-
-
-def load_rated(
-    recipe: Recipe, *, data_dir: str | None = None, cache_dir: str | None = None
-) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The rated images that a recipe trains on, and those that it is validated on.
-
-    Args:
-        recipe: names the data set, its splits and what is held out.
-        data_dir, cache_dir: see `load_training_split`.
-
-    Raises:
-        DataError: if the data set cannot be read or nothing would be held out.
-        MetaQAPError: if the two splits share images.
-        TestSplitError: if the recipe names the test split, or splits of different numbers.
-    """
-    # Both at once as well: that refuses splits of different numbers.
-    training, validation, both = (
-        load_training_split(recipe.dataset, split=split, data_dir=data_dir, cache_dir=cache_dir)
-        for split in (recipe.train_split, recipe.validation_split, f"{recipe.train_split}+{recipe.validation_split}")
-    )
-    if shared := len(set(training["image_id"]).intersection(validation["image_id"])):
-        raise MetaQAPError(
-            f"The splits {recipe.train_split} and {recipe.validation_split} of {recipe.dataset} share {shared:,} "
-            "images; validate on others than those that are trained on."
-        )
-    if recipe.hold_out is None:
-        return training, validation
-    return hold_out(both, recipe.hold_out, name=recipe.dataset)
 
 
 class TrainingCrops(Dataset):
@@ -110,4 +78,4 @@ def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> Whol
     return WholeImages(dataset, processor)
 
 
-__all__ = ["TrainingCrops", "WholeImages", "collate_crops", "load_rated", "whole_images"]
+__all__ = ["TrainingCrops", "WholeImages", "collate_crops", "whole_images"]

@@ -48,9 +48,9 @@ def finish_run(
             finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if finished.returncode:
             lines = log_file.read_text().strip().splitlines()
-            # What the launcher says after it is only that there was an error.
-            said = next((line for line in reversed(lines) if line.startswith("Error: ")), "".join(lines[-1:]))
-            raise MetaQAPError(f"the run {folder.name} failed: {said} (see {log_file})")
+            # What the launcher prints after it is only that there was an error.
+            reason = next((line for line in reversed(lines) if line.startswith("train: ")), "".join(lines[-1:]))
+            raise MetaQAPError(f"the run {folder.name} failed: {reason.removeprefix('train: ')} (see {log_file})")
         (folder / _DONE).touch()
     return run
 

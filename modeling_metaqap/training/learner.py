@@ -1,4 +1,4 @@
-"""A base learner in training: how it starts, what of it learns, and its head in closed form."""
+"""A base learner in training: the weights that it starts from, and which of them learn."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -9,8 +9,19 @@ from torch import nn
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
-from .backbones import load_imagenet_weights
+from .backbones import load_imagenet_weights, normalization
 from .recipe import Recipe
+
+
+def model_config(recipe: Recipe) -> MetaQAPConfig:
+    """Configuration of the base learner that a recipe trains."""
+    return MetaQAPConfig(
+        base_learners=[{"backbone": recipe.backbone, "stages": recipe.stages, **normalization(recipe.backbone)}],
+        distortion_labels=None if recipe.learns_distortions else [],
+        loss_mse_weight=recipe.loss_mse_weight,
+        loss_srocc_weight=recipe.loss_srocc_weight,
+        loss_surrogate=recipe.loss_surrogate,
+    )
 
 
 def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
@@ -21,7 +32,7 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
     """
     torch.manual_seed(recipe.seed)
     try:
-        model = MetaQAPModel(recipe.model_config())
+        model = MetaQAPModel(model_config(recipe))
         learner = base_learners_of(model)[0]
         if init is None:
             load_imagenet_weights(learner.backbone, recipe.backbone)
@@ -133,4 +144,11 @@ def freeze_batch_norm(model: nn.Module) -> None:
             module.eval()
 
 
-__all__ = ["freeze_batch_norm", "freeze_stages", "new_base_learner"]
+__all__ = [
+    "base_learners_of",
+    "freeze_batch_norm",
+    "freeze_stages",
+    "model_config",
+    "move_toward_imagenet",
+    "new_base_learner",
+]

@@ -1,4 +1,4 @@
-"""A base learner in training: how it starts, what of it learns, and its head in closed form."""
+"""The optimizer of a recipe and the schedule of its rates."""
 
 from typing import Any
 

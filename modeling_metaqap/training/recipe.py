@@ -8,15 +8,13 @@ from typing import Any
 
 import yaml
 
-from ..configuration_metaqap import MetaQAPConfig
 from ..data.atomic import write_atomically
 from ..errors import MetaQAPError
-from ..losses_metaqap import SURROGATES
-from .backbones import normalization
 
 STAGES = ("pretrain", "finetune")
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("cosine", "halving")
+SURROGATES = ("softmax", "soft_rank")
 
 
 @dataclass(kw_only=True)
@@ -226,16 +224,6 @@ class Recipe:
     def trains_distortions(self) -> bool:
         """Whether gradient steps train the distortion head."""
         return self.stage == "pretrain" or self.synthetic_batch_size > 0
-
-    def model_config(self) -> MetaQAPConfig:
-        """Configuration of the base learner that this recipe trains."""
-        return MetaQAPConfig(
-            base_learners=[{"backbone": self.backbone, "stages": self.stages, **normalization(self.backbone)}],
-            distortion_labels=None if self.learns_distortions else [],
-            loss_mse_weight=self.loss_mse_weight,
-            loss_srocc_weight=self.loss_srocc_weight,
-            loss_surrogate=self.loss_surrogate,
-        )
 
 
 __all__ = ["STAGES", "Recipe"]

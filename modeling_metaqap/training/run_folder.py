@@ -6,8 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from ..data.atomic import write_atomically
 from ..errors import MetaQAPError
 from ..lineage import software_versions, weights_sha256
@@ -99,31 +97,6 @@ class RunFolder:
                 continue
         return rows
 
-    def plot_curves(self) -> None:
-        """Draw the loss over the steps and the figures on the validation split over the epochs to curves.png."""
-        rows = self.rows()
-        training = [row for row in rows if "loss" in row]
-        validation = [row for row in rows if "epoch" in row and "validation_srocc" in row]
-        figure = Figure(figsize=(10, 4), layout="constrained")
-        left, right = figure.subplots(1, 2)
-        left.plot([row["step"] for row in training], [row["loss"] for row in training], color="#4a5568", linewidth=1)
-        left.set(xlabel="step", ylabel="training loss")
-        names = [name for name in validation[0] if name.startswith("validation_")] if validation else []
-        for name in names:
-            values = [row[name] for row in validation]
-            label = (
-                name.removeprefix("validation_").replace("_", " ").replace("plcc", "PLCC").replace("srocc", "SROCC")
-            )
-            right.plot([row["epoch"] for row in validation], values, marker="o", markersize=4, label=label)
-        right.set(xlabel="epoch", ylabel="on the validation split")
-        right.xaxis.get_major_locator().set_params(integer=True)
-        if names:
-            right.legend(frameon=False)
-        for axes in (left, right):
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(alpha=0.25)
-        figure.savefig(self.path / "curves.png", dpi=120)
-
     def forget_after(self, step: int) -> None:
         """Drop what a resumed run will do again: rows and states of later steps, and the heads fitted at the end."""
         for state in self._complete_states():
@@ -157,9 +130,11 @@ class RunFolder:
 
     def pending_state(self, step: int) -> Path:
         """Where to write the state of `step` before `commit_state` makes it valid."""
-        path = self.states / f"step_{step}.tmp"
-        shutil.rmtree(path, ignore_errors=True)
-        return path
+        return self.states / f"step_{step}.tmp"
+
+    def clear_pending_state(self, step: int) -> None:
+        """Remove what a kill left of a state that was being written."""
+        shutil.rmtree(self.pending_state(step), ignore_errors=True)
 
     def commit_state(self, pending: Path, *, keep: int = 2) -> None:
         """Make a completely written state valid in one atomic step and remove all but the newest `keep`.

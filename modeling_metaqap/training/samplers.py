@@ -1,4 +1,4 @@
-"""Images for training and validation, in an order that the seed alone decides."""
+"""The order of training images, which the seed alone decides."""
 
 from collections.abc import Iterator
 

@@ -73,14 +73,14 @@ def test_a_run_that_fails_is_one_sentence(tmp_path, monkeypatch, capsys):
     WHOLE.save(recipe)
 
     def fail(command, stdout, **_):
-        stdout.write("Error: no images\nsubprocess.CalledProcessError: returned non-zero exit status 2.\n")
+        stdout.write("train: no images\nsubprocess.CalledProcessError: returned non-zero exit status 2.\n")
         return subprocess.CompletedProcess(command, 2)
 
     monkeypatch.setattr(launching.subprocess, "run", fail)
     arguments = ["--recipe", recipe, "--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json"]
     monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
     assert ablate.main() == 2
-    assert "the run full_home_0 failed: Error: no images" in " ".join(capsys.readouterr().err.split())
+    assert "the run full_home_0 failed: no images" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(MetaQAPError):
         Recipe.load(tmp_path / "nowhere.yaml")
 

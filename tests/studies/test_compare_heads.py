@@ -15,9 +15,9 @@ from study_tables import heads_table
 from modeling_metaqap.data.distorted.building import BuildSettings, build
 from modeling_metaqap.evaluation.metrics import srocc
 from modeling_metaqap.training.backbones import normalization
-from modeling_metaqap.training.images import load_rated
 from modeling_metaqap.training.provenance import training_summary
 from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.splits import load_rated
 
 
 @pytest.fixture

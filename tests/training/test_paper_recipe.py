@@ -1,5 +1,7 @@
 """The recipes of the paper's ensemble: its five backbones, with random weights, through every stage of their life."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -12,10 +14,10 @@ from repository import ROOT
 
 from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.training.learner import freeze_batch_norm
-from modeling_metaqap.training.optimizer import make_optimizer
+from modeling_metaqap.training.learner import freeze_batch_norm, model_config
 from modeling_metaqap.training.recipe import Recipe
-from modeling_metaqap.training.step import training_step
+from modeling_metaqap.training.state import begin_state
+from modeling_metaqap.training.step import Batch, training_step
 
 RECIPES = sorted((ROOT / "scripts" / "recipes" / "metaqap-paper").glob("*.yaml"))
 BACKBONES = {"nasnetalarge", "inception_resnet_v2", "densenet201", "legacy_xception", "resnet50"}
@@ -36,14 +38,13 @@ def test_a_backbone_of_the_paper_is_built_trained_for_a_step_saved_and_exported(
 
     recipe = Recipe.load(path)
     torch.manual_seed(0)
-    model = MetaQAPModel(recipe.model_config())
-    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=10)
-    average = torch.optim.swa_utils.AveragedModel(model)
+    model = MetaQAPModel(model_config(recipe))
+    accelerator = Accelerator(cpu=True)
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=10)
     freeze_batch_norm(model.train())
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    batch = torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8), torch.tensor([0.2, 0.9]), None
-    loss = training_step(Accelerator(cpu=True), model, optimizer, scheduler, average, recipe, batch)
-    assert torch.isfinite(loss)
+    batch = Batch(torch.randint(256, (2, 3, 96, 96), dtype=torch.uint8), torch.tensor([0.2, 0.9]))
+    assert math.isfinite(training_step(accelerator, state, recipe, batch))
     changed = [name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])]
     assert len(changed) > 0.5 * len(before), "the gradient reaches the backbone"
 

@@ -1,4 +1,5 @@
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from script_loader import load_script
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
@@ -24,14 +24,22 @@ from modeling_metaqap.data.crops import random_crop
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.training import learner as learner_module
 from modeling_metaqap.training.backbones import normalization
+from modeling_metaqap.training.curves import plot_curves
 from modeling_metaqap.training.heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
 from modeling_metaqap.training.images import TrainingCrops, WholeImages, collate_crops
-from modeling_metaqap.training.learner import freeze_batch_norm, freeze_stages, move_toward_imagenet, new_base_learner
+from modeling_metaqap.training.learner import (
+    freeze_batch_norm,
+    freeze_stages,
+    model_config,
+    move_toward_imagenet,
+    new_base_learner,
+)
 from modeling_metaqap.training.optimizer import make_optimizer, parameter_groups
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
 from modeling_metaqap.training.samplers import EndlessSampler, EpochSampler
-from modeling_metaqap.training.step import forward_backward, training_step
+from modeling_metaqap.training.state import Position, begin_state
+from modeling_metaqap.training.step import Batch, forward_backward, training_step
 
 
 @pytest.fixture
@@ -146,7 +154,7 @@ def test_all_committed_recipes_can_be_read():
     recipes = [path for path in found if path.parent.name != "accelerate"]
     assert len(recipes) > 10
     for path in recipes:
-        assert Recipe.load(path).model_config().base_learners[0]["backbone"]
+        assert model_config(Recipe.load(path)).base_learners[0]["backbone"]
 
 
 # Training images
@@ -365,7 +373,7 @@ def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_el
 @pytest.mark.parametrize(("stage", "stream", "labels"), [("pretrain", 0, 25), ("finetune", 2, 25), ("finetune", 0, 0)])
 def test_a_learner_has_a_distortion_head_where_it_sees_distorted_images(stage, stream, labels):
     recipe = Recipe(backbone="test_resnet", stage=stage, synthetic_batch_size=stream)
-    assert len(recipe.model_config().distortion_labels) == labels
+    assert len(model_config(recipe).distortion_labels) == labels
 
 
 def test_a_backbone_that_timm_does_not_have_is_one_sentence():
@@ -514,7 +522,7 @@ def test_the_ridge_head_is_the_solution_of_the_normal_equations(whole_images, ma
 
 
 def new_base_learner_without_weights(backbone):
-    return MetaQAPModel(Recipe(backbone=backbone).model_config()).eval()
+    return MetaQAPModel(model_config(Recipe(backbone=backbone))).eval()
 
 
 def features_and_targets(model, n=50):
@@ -664,6 +672,7 @@ def test_fitting_the_quality_head_leaves_what_the_distortion_head_says(make_mode
 
 
 def write_state(run, step):
+    run.clear_pending_state(step)
     pending = run.pending_state(step)
     pending.mkdir(parents=True)
     (pending / "random_states_0.pkl").write_text(str(step))
@@ -785,12 +794,12 @@ def test_metrics_of_steps_that_are_done_again_are_forgotten(run):
 
 
 def test_curves_are_drawn_from_what_was_logged(run):
-    run.plot_curves()  # of nothing
+    plot_curves(run.rows(), run.path / "curves.png")  # of nothing
     empty = (run.path / "curves.png").read_bytes()
     for step in (10, 20):
         run.log(step=step, epoch=0, loss=1 / step)
     run.log(step=20, epoch=1, validation_plcc=0.5, validation_srocc=0.4)
-    run.plot_curves()
+    plot_curves(run.rows(), run.path / "curves.png")
     drawn = Image.open(run.path / "curves.png")
     assert drawn.size == (1200, 480)
     assert (run.path / "curves.png").read_bytes() != empty
@@ -802,8 +811,7 @@ def test_a_run_says_with_which_versions_it_was_made(run):
 
 
 def test_training_is_over_when_the_last_epochs_were_no_better():
-    position = load_script("train").Position()
-    position.epoch, position.best_epoch = 5, 3
+    position = Position(epoch=5, best_epoch=3)
     assert [position.is_over(patience) for patience in (None, 1, 2, 3)] == [False, True, True, False]
 
 
@@ -829,55 +837,57 @@ def test_rates_rise_and_fall_as_the_recipe_says(make_model):
     assert halving == pytest.approx([0.1] * 20 + [0.05] * 20 + [0.025] * 20)
 
 
-# One step, in parts or on several processes
+# One step, in chunks or on several processes
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("chunks", [2, 3, 8])
 @pytest.mark.parametrize("synthetic", [0, 3])
-def test_a_step_computed_in_parts_has_the_loss_and_gradients_of_the_whole(parts, synthetic, make_model):
+def test_a_step_computed_in_chunks_has_the_loss_and_gradients_of_the_whole(chunks, synthetic, make_model):
     recipe = Recipe(backbone="x", synthetic_batch_size=synthetic, loss_surrogate="soft_rank")
     torch.manual_seed(0)
     pixels = torch.randint(256, (5 + synthetic, 3, 32, 32), dtype=torch.uint8)
     labels, distortions = torch.rand(5), torch.tensor([3, 1, 24]) if synthetic else None
     found = []
-    for count in (1, parts):
+    for count in (1, chunks):
         model = make_model("test_resnet", distortion_labels=None if synthetic else [])
-        loss = forward_backward(Accelerator(cpu=True), model, recipe, pixels, labels, distortions, parts=count)
+        loss = forward_backward(Accelerator(cpu=True), model, recipe, Batch(pixels, labels, distortions), chunks=count)
         found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
-    (whole, expected), (in_parts, gradients) = found
-    torch.testing.assert_close(in_parts, whole)
+    (whole, expected), (in_chunks, gradients) = found
+    torch.testing.assert_close(in_chunks, whole)
     assert any(gradient.abs().max() > 0 for gradient in expected.values())
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
 
 
 def test_a_step_that_diverges_updates_nothing(make_model):
-    recipe = Recipe(backbone="x")
     model = make_model("test_resnet", distortion_labels=[])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer)
-    average = torch.optim.swa_utils.AveragedModel(model)
+    recipe = Recipe(backbone="x", head_learning_rate=0.1, warmup_fraction=0.0)
+    accelerator = Accelerator(cpu=True)
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=10)
     pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
-    arguments = (Accelerator(cpu=True), model, optimizer, scheduler, average, recipe)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
-    assert not torch.isfinite(training_step(*arguments, (pixels, torch.full((4,), torch.inf), None)))
+
+    def step(labels):
+        return training_step(accelerator, state, recipe, Batch(pixels, labels))
+
+    assert math.isnan(step(torch.full((4,), torch.inf)))
     # A loss that is finite may still have a gradient that is not.
     hook = model.base_learners[0].quality_head.weight.register_hook(lambda gradient: gradient * torch.nan)
-    assert torch.isnan(training_step(*arguments, (pixels, torch.rand(4), None)))
+    assert math.isnan(step(torch.rand(4)))
     hook.remove()
     assert all(torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert average.n_averaged == 0
-    assert torch.isfinite(training_step(*arguments, (pixels, torch.rand(4), None)))
+    assert not state.optimizer.state and state.average.updates == 0 and state.scheduler.last_epoch == 0
+    assert math.isfinite(step(torch.rand(4)))
     assert not torch.equal(model.base_learners[0].quality_head.weight, before["base_learners.0.quality_head.weight"])
-    assert average.n_averaged == 1
+    assert state.average.updates == 1
 
 
 TWO_PROCESSES = """
 import json, sys
 import torch
 from accelerate import Accelerator, debug_launcher
-from modeling_metaqap.training import Recipe
+from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.step import distortion_loss, quality_loss
 
 def work(report):

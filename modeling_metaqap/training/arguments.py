@@ -1,0 +1,72 @@
+"""The command line of a training run, in accelerate's style."""
+
+import argparse
+from collections.abc import Sequence
+
+from .recipe import STAGES, Recipe
+from .settings import RunSettings
+
+#: Numbers that must not be smaller.
+_LEAST = {"gradient_accumulation_steps": 1, "logging_steps": 1, "checkpointing_steps": 0, "num_workers": 0}
+#: Options that stand for a setting of the recipe.
+_OF_RECIPE = ("stage", "seed", "epochs", "hold_out")
+
+
+def parse_arguments(
+    arguments: Sequence[str] | None = None, *, description: str | None = None
+) -> tuple[Recipe, RunSettings]:
+    """Read the recipe and the settings of a run from the command line; a wrong option ends the process.
+
+    Args:
+        arguments: words of the command line; `sys.argv` by default.
+        description: what `--help` begins with.
+
+    Raises:
+        MetaQAPError: if the recipe cannot be used.
+    """
+    parser = _parser(description)
+    options = vars(parser.parse_args(arguments))
+    for name, least in _LEAST.items():
+        if options[name] < least:
+            parser.error(f"--{name} must be at least {least}, got {options[name]}")
+    of_recipe = {name: options.pop(name) for name in _OF_RECIPE}
+    recipe = Recipe.load(options.pop("recipe"), **of_recipe)
+    return recipe, RunSettings(**options)
+
+
+def _parser(description: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--stage", choices=STAGES, required=True, help="what to learn")
+    add("--recipe", required=True, help="YAML file with every setting of the run")
+    add("--output_dir", required=True, help="the run folder")
+    add("--init", help="start from this trained base learner instead of ImageNet weights")
+    add("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
+    add("--distorted_dir", help="distorted images to learn from, made by scripts/distort.py")
+    add("--distorted_validation_dir", help="likewise, of other photographs, to validate on")
+    add("--cache_dir", help="where the prepared data set is kept")
+    add("--seed", type=int, help="instead of the recipe's")
+    add("--epochs", type=int, help="instead of the recipe's")
+    add("--hold_out", help="instead of the recipe's, such as 'fold 1 of 5'")
+    add("--mixed_precision", choices=["no", "fp16", "bf16"])
+    add("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
+    add("--num_workers", type=int, default=RunSettings.num_workers, help="processes that read images")
+    add(
+        "--gradient_accumulation_steps",
+        type=int,
+        default=RunSettings.gradient_accumulation_steps,
+        help="compute each step in so many chunks to save memory",
+    )
+    add("--with_tracking", choices=["tensorboard", "trackio"], help="also log to this, on this machine")
+    add("--logging_steps", type=int, default=RunSettings.logging_steps)
+    add(
+        "--checkpointing_steps",
+        type=int,
+        default=RunSettings.checkpointing_steps,
+        help="0: only at the end of each epoch",
+    )
+    add("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
+    return parser
+
+
+__all__ = ["parse_arguments"]

@@ -1,0 +1,114 @@
+"""The batches of a run, the same global ones whatever the number of processes."""
+
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Any
+
+import datasets
+import torch
+from accelerate import Accelerator
+from accelerate.data_loader import BatchSamplerShard
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Sampler, Subset
+
+from ..errors import MetaQAPError
+from .images import TrainingCrops, collate_crops, whole_images
+from .recipe import Recipe
+from .samplers import EndlessSampler, EpochSampler
+from .splits import Splits
+from .step import Batch
+
+
+class Batches:
+    """The images of a run as batches.
+
+    Args:
+        splits: the images.
+        recipe: sizes of batches and crops, and the seed.
+        accelerator: the processes that share each batch.
+        num_workers: processes that read images, for each process that trains.
+
+    Raises:
+        MetaQAPError: if a batch cannot be shared among the processes, or there are fewer images than it takes.
+    """
+
+    def __init__(self, splits: Splits, recipe: Recipe, accelerator: Accelerator, *, num_workers: int):
+        for name in ("batch_size", "synthetic_batch_size"):
+            if getattr(recipe, name) % accelerator.num_processes:
+                raise MetaQAPError(
+                    f"`{name}` {getattr(recipe, name)} is the global one and must be divisible by the number of "
+                    f"processes, {accelerator.num_processes}."
+                )
+        if len(splits.training) < recipe.batch_size:
+            raise MetaQAPError(
+                f"There are {len(splits.training)} training images, fewer than one batch of {recipe.batch_size}."
+            )
+        self.recipe = recipe
+        self.accelerator = accelerator
+        self.num_workers = num_workers
+        self._crops = TrainingCrops(splits.training, crop_size=recipe.crop_size, seed=recipe.seed)
+        self._order = EpochSampler(len(self._crops), seed=recipe.seed)
+        self._photographs = self._shared(self._crops, self._order, recipe.batch_size)
+        self._distorted: DataLoader | None = None
+        if recipe.synthetic_batch_size:
+            assert splits.distorted is not None
+            crops = TrainingCrops(splits.distorted, crop_size=recipe.crop_size, seed=recipe.seed)
+            self._distorted_order = EndlessSampler(len(crops), seed=recipe.seed)
+            self._distorted = self._shared(crops, self._distorted_order, recipe.synthetic_batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return len(self._crops) // self.recipe.batch_size
+
+    def of_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
+        """This process's share of the batches of one epoch, on its device.
+
+        Args:
+            epoch: its number, from 0.
+            first_step: leaves out the steps before this one, to go on in the middle of an epoch.
+        """
+        self._order.set_epoch(epoch, skip=first_step * self.recipe.batch_size)
+        distorted_batches: Iterator[dict[str, Any]] = repeat({})
+        if self._distorted is not None:
+            steps = epoch * self.steps_per_epoch + first_step
+            self._distorted_order.start = steps * self.recipe.synthetic_batch_size
+            distorted_batches = iter(self._distorted)
+        for photographs, distorted in zip(self._photographs, distorted_batches, strict=False):
+            photographs, distorted = self._on_device(photographs), self._on_device(distorted)
+            if distorted:
+                pixels = torch.cat([photographs["pixel_values"], distorted["pixel_values"]])
+                yield Batch(pixels, photographs["labels"], distorted["distortion"])
+            else:  # in pretraining the "photographs" are distorted themselves
+                yield Batch(photographs["pixel_values"], photographs["labels"], photographs.get("distortion"))
+
+    def one_crop_each(self) -> DataLoader:
+        """One crop of each training image, in their order."""
+        items = [(0, index) for index in range(len(self._crops))]
+        crops = Subset(self._crops, items)  # type: ignore[arg-type]
+        return self.accelerator.prepare(
+            DataLoader(crops, batch_size=self.recipe.batch_size, num_workers=self.num_workers)
+        )
+
+    def whole(self, dataset: datasets.Dataset) -> DataLoader:
+        """Whole images as they are scored in use, in their order."""
+        images = whole_images(dataset, distorted_crop_size=self.recipe.crop_size)
+        return self.accelerator.prepare(
+            DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=self.num_workers)
+        )
+
+    def _shared(self, crops: TrainingCrops, order: Sampler, batch_size: int) -> DataLoader:
+        """Every process draws the same global batches and reads its own share of each."""
+        batches = BatchSamplerShard(
+            BatchSampler(order, batch_size, drop_last=True),
+            num_processes=self.accelerator.num_processes,
+            process_index=self.accelerator.process_index,
+            split_batches=True,
+        )
+        pinned = self.accelerator.device.type == "cuda"
+        return DataLoader(crops, batch_sampler=batches, pin_memory=pinned, num_workers=self.num_workers)
+
+    def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+__all__ = ["Batches"]

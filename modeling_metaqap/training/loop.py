@@ -1,0 +1,266 @@
+"""One training run, from its data to its summary."""
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from torch import Tensor
+from torch.utils.data import DataLoader
+from transformers.utils import logging as transformers_logging
+
+from ..data.accelerate_state import failing_together, main_process_first, without_accelerator
+from ..errors import MetaQAPError
+from ..image_processing_metaqap import MetaQAPImageProcessor
+from ..modeling_metaqap import MetaQAPModel
+from .batches import Batches
+from .curves import plot_curves
+from .heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
+from .journal import Journal, Steps
+from .learner import freeze_batch_norm, move_toward_imagenet, new_base_learner
+from .provenance import training_summary
+from .recipe import Recipe
+from .run_folder import RunFolder
+from .settings import RunSettings
+from .splits import Splits, load_splits
+from .state import TrainingState, begin_state, writing
+from .step import training_step
+from .validation import Validation
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the steps of a run share; none of it changes."""
+
+    recipe: Recipe
+    settings: RunSettings
+    accelerator: Accelerator
+    folder: RunFolder
+    journal: Journal
+    splits: Splits
+    batches: Batches
+    validation: Validation
+
+
+def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
+    """Train one base learner. Every process that `accelerate launch` has started calls this.
+
+    Args:
+        recipe: what is learned, and how.
+        settings: how that is computed, and where the files are.
+
+    Returns:
+        On the main process a summary: `output_dir`, `best_validation_srocc` if there were epochs, and
+        `refitted_validation_srocc` if the heads were fitted at the end. None on the others. An SROCC is None where
+        all scores are the same.
+
+    Raises:
+        MetaQAPError: for a mistake of the user, or if training diverges.
+        OSError: if a file cannot be read or written.
+    """
+    accelerator = start_accelerator(recipe, settings)
+    folder = RunFolder(settings.output_dir)
+    journal = Journal(accelerator, folder)
+    with failing_together():
+        saved_state = folder.state_to_resume(settings.resume_from_checkpoint)
+
+    splits = main_process_first(lambda: load_splits(recipe, settings))
+    batches = Batches(splits, recipe, accelerator, num_workers=settings.num_workers)
+    validation = Validation(splits, batches)
+    run = Run(recipe, settings, accelerator, folder, journal, splits, batches, validation)
+
+    model = start_learner(run)
+    with failing_together():
+        if accelerator.is_main_process:
+            folder.start(recipe, resume=settings.resume_from_checkpoint is not None, init=settings.init)
+            if saved_state is None:
+                folder.forget_after(-1)
+    journal.start_tracking(recipe)
+    if saved_state is None and recipe.epochs > 0:
+        start_head(run, model)
+
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=batches.steps_per_epoch)
+    if saved_state is not None:
+        with failing_together():
+            state.load(accelerator, saved_state)
+            if accelerator.is_main_process:
+                folder.forget_after(state.position.step)
+        journal.say(f"Resumed at step {state.position.step}.")
+
+    train_epochs(run, state)
+    summary = {"output_dir": str(folder.path)} | best_figures(state)
+    if recipe.refit_head:
+        summary |= refit_heads(run, state)
+
+    with failing_together():
+        if accelerator.is_main_process:
+            plot_curves(folder.rows(), folder.path / "curves.png")
+    accelerator.end_training()
+    return summary if accelerator.is_main_process else None
+
+
+def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
+    """The processes of a run and their device, with everything random seeded."""
+    tracker = settings.with_tracking
+    if tracker and find_spec(tracker) is None:
+        raise MetaQAPError(f"--with_tracking {tracker} needs `pip install {tracker}`.")
+    transformers_logging.disable_progress_bar()
+    accelerator = Accelerator(
+        mixed_precision=settings.mixed_precision,
+        cpu=settings.cpu or without_accelerator(),
+        log_with=tracker,
+        project_dir=settings.output_dir,
+    )
+    set_seed(recipe.seed)
+    return accelerator
+
+
+def start_learner(run: Run) -> MetaQAPModel:
+    """The base learner that the run begins with, on the device: a trained one or an ImageNet backbone."""
+    with failing_together():
+        model = new_base_learner(run.recipe, init=run.settings.init)
+        describe_weights(run, model)
+    return model.to(run.accelerator.device)
+
+
+def describe_weights(run: Run, model: MetaQAPModel) -> None:
+    """Write into the configuration what the weights are made of. Everything that the run saves carries it."""
+    model.config.training_summary = training_summary(run.recipe, run.splits.training)
+
+
+def start_head(run: Run, model: MetaQAPModel) -> None:
+    """Start the quality head from ridge regression, so that the first gradients make sense to the backbone."""
+    loader = run.batches.one_crop_each()
+    with run.journal.doing("Starting the head from ridge regression ..."):
+        features, qualities = features_of(run, model, loader, "labels")
+    fitted = fit_ridge_head(model, features, qualities, penalty=run.recipe.ridge_penalty)
+    run.journal.log(step=0, processes=run.accelerator.num_processes, **fitted)
+
+
+def features_of(run: Run, model: MetaQAPModel, loader: DataLoader, *targets: str) -> tuple[Tensor, ...]:
+    """Features of all images of a loader, and the targets of that name, on each process."""
+    with run.accelerator.autocast():
+        return pooled_features(
+            model, loader, device=run.accelerator.device, gather=run.accelerator.gather_for_metrics, targets=targets
+        )
+
+
+def train_epochs(run: Run, state: TrainingState) -> None:
+    """Train, validate and save, epoch by epoch, from where the state stands."""
+    position = state.position
+    total = run.recipe.epochs * run.batches.steps_per_epoch
+    with run.journal.steps(position, total=total) as steps:
+        while position.epoch < run.recipe.epochs and not position.is_over(run.recipe.patience):
+            train_epoch(run, state, steps)
+            finish_epoch(run, state)
+
+
+def train_epoch(run: Run, state: TrainingState, steps: Steps) -> None:
+    """The steps of one epoch; after a resumption, the ones that are left of it."""
+    settings, position = run.settings, state.position
+    freeze_batch_norm(state.model.train())
+    steps.start_row()
+    for batch in run.batches.of_epoch(position.epoch, first_step=position.step_in_epoch):
+        loss = training_step(run.accelerator, state, run.recipe, batch, chunks=settings.gradient_accumulation_steps)
+        if not math.isfinite(loss):
+            raise MetaQAPError(
+                f"The loss or its gradient is not finite at step {position.step}: training diverged. Start again with "
+                "a lower `learning_rate`, in another --output_dir."
+            )
+        position.next_step()
+        steps.add(loss, position)
+        if position.step % settings.logging_steps == 0:
+            row = steps.row(batch_size=run.recipe.batch_size)
+            rate = state.scheduler.get_last_lr()[0]
+            run.journal.log(step=position.step, epoch=position.epoch, learning_rate=rate, **row)
+        if settings.checkpointing_steps and position.step % settings.checkpointing_steps == 0:
+            state.save(run.accelerator, run.folder)
+
+
+def finish_epoch(run: Run, state: TrainingState) -> None:
+    """Validate the average of the weights, and save it for use and the state to resume from."""
+    average = state.average.model  # whole on each process, even where the model is sharded
+    # While gradient steps do not train the distortion head, it recognises nothing.
+    figures = run.validation.figures(average, distortions=run.recipe.trains_distortions)
+    is_best = state.position.next_epoch(figures["validation_srocc"])
+    run.journal.log(step=state.position.step, epoch=state.position.epoch, **figures)
+    run.journal.say(f"epoch {state.position.epoch}: {as_text(figures)}")
+    for name in ["last", "best"] if is_best else ["last"]:
+        save_model(run, average, name)
+    state.save(run.accelerator, run.folder)
+
+
+def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
+    """Fit the heads of the best model anew on whole images, and save that as `refitted`.
+
+    Returns:
+        `refitted_validation_srocc`.
+    """
+    recipe = run.recipe
+    with failing_together():
+        model = state.average.model
+        if recipe.epochs:
+            model = MetaQAPModel.from_pretrained(run.folder.path / "best").to(run.accelerator.device)
+        if recipe.imagenet_share:
+            move_toward_imagenet(model, recipe.imagenet_share)
+    with run.journal.doing("Seeing the training images whole ..."):
+        features, qualities = features_of(run, model, run.batches.whole(run.splits.training), "labels")
+    distorted = None
+    if recipe.distorted_weight or recipe.refit_distortion_head:
+        with run.journal.doing("Seeing the distorted images whole ..."):
+            loader = run.batches.whole(run.splits.distorted)
+            distorted_features, scores, distortions = features_of(run, model, loader, "labels", "distortion")
+        distorted = distorted_features, scores
+    fitted = fit_ridge_head(
+        model,
+        features,
+        qualities,
+        penalty=recipe.ridge_penalty,
+        distorted=distorted,
+        distorted_weight=recipe.distorted_weight,
+    )
+    if recipe.kernel_components:
+        fitted |= fit_kernel_head(
+            model,
+            features,
+            qualities,
+            num_components=recipe.kernel_components,
+            num_centers=recipe.kernel_centers,
+            gamma=recipe.kernel_gamma,
+            penalty=recipe.kernel_penalty,
+            seed=recipe.seed,
+        )
+    if recipe.refit_distortion_head:
+        fitted |= fit_distortion_head(model, distorted_features, distortions)
+    figures = run.validation.figures(model, distortions=True)
+    run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures)
+    run.journal.say(f"refitted head: {as_text(figures)}")
+    save_model(run, model, "refitted")
+    return {"refitted_validation_srocc": number_or_none(figures["validation_srocc"])}
+
+
+def best_figures(state: TrainingState) -> dict[str, float | None]:
+    """`best_validation_srocc`; nothing if no epoch was trained."""
+    return {"best_validation_srocc": state.position.best_srocc} if state.position.best_epoch else {}
+
+
+def save_model(run: Run, model: MetaQAPModel, name: str) -> None:
+    """Save a model with its image processor in a folder of the run."""
+    path = run.folder.path / name
+    with failing_together(), writing(path):
+        if run.accelerator.is_main_process:
+            model.save_pretrained(path)
+            MetaQAPImageProcessor().save_pretrained(path)
+
+
+def as_text(figures: dict[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in figures.items())
+
+
+def number_or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+__all__ = ["train"]

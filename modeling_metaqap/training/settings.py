@@ -1,0 +1,42 @@
+"""How a run is computed and where its files lie."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """What the command line says beside the recipe. None of it changes what is learned, except `init`.
+
+    Attributes:
+        output_dir: the run folder.
+        init: a trained base learner to start from, a folder or Hub id; None for ImageNet weights.
+        data_dir: the unpacked data set; None downloads it where its publisher allows that.
+        distorted_dir, distorted_validation_dir: sets of distorted images to learn from and to validate on.
+        cache_dir: where prepared data sets are kept.
+        mixed_precision: "no", "fp16", "bf16", or None for what `accelerate launch` says.
+        cpu: stay on the CPU even if there is an accelerator.
+        num_workers: processes that read images, for each process that trains.
+        gradient_accumulation_steps: number of chunks that a batch is computed in, to save memory.
+        with_tracking: name of a tracker that gets what is logged.
+        logging_steps: steps between two rows of the log.
+        checkpointing_steps: steps between two saved states; 0 saves one at the end of each epoch only.
+        resume_from_checkpoint: a saved state to go on from, or "latest".
+    """
+
+    output_dir: str
+    init: str | None = None
+    data_dir: str | None = None
+    distorted_dir: str | None = None
+    distorted_validation_dir: str | None = None
+    cache_dir: str | None = None
+    mixed_precision: str | None = None
+    cpu: bool = False
+    num_workers: int = 2
+    gradient_accumulation_steps: int = 1
+    with_tracking: str | None = None
+    logging_steps: int = 20
+    checkpointing_steps: int = 100
+    resume_from_checkpoint: str | None = None
+
+
+__all__ = ["RunSettings"]

