@@ -198,7 +198,7 @@ def test_the_evaluate_metric_gathers_batches(scores):
 
 def test_the_evaluate_metric_works_offline(tmp_path):
     program = (
-        "from modeling_metaqap.evaluate_metric import IQAMetric\n"
+        "from modeling_metaqap.evaluation.evaluate_metric import IQAMetric\n"
         "print(IQAMetric().compute(predictions=[1, 2, 3], references=[1, 3, 2])['srocc'])"
     )
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "HF_HOME": str(tmp_path)}
