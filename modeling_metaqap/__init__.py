@@ -8,7 +8,6 @@ is imported too, MetaQAP is registered with its auto classes and pipelines, so t
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -133,8 +132,11 @@ def _is_half_imported() -> bool:
     return any(getattr(module.__spec__, "_initializing", False) for module in modules if module is not None)
 
 
-class _RegisterAfterImport(MetaPathFinder):
-    """Runs the functions of `_REGISTER`, so that `import modeling_metaqap` need not import transformers."""
+class _RegisterAfterImport:
+    """Runs the functions of `_REGISTER`, so that `import modeling_metaqap` need not import transformers.
+
+    A `MetaPathFinder` without the base class, whose module takes longer to import than all of this package.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

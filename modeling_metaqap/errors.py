@@ -25,7 +25,8 @@ def sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[:1].lower() + error.strerror[1:]
         return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
-    return str(error) or type(error).__name__
+    # Libraries answer in several lines, such as the Hub's client.
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 @contextmanager

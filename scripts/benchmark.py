@@ -44,7 +44,8 @@ from modeling_metaqap.data.distorted.pseudo_mos import METRIC_SETS, METRICS, pse
 from modeling_metaqap.data.distortions import DISTORTIONS, LEVELS, distort
 from modeling_metaqap.errors import DataError, MetaQAPError
 from modeling_metaqap.image_processing_metaqap import to_rgb
-from modeling_metaqap.inference.engines import CropEngine, Engine, TorchEngine, load_engine
+from modeling_metaqap.inference.choices import Engine
+from modeling_metaqap.inference.engines import CropEngine, TorchEngine, load_engine
 from modeling_metaqap.inference.onnx_export import export_onnx
 from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.training.learner import freeze_batch_norm, model_config

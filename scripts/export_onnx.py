@@ -21,7 +21,7 @@ from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.data.iqa_datasets import load_training_split
 from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
 from modeling_metaqap.evaluation.metrics import evaluate_scores
-from modeling_metaqap.inference.engines import ONNX_FILES
+from modeling_metaqap.inference.choices import ONNX_FILES
 from modeling_metaqap.inference.onnx_export import export_onnx
 from modeling_metaqap.lineage import software_versions, weights_sha256
 

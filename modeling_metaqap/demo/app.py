@@ -18,8 +18,8 @@ from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
+from ..data.image_files import is_image_file
 from ..errors import MetaQAPError
-from ..inference.decoding import IMAGE_SUFFIXES
 from ..inference.pictures import humanize, quality_map_image
 from ..inference.record_files import record_writer
 from ..inference.records import ScoreRecord
@@ -407,7 +407,7 @@ def _offer(samples: list[str], photo: gr.Image) -> None:
 def _sample_photographs(folder: Path | None) -> list[str]:
     if folder is None:
         return []
-    return sorted(str(path) for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(str(path) for path in folder.glob("*") if is_image_file(path))
 
 
 def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Figures of checkpoints and baselines on image quality data sets, and the record of how they were made."""
+"""Measures checkpoints and baselines on image quality data sets: rows of figures that say what they are about."""
 
 import math
 import statistics

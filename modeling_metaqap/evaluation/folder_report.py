@@ -1,4 +1,4 @@
-"""What is made of measurements: one JSON file and, from it, Markdown tables; and the plots beside them."""
+"""The report on a folder of rated images: figures, predictions, plots and the worst disagreements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is made of measurements: one JSON file and, from it, Markdown tables; and the plots beside them."""
+"""Plots of measurements: scatter, residuals, and one matrix over checkpoints and data sets."""
 
 from collections.abc import Sequence
 from pathlib import Path

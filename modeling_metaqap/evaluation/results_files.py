@@ -1,4 +1,4 @@
-"""What is made of measurements: one JSON file and, from it, Markdown tables; and the plots beside them."""
+"""The files of measurements: rows of figures as JSON, kept and replaced row by row, and predictions as CSV."""
 
 import csv
 import json

@@ -1,21 +1,12 @@
-"""Files, folders and streams of images -> one record each, robustly."""
+"""Reads image files as upright RGB, large ones with little memory, and says why one cannot be read."""
 
-import glob
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
 
-from ..errors import MetaQAPError
 from ..image_processing_metaqap import to_rgb
-
-#: File name endings that a folder is searched for.
-IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
-)
-
 
 #: What Pillow raises for files that are no images, broken ones and decompression bombs; see `explain_error`.
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
@@ -40,37 +31,6 @@ class Photograph(NamedTuple):
     pixels: Image.Image
     width: int
     height: int
-
-
-def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
-    """Expand files, folders and globs to a list of image files without repetition, folders in sorted order.
-
-    Args:
-        paths: files (of any name), folders (searched for `IMAGE_SUFFIXES`) and glob patterns.
-        recursive: also search the folders' sub-folders.
-
-    Raises:
-        MetaQAPError: for a path that does not exist, a pattern without a match or a folder without images.
-    """
-    found: dict[str, None] = {}
-    for path in paths:
-        if Path(path).is_dir():
-            candidates = Path(path).rglob("*") if recursive else Path(path).glob("*")
-            images = [file for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()]
-            files = sorted(map(str, images))
-            if not files:
-                hint = "" if recursive else "; add --recursive to search its sub-folders"
-                raise MetaQAPError(f"The folder {path} holds no images{hint}.")
-        elif Path(path).exists():
-            files = [path]
-        elif glob.has_magic(path):
-            files = sorted(file for file in glob.glob(path, recursive=recursive) if Path(file).is_file())
-            if not files:
-                raise MetaQAPError(f"No file matches {path}.")
-        else:
-            raise MetaQAPError(f"There is no file or folder {path}.")
-        found |= dict.fromkeys(files)
-    return list(found)
 
 
 def read_rgb(image: str | Path | Image.Image) -> Image.Image:
@@ -128,4 +88,4 @@ def explain_error(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-__all__ = ["IMAGE_SUFFIXES", "Photograph", "UNREADABLE", "explain_error", "find_images", "read_rgb"]
+__all__ = ["Photograph", "UNREADABLE", "explain_error", "read_rgb"]

@@ -1,6 +1,5 @@
 """What runs a checkpoint: PyTorch, or ONNX Runtime on a file that `metaqap export` wrote."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,21 +13,10 @@ from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
 from ..modeling_metaqap import MetaQAPModel
+from .choices import ONNX_FILES, Dtype, Engine
 
 #: What an engine gives for each image, where the checkpoint has it: see `MetaQAPOutput`.
 OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
-
-
-class Engine(StrEnum):
-    """Names of the engines."""
-
-    torch = "torch"
-    onnx = "onnx"
-    onnx_int8 = "onnx-int8"
-
-
-#: Where an exported file lies in a checkpoint folder.
-ONNX_FILES = {Engine.onnx: "onnx/model.onnx", Engine.onnx_int8: "onnx/model_int8.onnx"}
 
 
 class CropEngine(Protocol):
@@ -134,8 +122,8 @@ def load_engine(
         name = Engine(engine)
     except ValueError as error:
         raise MetaQAPError(f"The engine must be {', '.join(Engine)}, not {engine}.") from error
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise MetaQAPError(f"The dtype must be float32, bfloat16 or float16, got {dtype}.")
+    if dtype not in list(Dtype):
+        raise MetaQAPError(f"The dtype must be {', '.join(Dtype)}, not {dtype}.")
     try:
         model_type = AutoConfig.from_pretrained(checkpoint).model_type
         if model_type != "metaqap":
@@ -178,4 +166,4 @@ def _export_command(checkpoint: str | Path, name: Engine) -> str:
     )
 
 
-__all__ = ["ONNX_FILES", "CropEngine", "Engine", "OnnxEngine", "TorchEngine", "load_engine"]
+__all__ = ["CropEngine", "OnnxEngine", "TorchEngine", "load_engine"]

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
-from .engines import ONNX_FILES, Engine
+from .choices import ONNX_FILES, Engine
 from .records import ScoreRecord
 from .scorer import Scorer
 
@@ -85,7 +85,7 @@ def export_onnx(
             not agree with PyTorch to `TOLERANCE`; nothing is written then.
     """
     if output is None and not Path(checkpoint).is_dir():
-        raise MetaQAPError(f"{checkpoint} is not a local folder; name the folder to write with --output.")
+        raise MetaQAPError(f"{checkpoint} is not a local folder; name another folder to write to.")
     if int8 and len(photographs) < 2:
         raise MetaQAPError("An int8 file needs photographs to be calibrated and judged on; name them with --photos.")
     try:

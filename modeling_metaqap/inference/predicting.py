@@ -1,4 +1,4 @@
-"""Figures of checkpoints and baselines on image quality data sets, and the record of how they were made."""
+"""Scores of all images of a data set, shared out among the processes of a launch."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count

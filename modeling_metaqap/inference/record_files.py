@@ -1,10 +1,12 @@
-"""Files of score records: CSV, JSON Lines or Parquet."""
+"""Writes score records to a CSV, JSON Lines or Parquet file, one by one as they come."""
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,22 +26,45 @@ def cannot_write(path: Path, error: OSError) -> MetaQAPError:
     return MetaQAPError(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.")
 
 
-@contextmanager
-def record_writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
-    """A function that writes one record to the file, in the format that its ending names."""
-    if output is None:
-        yield lambda record: None
-        return
+def check_output(output: Path) -> None:
+    """Refuse a file that `record_writer` could not write, before the work and without touching it.
+
+    Raises:
+        MetaQAPError: for an ending that is not known, a missing folder or package, or a file that is read-only.
+    """
     suffix = output.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".parquet"):
         raise MetaQAPError(f"The output {output} must end in .csv, .jsonl or .parquet.")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise MetaQAPError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.")
+    if not output.parent.is_dir():
+        raise MetaQAPError(f"Cannot write {output}: there is no folder {output.parent}.")
+    if output.is_dir():
+        raise MetaQAPError(f"Cannot write {output}: it is a folder.")
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+        raise MetaQAPError(f"Cannot write {output}: permission denied.")
+
+
+@contextmanager
+def record_writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
+    """A function that writes one record to the file, in the format that its ending names.
+
+    A file of this name is replaced at once, so open it when everything else is known to work.
+
+    Raises:
+        MetaQAPError: as `check_output` does.
+    """
+    if output is None:
+        yield lambda record: None
+        return
+    check_output(output)
     try:
-        if suffix == ".parquet":
+        if output.suffix.lower() == ".parquet":
             with _parquet_writer(output) as write:
                 yield write
         else:
             with output.open("w", newline="", encoding="utf-8") as file:
-                yield _csv_writer(file) if suffix == ".csv" else _jsonl_writer(file)
+                yield _csv_writer(file) if output.suffix.lower() == ".csv" else _jsonl_writer(file)
     except OSError as error:
         raise cannot_write(output, error) from error
 
@@ -69,11 +94,9 @@ def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
 
 @contextmanager
 def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
-    try:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MetaQAPError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.") from error
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
     schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])  # type: ignore[index]
     records: list[dict[str, Any]] = []
@@ -95,4 +118,4 @@ def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
                 flush()
 
 
-__all__ = ["COLUMNS", "cannot_write", "record_writer"]
+__all__ = ["COLUMNS", "cannot_write", "check_output", "record_writer"]

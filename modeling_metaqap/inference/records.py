@@ -1,4 +1,4 @@
-"""Files, folders and streams of images -> one record each, robustly."""
+"""`ScoreRecord`: what is known about one image after scoring."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Files, folders and streams of images -> one record each, robustly."""
+"""`Scorer`: files and streams of images -> one record each, in bounded memory, past images that cannot be read."""
 
 import threading
 import warnings
@@ -19,6 +19,7 @@ from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import CropLayout, crop_layout, to_rgb
 from ..modeling_metaqap import MetaQAPModel
+from .choices import Engine
 from .decoding import (
     _LARGE_PIXELS,
     _LARGE_SHORTEST_EDGE,
@@ -28,7 +29,7 @@ from .decoding import (
     _too_many_pixels,
     explain_error,
 )
-from .engines import Engine, TorchEngine, load_engine
+from .engines import TorchEngine, load_engine
 from .records import ScoreRecord
 
 
@@ -74,7 +75,7 @@ class Scorer:
     Example:
 
     ```python
-    >>> from modeling_metaqap.scoring import Scorer
+    >>> from modeling_metaqap import Scorer
 
     >>> [record] = Scorer().score(["photo.jpg"])
     >>> record.quality, record.quality_low, record.quality_high

@@ -14,7 +14,8 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
 from ..errors import MetaQAPError
-from ..inference.engines import ONNX_FILES, OnnxEngine
+from ..inference.choices import ONNX_FILES
+from ..inference.engines import OnnxEngine
 from ..inference.scorer import Scorer
 from .model_card import card_files, write_card
 

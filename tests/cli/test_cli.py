@@ -116,7 +116,7 @@ def test_a_list_on_standard_input_is_scored(metaqap, photos, checkpoint, tmp_pat
         (["score", "photos", "--device", "abacus"], "abacus"),
         (["score", "photos", "--dtype", "int3"], "int3"),
         (["score", "photos", "-o", "scores.txt"], "must end in .csv, .jsonl or .parquet"),
-        (["score", "photos", "-o", "absent/scores.csv"], "Cannot write absent/scores.csv: no such file"),
+        (["score", "photos", "-o", "absent/scores.csv"], "Cannot write absent/scores.csv: there is no folder absent"),
         (["score", "photos", "--checkpoint", "photos"], "not a MetaQAP checkpoint"),
         (["flatter"], "flatter"),
     ],
@@ -157,7 +157,7 @@ def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):
     pytest.importorskip("skimage")
     photo, grid = tmp_path / "photo.png", tmp_path / "grid.png"
     Image.fromarray(np.random.default_rng(0).integers(256, size=(48, 64, 3), dtype=np.uint8)).save(photo)
-    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    status, _, err = metaqap("distort", photo, "--output", grid, "--cell", 32)
     assert status == 0
     with Image.open(grid) as picture:
         assert picture.height > 25 * 90 and picture.width > 6 * 32
@@ -182,38 +182,119 @@ def test_a_grid_that_cannot_be_drawn_is_one_sentence_and_status_2(
     (tmp_path / "text.png").write_text("no image")
     Image.new("RGB", (20, 20)).save(tmp_path / "tiny.png")
     Image.new("RGB", (40, 40)).save(tmp_path / "photo.png")
-    status, _, err = metaqap("distort", photo, "--grid", grid, "--cell", 32)
+    status, _, err = metaqap("distort", photo, "--output", grid, "--cell", 32)
     assert status == 2
     assert message in " ".join(err.split())
 
 
-def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos):
+@pytest.fixture
+def with_head(tmp_path):
     torch.manual_seed(0)
-    checkpoint = tmp_path / "with-head"
-    save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), checkpoint)
+    save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), tmp_path / "with-head")
+    return tmp_path / "with-head"
+
+
+def pictures_below(folder):
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_scores_are_explained_with_a_picture_for_each_image(tmp_path, metaqap, photos, with_head, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (photos / "broken.png").write_text("no image")
     other = tmp_path / "other"
     other.mkdir()
     (other / "[0].png").write_bytes((photos / "[0].png").read_bytes())
     folder, output = tmp_path / "why" / "here", tmp_path / "scores.jsonl"
-    status, out, _ = metaqap("score", photos, other, "--checkpoint", checkpoint, "--explain", folder, "-o", output)
+    status, out, _ = metaqap("score", photos, other, "--checkpoint", with_head, "--explain", folder, "-o", output)
     assert status == 1  # of the broken one
-    assert sorted(path.name for path in folder.iterdir()) == ["[0]-2.png", "[0].png", "[1].png", "[2].png"]
+    drawn = pictures_below(folder)
+    assert sorted(drawn) == ["other/[0].png.png", *(f"photos/[{index}].png.png" for index in range(3))]
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     scored = [row for row in rows if row["error"] is None]
     labels = MetaQAPConfig().distortion_labels
     assert all(row["distortion"] in labels and 1 / 25 <= row["distortion_probability"] <= 1 for row in scored)
     assert all("quality_map" not in row for row in rows)
     # The same photograph gives the same picture but for its name; another one does not.
-    pictures = {path.name: np.asarray(Image.open(path).convert("L")) for path in folder.iterdir()}
-    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[0]-2.png"][:60]).max() == 0
-    assert np.abs(pictures["[0].png"][:60].astype(int) - pictures["[2].png"][:60]).max() > 50
+    pictures = {name: np.asarray(Image.open(path).convert("L")) for name, path in drawn.items()}
+    first, again, another = (pictures[f"{name}.png"] for name in ("photos/[0].png", "other/[0].png", "photos/[2].png"))
+    assert np.abs(first[:60].astype(int) - again[:60]).max() == 0
+    assert np.abs(first[:60].astype(int) - another[:60]).max() > 50
+
+
+def test_explanations_of_files_of_the_same_name_are_all_kept(tmp_path, metaqap, photos, with_head, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder, elsewhere = tmp_path / "why", tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    for place in (photos / "2020", photos / "2021", elsewhere):
+        place.mkdir()
+        (place / "[0].png").write_bytes((photos / "[0].png").read_bytes())
+    (photos / "[0].jpg").write_bytes((photos / "[0].png").read_bytes())
+    # Several commands write to one folder.
+    for paths in ([photos / "2020"], ["photos/2021"], ["photos"], [elsewhere], [f"../{elsewhere.name}"]):
+        assert metaqap("score", *paths, "--checkpoint", with_head, "--explain", folder)[0] == 0
+    expected = {f"photos/{name}.png" for name in ("[0].png", "[1].png", "[2].png", "[0].jpg")}
+    expected |= {"photos/2020/[0].png.png", "photos/2021/[0].png.png", f"{elsewhere}/[0].png.png"[1:]}
+    assert set(pictures_below(folder)) == expected
+
+
+def test_an_explanation_never_overwrites_a_photograph(tmp_path, metaqap, photos, with_head, monkeypatch):
+    monkeypatch.chdir(photos)
+    for path in list(photos.iterdir()):
+        path.with_name(f"{path.name}.png").write_bytes(path.read_bytes())
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    assert metaqap("score", ".", "--checkpoint", with_head, "--explain", photos)[0] == 0
+    assert all((photos / name).read_bytes() == content for name, content in before.items())
+    assert len(list(photos.iterdir())) == 2 * len(before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--checkpoint", "no-such-checkpoint"],
+        ["--checkpoint", "tiny", "--engine", "onnx"],
+        ["--checkpoint", "tiny", "--engine", "onnx", "--explain", "why"],
+        ["--checkpoint", "tiny", "--device", "abacus"],
+        ["--checkpoint", "tiny", "--explain", "good.csv"],
+    ],
+)
+def test_a_mistake_leaves_the_results_of_an_earlier_run(metaqap, photos, checkpoint, monkeypatch, options):
+    monkeypatch.chdir(photos.parent)
+    (photos.parent / "tiny").symlink_to(checkpoint)
+    (photos.parent / "good.csv").write_text("path,quality\nphoto.jpg,0.5\n")
+    status, _, _ = metaqap("score", "photos", "-o", "good.csv", *options)
+    assert status == 2
+    assert (photos.parent / "good.csv").read_text() == "path,quality\nphoto.jpg,0.5\n"
+
+
+def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(
+    metaqap, photos, checkpoint, tmp_path, monkeypatch
+):
+    from modeling_metaqap.inference.scorer import Scorer
+
+    score = Scorer.score
+
+    def interrupted(self, images, **options):
+        yield from score(self, images[:2], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", tmp_path / "scores.csv")
+    assert (status, err) == (130, "metaqap: interrupted.\n")
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_grid_does_not_overwrite_its_photograph(metaqap, photos):
+    pytest.importorskip("skimage")
+    before = (photos / "[0].png").read_bytes()
+    status, _, err = metaqap("distort", photos / "[0].png", "--output", photos / "[0].png", "--cell", 32)
+    assert status == 2
+    assert "is the photograph itself; write to another file." in err
+    assert (photos / "[0].png").read_bytes() == before
 
 
 def test_a_folder_for_explanations_that_cannot_be_made_is_one_sentence_and_status_2(metaqap, photos, checkpoint):
     status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "--explain", photos / "[0].png" / "x")
     assert status == 2
-    assert "Cannot write to" in err
+    assert "Cannot write" in err
 
 
 @pytest.fixture
@@ -227,7 +308,7 @@ def ratings(photos):
 def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, checkpoint, tmp_path):
     pytest.importorskip("datasets", reason="needs the train extra")
     output = tmp_path / "report"
-    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output", output]
+    options = ["--mos-range", 1, 5, "--checkpoint", checkpoint, "--output-dir", output]
     options += ["--worst", 2, "--bootstrap", 20]
     status, out, err = metaqap("evaluate", photos, "--csv", ratings, *options)
     assert status == 0, err
@@ -256,7 +337,7 @@ def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, ch
         (["photos", "--csv", "ratings.csv", "--mos-column", "stars"], "no column 'stars'"),
         (["photos", "--csv", "one.csv"], "At least two images"),
         (["photos", "--csv", "absent.csv"], "[9].png"),
-        (["photos", "--csv", "ratings.csv", "--mos-range", "1", "5", "--output", "ratings.csv"], "Cannot write"),
+        (["photos", "--csv", "ratings.csv", "--mos-range", "1", "5", "--output-dir", "ratings.csv"], "Cannot write"),
     ],
 )
 def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
@@ -276,6 +357,6 @@ def test_a_mistake_with_a_rated_folder_is_one_sentence_and_status_2(
 def test_a_decompression_bomb_is_not_distorted_but_told_in_one_sentence(metaqap, photos, tmp_path, monkeypatch):
     pytest.importorskip("skimage")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    status, _, err = metaqap("distort", photos / "[0].png", "--grid", tmp_path / "grid.png")
+    status, _, err = metaqap("distort", photos / "[0].png", "--output", tmp_path / "grid.png")
     assert status == 2
     assert "cannot be distorted: it has more pixels than the limit of 2,000" in " ".join(err.split())

@@ -73,7 +73,7 @@ def server(checkpoint, photos, tmp_path_factory):
     for name in ("dark", "bright"):
         shutil.copy(photos / f"{name}.png", examples)
     arguments = ["serve", "--checkpoint", str(checkpoint), "--examples", str(examples), "--device", "cpu"]
-    with running(["-m", "modeling_metaqap.cli.app", *arguments], log=tmp_path_factory.mktemp("log") / "log") as server:
+    with running(["-m", "modeling_metaqap", *arguments], log=tmp_path_factory.mktemp("log") / "log") as server:
         yield server
 
 

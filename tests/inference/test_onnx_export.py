@@ -12,7 +12,7 @@ from repository import EXAMPLES
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPImageProcessor
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.inference.engines import ONNX_FILES, Engine
+from modeling_metaqap.inference.choices import ONNX_FILES, Engine
 from modeling_metaqap.inference.onnx_export import compare, export_onnx
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
@@ -175,7 +175,7 @@ def test_a_damaged_file_is_one_sentence(checkpoint, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["export", "--checkpoint", "someone/metaqap"], "not a local folder; name the folder to write with --output"),
+        (["export", "--checkpoint", "someone/metaqap"], "not a local folder; name another folder to write to"),
         (["export", "--int8"], "name them with --photos"),
         (["export", "--photos", "nowhere"], "There is no file or folder nowhere"),
         (["export", "--checkpoint", "."], "not a MetaQAP checkpoint"),

@@ -8,7 +8,6 @@ from PIL import Image
 from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.inference.decoding import find_images
 from modeling_metaqap.inference.scorer import Scorer
 
 
@@ -127,39 +126,6 @@ def test_options_that_cannot_work_are_one_sentence(checkpoint, options, message)
 def test_a_folder_that_is_no_checkpoint_is_one_sentence(tmp_path):
     with pytest.raises(MetaQAPError, match="not a MetaQAP checkpoint"):
         Scorer(tmp_path)
-
-
-class TestFindImages:
-    @pytest.fixture
-    def tree(self, tmp_path):
-        for name in ("b.jpg", "a.PNG", "notes.txt", "sub/c.webp", "sub/d.jpg"):
-            path = tmp_path / name
-            path.parent.mkdir(exist_ok=True)
-            path.touch()
-        return tmp_path
-
-    def names(self, tree, *paths, **options):
-        found = find_images([str(tree / path) for path in paths], **options)
-        return [path.removeprefix(f"{tree}/") for path in found]
-
-    def test_a_folder_gives_its_images_sorted_and_its_sub_folders_on_request(self, tree):
-        assert self.names(tree, ".") == ["a.PNG", "b.jpg"]
-        assert self.names(tree, ".", recursive=True) == ["a.PNG", "b.jpg", "sub/c.webp", "sub/d.jpg"]
-
-    def test_a_file_that_is_named_is_taken_whatever_its_ending(self, tree):
-        assert self.names(tree, "notes.txt") == ["notes.txt"]
-
-    def test_a_pattern_gives_what_it_matches(self, tree):
-        assert self.names(tree, "sub/*.jpg") == ["sub/d.jpg"]
-
-    def test_an_image_that_is_named_twice_is_scored_once(self, tree):
-        assert self.names(tree, "b.jpg", ".") == ["b.jpg", "a.PNG"]
-
-    @pytest.mark.parametrize("path", ["absent.jpg", "*.tiff", "empty"])
-    def test_a_path_without_images_is_one_sentence(self, tree, path):
-        (tree / "empty").mkdir()
-        with pytest.raises(MetaQAPError, match=path.replace("*", r"\*")):
-            find_images([str(tree / path)])
 
 
 class TestLargePhotographs:

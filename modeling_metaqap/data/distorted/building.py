@@ -30,11 +30,9 @@ from ...image_processing_metaqap import crop_layout, to_rgb
 from ..atomic import write_atomically
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
 from ..distortions.base import LEVELS
+from ..image_files import is_image_file
 from .loading import SETTINGS_FILE, features
 from .pseudo_mos import METRICS, full_reference_scores, fuse
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
 
 #: Images that the metrics see at once; it bounds the memory and is fixed, because sums depend on it in the last digit.
 _BATCH_SIZE = 5
@@ -121,11 +119,7 @@ def find_photographs(directory: Path, names: Sequence[str] | None = None) -> lis
                 raise DataError(f"{directory} has no file {name}.")
         found = {Path(name).as_posix() for name in names}
     else:
-        found = {
-            path.relative_to(directory).as_posix()
-            for path in directory.rglob("*")
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        }
+        found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if is_image_file(path)}
     if not found:
         raise DataError(f"There are no images to distort in {directory}.")
     return sorted(found)

@@ -1,10 +1,4 @@
-"""Builds a quality-aware data set: distorted images with distortion, level and pseudo opinion score, as Parquet.
-
-The data set is cut into parts of a few pristine photographs each. A part is a Parquet file that depends on its
-photographs and the settings alone, and that appears under its name only when it is complete. So a build that was
-killed goes on where it was, several machines can each build some of the parts, and the files are the same, byte for
-byte, as those of one machine (with the same versions of the libraries).
-"""
+"""Reads distorted images and their pseudo opinion scores from the Parquet files that `building` writes."""
 
 import json
 from collections.abc import Iterable, Sequence

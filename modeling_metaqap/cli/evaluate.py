@@ -1,0 +1,91 @@
+"""`metaqap evaluate`: a folder of rated images -> how well scores agree with the ratings."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import SHIPPED, BatchSize, Checkpoint, Device, needs_extra
+
+
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="Folder with your rated images.")],
+    csv: Annotated[
+        Path | None,
+        typer.Option(help="A row for each image, with its name and opinion score; default the folder's one."),
+    ] = None,
+    image_column: Annotated[str | None, typer.Option(help="Column with the images' names.")] = None,
+    mos_column: Annotated[str | None, typer.Option(help="Column with the opinion scores.")] = None,
+    mos_range: Annotated[
+        tuple[float, float], typer.Option(help="Lowest and highest score that a rater could give.")
+    ] = (0.0, 1.0),
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Lower scores are better ones, as with DMOS.")
+    ] = False,
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "-o", help="Folder for the report and the plots.")
+    ] = Path("metaqap-evaluation"),
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst disagreements to list.")] = 10,
+    checkpoint: Checkpoint = SHIPPED,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap.")] = 0,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Draws of the bootstrap; 0 for no intervals.")] = 1000,
+) -> None:
+    """Measure how well scores agree with your own ratings: figures, plots and the worst disagreements.
+
+    The folder gets a results.json, a report.md, every prediction as CSV, a scatter and a residual plot.
+    """
+    with needs_extra("train"):
+        import datasets
+
+        from ..evaluation.evaluating import FolderOptions, evaluate_folder
+        from ..evaluation.folder_report import worst_disagreements, write_folder_report
+        from ..evaluation.tables import HEADINGS, format_figure
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..inference.record_files import cannot_write
+    from .printing import console, errors, silence_transformers
+
+    silence_transformers()
+    datasets.disable_progress_bars()
+    options = FolderOptions(
+        csv=csv,
+        image_column=image_column,
+        mos_column=mos_column,
+        mos_range=mos_range,
+        higher_is_better=not lower_is_better,
+    )
+    with errors.status(f"Scoring the images of {folder} ..."):
+        measurement = evaluate_folder(
+            folder,
+            options,
+            checkpoint=checkpoint,
+            device=device,
+            batch_size=batch_size,
+            seed=seed,
+            n_bootstrap=bootstrap,
+        )
+    disagreements = worst_disagreements(measurement, worst)
+    try:
+        write_folder_report(measurement, disagreements, output_dir)
+    except OSError as error:
+        raise cannot_write(output_dir, error) from error
+
+    table = Table(title=f"{folder}: {measurement.row['n']} images", title_justify="left")
+    table.add_column("")
+    table.add_column("value [95 % interval]", justify="right")
+    for name, heading in HEADINGS.items():
+        table.add_row(heading, Text(format_figure(measurement.row[name])))
+    console.print(table)
+    if disagreements:
+        table = Table(title="Worst disagreements, after the logistic fit", title_justify="left")
+        table.add_column("image", overflow="fold")
+        for heading in ("predicted", "fitted", "rated", "rated less fitted"):
+            table.add_column(heading, justify="right")
+        for one in disagreements:
+            values = (one.prediction, one.fitted, one.quality)
+            table.add_row(Text(one.image_id), *(f"{value:.3f}" for value in values), f"{one.residual:+.3f}")
+        console.print(table)
+    errors.print(f"Wrote the report and the plots to {output_dir}.", markup=False, soft_wrap=True)

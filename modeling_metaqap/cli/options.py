@@ -1,0 +1,37 @@
+"""Options that several commands have, and what several of them check first. Nothing here imports anything heavy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import DEFAULT_CHECKPOINT
+from ..errors import MetaQAPError
+
+Checkpoint = Annotated[str, typer.Option(help="Folder or Hub id of a MetaQAP checkpoint.", show_default=False)]
+Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")]
+
+#: The checkpoint that ships with the package.
+SHIPPED = str(DEFAULT_CHECKPOINT)
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Say which extra to install when an import inside fails."""
+    try:
+        yield
+    except ImportError as error:
+        missing = error.name or str(error)
+        raise MetaQAPError(f"This needs {missing}; install it with `pip install 'metaqap[{extra}]'`.") from error
+
+
+def refuse_to_overwrite(output: Path, photograph: Path) -> None:
+    """Raise `MetaQAPError` if what is to be written would replace the photograph that it is made of."""
+    if output.exists() and photograph.exists() and output.samefile(photograph):
+        raise MetaQAPError(f"{output} is the photograph itself; write to another file.")
+
+
+__all__ = ["SHIPPED", "BatchSize", "Checkpoint", "Device", "needs_extra", "refuse_to_overwrite"]

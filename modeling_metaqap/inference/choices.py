@@ -1,0 +1,28 @@
+"""What a user can choose from when images are scored.
+
+Imports nothing heavy, so that the command line can list the choices without loading PyTorch.
+"""
+
+from enum import StrEnum
+
+
+class Engine(StrEnum):
+    """What runs a checkpoint."""
+
+    torch = "torch"
+    onnx = "onnx"
+    onnx_int8 = "onnx-int8"
+
+
+class Dtype(StrEnum):
+    """Number format of the computation."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+#: Where an exported file lies in a checkpoint folder.
+ONNX_FILES = {Engine.onnx: "onnx/model.onnx", Engine.onnx_int8: "onnx/model_int8.onnx"}
+
+__all__ = ["ONNX_FILES", "Dtype", "Engine"]
