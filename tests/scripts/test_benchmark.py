@@ -1,9 +1,7 @@
 """scripts/benchmark.py: a table and a JSON of speeds."""
 
-import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +11,11 @@ from script_loader import load_script
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.data.distorted.pseudo_mos import METRICS
 from modeling_metaqap.data.distortions import DISTORTION_NAMES
+from modeling_metaqap.evaluation import benchmark
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.lineage import weights_sha256
 
-benchmark = load_script("benchmark")
+program = load_script("benchmark")
 
 
 def test_every_distortion_is_measured_and_other_sections_stay(
@@ -25,7 +24,7 @@ def test_every_distortion_is_measured_and_other_sections_stay(
     output = tmp_path / "benchmark.json"
     output.write_text(json.dumps({"training": {"images_per_second": 40}, "distortions": "old"}))
     options = ["--sections", "distortions", "--side", "32", "--count", "1", "--seconds", "0", "--output", str(output)]
-    assert benchmark.main(options) == 0
+    program.main(options)
     result = json.loads(output.read_text())
     assert result["training"] == {"images_per_second": 40}
     section = result["distortions"]
@@ -43,7 +42,7 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(benchmark, "METRIC_SIDES", (164,))
     output = tmp_path / "folder" / "benchmark.json"
     options = ["--sections", "pseudo_mos", "--side", "164", "--count", "1", "--seconds", "0", "--output", str(output)]
-    assert benchmark.main(options) == 0
+    program.main(options)
     row = json.loads(output.read_text())["pseudo_mos"]["sides"]["164"]
     assert set(row["milliseconds"]) == set(METRICS)
     assert row["full_images_per_second"] == pytest.approx(1e3 / sum(row["milliseconds"].values()), rel=0.02)
@@ -53,7 +52,7 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
 def test_a_training_step_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     output = tmp_path / "benchmark.json"
     options = ["--sections", "training", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]
-    assert benchmark.main([*options, "--backbone", "test_resnet"]) == 0
+    program.main([*options, "--backbone", "test_resnet"])
     section = json.loads(output.read_text())["training"]
     assert section["backbone"] == "test_resnet" and section["turns"] >= 1
     rates = section["images_per_second"]
@@ -63,7 +62,8 @@ def test_a_training_step_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
 
 def test_a_backbone_that_cannot_be_trained_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--sections", "training", "--backbone", "resnet_fifty", "--output", str(tmp_path / "benchmark.json")]
-    assert benchmark.main(options) == 2
+    with pytest.raises(SystemExit, match="2"):
+        program.main(options)
     assert "resnet_fifty" in capsys.readouterr().err
 
 
@@ -75,7 +75,7 @@ def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path
     MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(tmp_path / "tiny")
     output = tmp_path / "cost.json"
     options = ["--sections", "inference", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]
-    assert benchmark.main([*options, "--checkpoint", str(tmp_path / "tiny")]) == 0
+    program.main([*options, "--checkpoint", str(tmp_path / "tiny")])
     section = json.loads(output.read_text())["inference"]
     assert list(section["engines"]) == ["torch", "torch-bfloat16", "onnx", "onnx-int8"]
     assert section["engines"]["torch"]["over_torch"] == 1
@@ -97,43 +97,6 @@ def test_engines_are_measured_in_turns_beside_pytorch(make_model, tmp_path: Path
     assert section["peak_memory_megabytes"] > 100
 
 
-def test_turns_take_every_engine_once_and_leave_the_first_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    calls = []
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
-
-    def work(name: str, durations: Any) -> None:
-        calls.append(name)
-        clock[0] += next(durations)
-
-    works = {
-        "a": functools.partial(work, "a", iter([9.0, 2.0, 3.0])),
-        "b": functools.partial(work, "b", iter([9.0, 1.0, 1.0])),
-    }
-    assert benchmark._in_turns(works, seconds=2) == {"a": [2.0, 3.0], "b": [1.0, 1.0]}
-    assert calls == ["a", "b"] * 3
-
-
-def test_a_figure_is_the_fastest_repetition_without_the_first_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    durations = iter([9.0, 3.0, 2.0, 4.0, 1.0])
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
-
-    def work() -> None:
-        clock[0] += next(durations)
-
-    assert benchmark.Bench([], seconds=8.5).fastest(work) == 2.0  # 3 + 2 + 4 seconds, then time is up
-
-
-def test_photographs_are_cut_to_the_asked_side(tmp_path: Path) -> None:
-    from PIL import Image
-
-    Image.new("L", (90, 50), 200).save(tmp_path / "photograph.png")
-    images: list[Any] = benchmark.load_photographs(tmp_path, side=40, count=3)
-    assert [image.shape for image in images] == [(40, 40, 3)]
-    assert [image.shape for image in benchmark.load_photographs(None, side=40, count=2)] == [(40, 40, 3)] * 2
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -145,5 +108,6 @@ def test_photographs_are_cut_to_the_asked_side(tmp_path: Path) -> None:
 def test_mistakes_get_one_sentence_and_status_2(
     options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert benchmark.main([*options, "--output", str(tmp_path / "out.json")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        program.main([*options, "--output", str(tmp_path / "out.json")])
     assert message in capsys.readouterr().err

@@ -4,18 +4,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
-from script_loader import SCRIPTS, load_script
+from repository import ROOT
+from script_loader import call_script
 
 from modeling_metaqap.data.distorted.loading import SETTINGS_FILE, features
 from modeling_metaqap.data.distorted.pseudo_mos import METRICS, fuse
 from modeling_metaqap.data.distortions import DISTORTION_NAMES, DISTORTIONS, LEVELS
-
-calibrate = load_script("calibrate_pseudo_mos")
 
 
 def write_data_set(
@@ -57,16 +55,11 @@ def steady(name: str, level: int, number: int) -> float:
     return 0.1 * level + 0.01 * number + 0.001 * DISTORTION_NAMES.index(name)
 
 
-def run(tmp_path: Path, check: Path, *calibration: Path) -> int:
-    options = [
-        "--check",
-        str(check),
-        "--table",
-        str(tmp_path / "table.json"),
-        "--report",
-        str(tmp_path / "report.json"),
-    ]
-    return calibrate.main(options + (["--calibration", *map(str, calibration)] if calibration else []))
+def run(tmp_path: Path, check: Path, *population: Path) -> int:
+    """The exit status of scripts/calibrate_pseudo_mos.py."""
+    options: list[Path | str] = ["--check", check, "--report", tmp_path / "report.json"]
+    options += ["--output", tmp_path / "table.json", *(["--population", *population] if population else [])]
+    return call_script("calibrate_pseudo_mos", *options).returncode
 
 
 def test_the_table_puts_its_own_population_at_even_ranks(tmp_path: Path) -> None:
@@ -78,7 +71,7 @@ def test_the_table_puts_its_own_population_at_even_ranks(tmp_path: Path) -> None
     assert table["population"]["sides"] == [384]
     assert table["population"]["levels"]["jpeg_compression"] == list(DISTORTIONS["jpeg_compression"].levels)
     away = torch.tensor([steady(n, level, i) for n in DISTORTION_NAMES for level in LEVELS for i in range(3)])
-    ranks = fuse({"gmsd": away}, calibration=table["quantiles"]).sort().values
+    ranks = fuse({"gmsd": away}, quantiles=table["quantiles"]).sort().values
     assert torch.allclose(ranks, torch.linspace(0, 1, 375), atol=0.02)
 
 
@@ -92,7 +85,7 @@ def test_the_report_counts_what_is_in_order(tmp_path: Path) -> None:
     population = write_data_set(tmp_path / "population", ["a", "b", "c"], deviation=steady)
     assert run(tmp_path, write_data_set(tmp_path / "check", ["d", "e"], deviation=swapped), population) == 0
     report = json.loads((tmp_path / "report.json").read_text())
-    assert report["photographs"] == 2 and report["calibration"]["photographs"] == 3
+    assert report["photographs"] == 2 and report["reference_population"]["photographs"] == 3
     rows = report["pseudo_mos"]["distortions"]
     assert list(rows) == list(DISTORTION_NAMES)
     assert rows["jpeg_compression"]["five_levels_in_order"] == 0.5
@@ -116,15 +109,8 @@ def test_a_report_can_be_made_with_the_present_table(tmp_path: Path) -> None:
     assert (tmp_path / "report.json").read_bytes() == report
 
 
-def test_level_order_counts_photographs_and_neighbours() -> None:
-    scores = np.array([[0.9, 0.7, 0.5, 0.3, 0.1], [0.9, 0.7, 0.7, 0.3, 0.1]])
-    assert calibrate.level_order(scores) == (0.5, 7 / 8)  # a tie is not in order
-
-
 @pytest.mark.parametrize("mistake", ["same photograph", "few metrics", "few levels", "no data"])
-def test_mistakes_get_one_sentence_and_status_2(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_get_one_sentence_and_status_2(mistake: str, tmp_path: Path) -> None:
     population = write_data_set(tmp_path / "population", ["a"], deviation=steady)
     check = tmp_path / "check"
     if mistake == "same photograph":
@@ -138,14 +124,16 @@ def test_mistakes_get_one_sentence_and_status_2(
         write_data_set(check, ["b"], deviation=steady, levels=(1, 2))
     else:
         message = "no data set"
-    assert run(tmp_path, check, population) == 2
-    errors = capsys.readouterr().err
+    options = ["--check", check, "--population", population, "--output", tmp_path / "table.json"]
+    finished = call_script("calibrate_pseudo_mos", *options, "--report", tmp_path / "report.json")
+    errors = finished.stderr
+    assert finished.returncode == 2
     assert message in errors and len(errors.strip().splitlines()) == 1
     assert not (tmp_path / "table.json").exists()
 
 
 def test_the_committed_report_says_that_levels_are_ranked_as_they_should() -> None:
-    report = json.loads((SCRIPTS.parent / "studies" / "results" / "distortions.json").read_text())
+    report = json.loads((ROOT / "studies" / "results" / "distortions.json").read_text())
     assert report["photographs"] == 20
     unsigned = report["pseudo_mos"]["summary"]["unsigned"]
     assert unsigned["five_levels_in_order"] >= 0.95

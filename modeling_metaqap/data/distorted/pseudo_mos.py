@@ -7,7 +7,7 @@ no opinion score involved: Borda's count (in the form of Dwork, Kumar, Naor and 
 for the web", WWW 2001), applied to full-reference metrics as Ye, Kumar and Doermann, "Beyond human opinion scores:
 blind image quality assessment based on synthetic scores" (CVPR 2014), apply reciprocal rank fusion.
 
-The ranks are taken in a fixed reference population, not in the batch: `pseudo_mos_calibration.json`, written by
+The ranks are taken in a fixed reference population, not in the batch: `reference_population.json`, written by
 `scripts/calibrate_pseudo_mos.py`, holds each metric's quantiles over all distortions and levels on pristine
 photographs. A score of 0.7 means that, on the average of the metrics, 70 % of that population are farther from their
 references. So a score depends on its own image pair alone, and adding images changes nothing.
@@ -33,7 +33,7 @@ from ...errors import MetaQAPError
 
 MetricFunction = Callable[[Tensor, Tensor], Tensor]
 
-CALIBRATION_FILE = "pseudo_mos_calibration.json"
+POPULATION_FILE = "reference_population.json"
 
 # The last is not 1: the farthest images of the reference population keep a rank above 0, so that others can be worse.
 _PROBABILITIES = np.append(np.linspace(0.0, 0.99, 100), 0.995)
@@ -190,12 +190,12 @@ def full_reference_scores(
         }
 
 
-def fuse(scores: Mapping[str, Tensor], *, calibration: Mapping[str, Sequence[float]] | None = None) -> Tensor:
+def fuse(scores: Mapping[str, Tensor], *, quantiles: Mapping[str, Sequence[float]] | None = None) -> Tensor:
     """Fuse full-reference metrics into pseudo opinion scores.
 
     Args:
         scores: For each metric its values, shape (B,), as `full_reference_scores` returns them.
-        calibration: For each metric its quantiles in the reference population, as `quantiles_of` returns them; the
+        quantiles: For each metric its quantiles in the reference population, as `quantiles_of` returns them; the
             package's own by default.
 
     Returns:
@@ -204,7 +204,7 @@ def fuse(scores: Mapping[str, Tensor], *, calibration: Mapping[str, Sequence[flo
     """
     if not scores:
         raise ValueError("There are no metrics to fuse.")
-    table = load_calibration()["quantiles"] if calibration is None else calibration
+    table = load_reference_population()["quantiles"] if quantiles is None else quantiles
     ranks = [_rank(deviation(name, values), table[name]) for name, values in scores.items()]
     return torch.stack(ranks).nanmean(dim=0)
 
@@ -247,9 +247,9 @@ def quantiles_of(deviations: ArrayLike) -> list[float]:
 
 
 @functools.cache
-def load_calibration() -> dict[str, Any]:
+def load_reference_population() -> dict[str, Any]:
     """The package's reference population: provenance, and under "quantiles" a list of quantiles for each metric."""
-    text = resources.files(__package__).joinpath(CALIBRATION_FILE).read_text(encoding="utf-8")
+    text = resources.files(__package__).joinpath(POPULATION_FILE).read_text(encoding="utf-8")
     return json.loads(text)
 
 
@@ -293,7 +293,7 @@ __all__ = [
     "deviation",
     "full_reference_scores",
     "fuse",
-    "load_calibration",
+    "load_reference_population",
     "pseudo_mos",
     "quantiles_of",
     "resolve_metrics",

@@ -14,7 +14,7 @@ from modeling_metaqap.data.distorted.pseudo_mos import (
     deviation,
     full_reference_scores,
     fuse,
-    load_calibration,
+    load_reference_population,
     pseudo_mos,
     quantiles_of,
     resolve_metrics,
@@ -148,22 +148,22 @@ def test_a_reference_without_structure_still_gets_a_score(value: float) -> None:
 
 def test_the_score_is_the_mean_rank_in_the_reference_population() -> None:
     population = np.linspace(0.0, 1.0, 1001)
-    calibration = {"ssim": quantiles_of(population), "gmsd": quantiles_of(2 * population)}
-    fused = fuse({"ssim": torch.tensor([0.75, 1.0]), "gmsd": torch.tensor([1.2, 0.0])}, calibration=calibration)
+    quantiles = {"ssim": quantiles_of(population), "gmsd": quantiles_of(2 * population)}
+    fused = fuse({"ssim": torch.tensor([0.75, 1.0]), "gmsd": torch.tensor([1.2, 0.0])}, quantiles=quantiles)
     # SSIM 0.75 is 0.25 from identity: 75 % are farther. GMSD 1.2 of 2: 40 % are farther.
     assert fused.tolist() == pytest.approx([(0.75 + 0.40) / 2, 1.0], abs=1e-5)
 
 
 def test_the_rank_falls_without_end_beyond_the_population() -> None:
-    calibration = {"gmsd": quantiles_of(np.linspace(0.0, 0.5, 200))}
-    fused = fuse({"gmsd": torch.tensor([0.4, 0.49, 0.5, 0.6, 1.0, 10.0])}, calibration=calibration)
+    quantiles = {"gmsd": quantiles_of(np.linspace(0.0, 0.5, 200))}
+    fused = fuse({"gmsd": torch.tensor([0.4, 0.49, 0.5, 0.6, 1.0, 10.0])}, quantiles=quantiles)
     assert (fused.diff() < 0).all() and fused[-1] > 0
 
 
 def test_a_metric_that_is_not_defined_is_left_out() -> None:
-    calibration = {name: quantiles_of(np.linspace(0.0, 1.0, 101)) for name in ("ssim", "gmsd")}
-    with_nan = fuse({"ssim": torch.tensor([0.4]), "gmsd": torch.tensor([torch.nan])}, calibration=calibration)
-    assert torch.equal(with_nan, fuse({"ssim": torch.tensor([0.4])}, calibration=calibration))
+    quantiles = {name: quantiles_of(np.linspace(0.0, 1.0, 101)) for name in ("ssim", "gmsd")}
+    with_nan = fuse({"ssim": torch.tensor([0.4]), "gmsd": torch.tensor([torch.nan])}, quantiles=quantiles)
+    assert torch.equal(with_nan, fuse({"ssim": torch.tensor([0.4])}, quantiles=quantiles))
 
 
 def test_quantiles_leave_nan_out_and_start_at_identity() -> None:
@@ -177,17 +177,17 @@ def test_nothing_to_fuse_is_an_error() -> None:
         fuse({})
 
 
-# The calibration that ships, and the report on it
+# The reference population that ships
 
 
-def test_the_calibration_covers_every_metric_and_the_present_levels() -> None:
-    calibration = load_calibration()
-    assert set(calibration["quantiles"]) == set(METRICS)
-    for quantiles in calibration["quantiles"].values():
+def test_the_reference_population_covers_every_metric_and_the_present_levels() -> None:
+    population = load_reference_population()
+    assert set(population["quantiles"]) == set(METRICS)
+    for quantiles in population["quantiles"].values():
         assert len(quantiles) == 101 and quantiles[0] == 0
         assert (np.diff(quantiles) >= 0).all() and quantiles[-1] > 0
     # Whoever changes a level runs scripts/calibrate_pseudo_mos.py.
-    assert calibration["population"]["levels"] == {name: list(entry.levels) for name, entry in DISTORTIONS.items()}
+    assert population["population"]["levels"] == {name: list(entry.levels) for name, entry in DISTORTIONS.items()}
 
 
 # A user's mistakes
