@@ -1,15 +1,15 @@
 """Measure checkpoints and baselines on data sets: PLCC, SROCC, KROCC and RMSE with 95 % bootstrap intervals.
 
-    python scripts/evaluate.py --dataset biq2021 --data_dir path/to/BIQ2021 --output runs/evaluation
+    python scripts/evaluate.py --dataset biq2021 --data_dir path/to/BIQ2021 --output_dir runs/evaluation
 
     # Every checkpoint on every data set, with two processes; the figures are the same with any number of them.
     accelerate launch --multi_gpu --num_processes 2 scripts/evaluate.py \
         --checkpoint runs/koniq/best runs/biq/best brisque piqe --dataset koniq10k biq2021 \
-        --data_dir path/to/koniq10k path/to/BIQ2021 --output runs/evaluation
+        --data_dir path/to/koniq10k path/to/BIQ2021 --output_dir runs/evaluation
 
     # Median over ten seeded splits, each with the checkpoint that was trained on its training part.
     python scripts/evaluate.py --checkpoint runs/livec-{split}/best --dataset livec --data_dir path/to/LIVE-C \
-        --repeat-splits 10 --output runs/livec
+        --repeat_splits 10 --output_dir runs/livec
 
 The output folder holds results.json, the tables made of it (results.md), each image's prediction (predictions/) and
 plots (plots/). A results.json that is already there, or that --results names, keeps its rows; a row about the same
@@ -23,31 +23,23 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.data.accelerate_state import process_state
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.data.iqa_datasets.base import NUM_RANDOM_SPLITS
-from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.baselines.scorer import BASELINES
-from modeling_metaqap.evaluation.evaluating import DataSource, Measurement, evaluate
-from modeling_metaqap.evaluation.plots import plot_matrix, plot_scatter
-from modeling_metaqap.evaluation.results_files import (
-    file_stem,
-    merge_results,
-    read_results,
-    write_predictions,
-    write_results,
-)
-from modeling_metaqap.evaluation.tables import HEADINGS, format_figure, results_markdown, sentences, title
+from modeling_metaqap.evaluation.evaluating import Measurement, NamedDataset, evaluate
+from modeling_metaqap.evaluation.report import write_report
+from modeling_metaqap.evaluation.results_files import read_results
+from modeling_metaqap.evaluation.tables import HEADINGS, TextTable, format_figure, sentences, title
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
 
-def data_sources(args: argparse.Namespace) -> list[DataSource]:
+def named_datasets(args: argparse.Namespace) -> list[NamedDataset]:
     folders = args.data_dir or ["-"] * len(args.dataset)
     if len(folders) != len(args.dataset):
         raise MetaQAPError(
@@ -55,38 +47,20 @@ def data_sources(args: argparse.Namespace) -> list[DataSource]:
             "in the same order, or - for one that is to be downloaded."
         )
     return [
-        DataSource(name=name, data_dir=None if folder == "-" else folder)
+        NamedDataset(name=name, data_dir=None if folder == "-" else folder)
         for name, folder in zip(args.dataset, folders, strict=True)
     ]
 
 
 def print_results(measurements: list[Measurement]) -> None:
-    table = Table()
-    for heading in ("method", "data set", "split"):
-        table.add_column(heading)
-    for heading in ("n", *HEADINGS.values()):
-        table.add_column(heading, justify="right")
-    for row in (measurement.row for measurement in measurements):
-        cells = [title(row), row["dataset"], row["split"], str(row["n"])]
-        # As `Text`, so that brackets are not taken for markup.
-        table.add_row(*map(Text, [*cells, *(format_figure(row[name]) for name in HEADINGS)]))
-    console.print(table)
-    for measurement in measurements:
-        for sentence in sentences(measurement.row):
-            console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-
-
-def write_output(measurements: list[Measurement], output: Path, results: Path) -> None:
-    rows = merge_results(read_results(results), [measurement.row for measurement in measurements])
-    write_results(results, rows)
-    (output / "plots").mkdir(parents=True, exist_ok=True)
-    (output / "results.md").write_text(results_markdown(rows))
-    for measurement in measurements:
-        stem = file_stem(measurement.row)
-        write_predictions(output / "predictions" / f"{stem}.csv", measurement)
-        plot_scatter(measurement, output / "plots" / f"scatter-{stem}.png")
-    if len({(row["dataset"], row["split"]) for row in rows}) > 1:
-        plot_matrix(rows, output / "plots" / "srocc.png")
+    rows = [measurement.row for measurement in measurements]
+    cells = [
+        [title(row), row["dataset"], row["split"], str(row["n"]), *(format_figure(row[name]) for name in HEADINGS)]
+        for row in rows
+    ]
+    console.print(TextTable(["method", "data set", "split", "n", *HEADINGS.values()], cells).rich())
+    for sentence in (sentence for row in rows for sentence in sentences(row)):
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -108,7 +82,6 @@ def main() -> None:
         "- or nothing at all to download it where the publisher allows that",
     )
     parser.add_argument(
-        "--repeat-splits",
         "--repeat_splits",
         type=int,
         default=1,
@@ -117,28 +90,28 @@ def main() -> None:
         help="report the median over the first N seeded splits of data sets without an official one",
     )
     parser.add_argument("--cache_dir", help="where the prepared data sets are kept")
-    parser.add_argument("--output", type=Path, help="folder for results, tables, predictions and plots")
-    parser.add_argument("--results", type=Path, help="results file to add to, default results.json in --output")
+    parser.add_argument("--output_dir", type=Path, help="folder for results, tables, predictions and plots")
+    parser.add_argument("--results", type=Path, help="results file to add to, default results.json in --output_dir")
     parser.add_argument("--device", help="such as cuda:1; default this process's GPU if there is one")
     parser.add_argument("--batch_size", type=int, default=8, help="crops in one pass through the model")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--bootstrap", type=int, default=1000, help="draws of the bootstrap; 0 for no intervals")
     args = parser.parse_args()
-    if args.results and not args.output:
-        parser.error("--results needs --output")
+    if args.results and not args.output_dir:
+        parser.error("--results needs --output_dir")
     transformers_logging.disable_progress_bar()
     state = process_state()
     is_main = state.is_main_process
     if is_main and state.num_processes > 1:
         print(f"{state.num_processes} processes share the images", file=sys.stderr)
-    try:
-        results = args.results or (args.output / "results.json" if args.output else None)
+    with exit_with_sentence("evaluate"):
+        results = args.results or (args.output_dir / "results.json" if args.output_dir else None)
         if results is not None:
             read_results(results)  # A file that cannot be added to is told before the work, not after it.
         measurements = []
         for measurement in evaluate(
             args.checkpoint,
-            data_sources(args),
+            named_datasets(args),
             splits=args.split,
             repeat_splits=args.repeat_splits,
             cache_dir=args.cache_dir,
@@ -151,18 +124,13 @@ def main() -> None:
             if is_main:
                 row = measurement.row
                 print(f"measured {title(row)} on {row['dataset']} {row['split']}", file=sys.stderr)
-        if is_main and results is not None:
-            write_output(measurements, args.output, results)
-    except (ValueError, OSError) as error:
-        if is_main:
-            Console(stderr=True).print(
-                f"evaluate: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-            )
-        sys.exit(2)
-    if is_main:
+        if not is_main:
+            return
+        if results is not None:
+            write_report(measurements, args.output_dir, results)
         print_results(measurements)
-        if args.output is not None:
-            console.print(f"Wrote {results} and {args.output}.", highlight=False, markup=False, soft_wrap=True)
+        if results is not None:
+            console.print(f"Wrote {results} and {args.output_dir}.", highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ SPLIT_PLACEHOLDER = "{split}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataSource:
+class NamedDataset:
     """A data set to measure on: its name in `IQA_DATASETS` and where it lies (see [`load_iqa_dataset`])."""
 
     name: str
@@ -56,7 +56,7 @@ class Measurement:
 
 def evaluate(
     checkpoints: Sequence[str],
-    sources: Sequence[DataSource],
+    named_datasets: Sequence[NamedDataset],
     *,
     splits: Sequence[str] = ("test",),
     repeat_splits: int = 1,
@@ -74,7 +74,7 @@ def evaluate(
     Args:
         checkpoints: Folders or Hub ids of MetaQAP checkpoints, or names of `BASELINES`. With `repeat_splits`,
             `{split}` in a path stands for the split's number, for checkpoints that were trained on each split.
-        sources: Data sets, each at most once.
+        named_datasets: Data sets to measure on, each at most once.
         splits: Such as `"test"`.
         repeat_splits: Above 1, data sets without an official split are measured on that many of their ten seeded
             ones, and the figures are the median over these with the lowest and the highest.
@@ -87,14 +87,14 @@ def evaluate(
         DataError: A data set's files are missing or damaged.
         ValueError: There is no such data set or split.
     """
-    for what, names in (("checkpoint", checkpoints), ("data set", [source.name for source in sources])):
+    for what, names in (("checkpoint", checkpoints), ("data set", [one.name for one in named_datasets])):
         if repeated := [name for name in names if list(names).count(name) > 1]:
             raise MetaQAPError(f"The {what} {repeated[0]} is named twice.")
     if repeat_splits == 1 and any(SPLIT_PLACEHOLDER in checkpoint for checkpoint in checkpoints):
         raise MetaQAPError(f"{SPLIT_PLACEHOLDER} in a checkpoint's path needs repeated splits.")
     with process_state().main_process_first():
         groups = [
-            group for source in sources for group in _load_splits(source, splits, repeat_splits, cache_dir=cache_dir)
+            group for one in named_datasets for group in _load_splits(one, splits, repeat_splits, cache_dir=cache_dir)
         ]
     if repeat_splits > 1 and all(len(group) == 1 for group in groups):
         raise MetaQAPError("Splits are repeated on data sets without an official split only, and none is named.")
@@ -124,7 +124,7 @@ class _Split:
 
 
 def _load_splits(
-    source: DataSource, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
+    source: NamedDataset, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
 ) -> list[list[_Split]]:
     """For each split the numbered ones that it is measured on, or the official one alone."""
     where: dict[str, Any] = {"data_dir": source.data_dir, "cache_dir": cache_dir}
@@ -341,4 +341,4 @@ def evaluate_folder(
         return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
 
 
-__all__ = ["DataSource", "FolderOptions", "Measurement", "evaluate", "evaluate_folder", "open_scorer"]
+__all__ = ["FolderOptions", "Measurement", "NamedDataset", "evaluate", "evaluate_folder", "open_scorer"]

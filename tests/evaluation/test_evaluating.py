@@ -21,7 +21,7 @@ from modeling_metaqap import MetaQAPConfig
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.data.iqa_datasets.prepare import prepare_parquet
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.evaluation.evaluating import DataSource, evaluate, open_scorer, weights_sha256
+from modeling_metaqap.evaluation.evaluating import NamedDataset, evaluate, open_scorer, weights_sha256
 from modeling_metaqap.evaluation.metrics import METRICS, evaluate_scores, plcc, srocc
 from modeling_metaqap.evaluation.tables import results_markdown, sentences
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
@@ -82,9 +82,12 @@ def test_every_checkpoint_is_measured_on_every_data_set_and_split(
         "koniq10k", tmp_path / "parquet", data_dir=tmp_path / "koniq", cache_dir=tmp_path, allow_partial=True
     )
     save_checkpoint(make_model("test_resnet", seed=1), tmp_path / "other")
-    sources = [DataSource(name="folder", data_dir=rated), DataSource(name="koniq10k", data_dir=tmp_path / "parquet")]
+    named_datasets = [
+        NamedDataset(name="folder", data_dir=rated),
+        NamedDataset(name="koniq10k", data_dir=tmp_path / "parquet"),
+    ]
     checkpoints = [checkpoint, str(tmp_path / "other"), "piqe"]
-    rows = [measurement.row for measurement in evaluate_all(checkpoints, sources, splits=["test", "all"])]
+    rows = [measurement.row for measurement in evaluate_all(checkpoints, named_datasets, splits=["test", "all"])]
     assert [(row["checkpoint"], row["dataset"], row["split"]) for row in rows] == [
         (name, dataset, split)
         for name in ("tiny", "other", "piqe")
@@ -97,7 +100,7 @@ def test_every_checkpoint_is_measured_on_every_data_set_and_split(
 
 
 def test_a_row_says_what_it_is_about_and_holds_the_figures_of_the_scores(evaluate_all, rated, checkpoint):
-    [measurement] = evaluate_all([checkpoint], [DataSource(name="folder", data_dir=rated)], seed=3)
+    [measurement] = evaluate_all([checkpoint], [NamedDataset(name="folder", data_dir=rated)], seed=3)
     row = measurement.row
     weights = (Path(checkpoint) / "model.safetensors").read_bytes()
     assert row["weights_sha256"] == hashlib.sha256(weights).hexdigest()
@@ -145,7 +148,7 @@ def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
 
 
 def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, without_split, make_model, tmp_path):
-    source = DataSource(name="folder", data_dir=without_split)
+    source = NamedDataset(name="folder", data_dir=without_split)
     save_checkpoint(make_model("test_resnet", interval_radius=0.25), tmp_path / "calibrated")
     [measurement] = evaluate_all([str(tmp_path / "calibrated")], [source], splits=["all"])
     distance = np.abs(measurement.predictions - measurement.qualities)
@@ -164,14 +167,14 @@ def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, withou
 
 
 def test_without_an_interval_nothing_is_counted(evaluate_all, without_split, checkpoint):
-    source = DataSource(name="folder", data_dir=without_split)
+    source = NamedDataset(name="folder", data_dir=without_split)
     rows = [measurement.row for measurement in evaluate_all(["piqe", checkpoint], [source], splits=["all"])]
     assert [row["interval"] for row in rows] == [None, None]
     assert "interval of" not in results_markdown(rows)
 
 
 def test_repeated_splits_give_the_median_with_the_range(evaluate_all, without_split):
-    source = DataSource(name="folder", data_dir=without_split)
+    source = NamedDataset(name="folder", data_dir=without_split)
     [measurement] = evaluate_all(["piqe"], [source], repeat_splits=10, n_bootstrap=0)
     row = measurement.row
     splits = [f"test_{i}" for i in range(10)]
@@ -192,7 +195,7 @@ def test_no_image_is_scored_twice_over_repeated_splits(evaluate_all, without_spl
         "modeling_metaqap.evaluation.evaluating.predict",
         lambda scorer, data: (counts.append(len(data)), score(scorer, data))[1],
     )
-    evaluate_all(["piqe"], [DataSource(name="folder", data_dir=without_split)], repeat_splits=10, n_bootstrap=0)
+    evaluate_all(["piqe"], [NamedDataset(name="folder", data_dir=without_split)], repeat_splits=10, n_bootstrap=0)
     assert len(counts) == 10
     assert counts[0] == 6
     assert sum(counts) <= 30
@@ -203,7 +206,7 @@ def test_each_repeated_split_can_have_the_checkpoint_that_was_trained_on_it(
 ):
     for number in range(2):
         save_checkpoint(make_model("test_resnet", seed=number), tmp_path / f"run-{number}")
-    source = DataSource(name="folder", data_dir=without_split)
+    source = NamedDataset(name="folder", data_dir=without_split)
     pattern = str(tmp_path / "run-{split}")
     [measurement] = evaluate_all([pattern], [source], repeat_splits=2, n_bootstrap=0)
     assert measurement.row["weights_sha256"] is None
@@ -218,11 +221,11 @@ def test_each_repeated_split_can_have_the_checkpoint_that_was_trained_on_it(
 
 def test_an_official_split_is_not_repeated(evaluate_all, rated):
     with pytest.raises(MetaQAPError, match="without an official split only"):
-        evaluate_all(["piqe"], [DataSource(name="folder", data_dir=rated)], repeat_splits=10)
+        evaluate_all(["piqe"], [NamedDataset(name="folder", data_dir=rated)], repeat_splits=10)
 
 
 def test_baselines_are_turned_so_that_higher_is_better_and_have_no_rmse(evaluate_all, without_split):
-    [measurement] = evaluate_all(["piqe"], [DataSource(name="folder", data_dir=without_split)], splits=["all"])
+    [measurement] = evaluate_all(["piqe"], [NamedDataset(name="folder", data_dir=without_split)], splits=["all"])
     # The images are the better the less noise they have, which PIQE sees.
     assert measurement.row["srocc"]["value"] > 0.5
     assert measurement.row["plcc"]["value"] > 0.5
@@ -236,7 +239,7 @@ def test_figures_that_are_not_defined_are_null(evaluate_all, rated, monkeypatch)
         score=lambda images: (ScoreRecord(path="", quality=0.5) for _ in images),
     )
     monkeypatch.setattr("modeling_metaqap.evaluation.evaluating.open_scorer", lambda *args, **kwargs: constant)
-    [measurement] = evaluate_all(["constant"], [DataSource(name="folder", data_dir=rated)])
+    [measurement] = evaluate_all(["constant"], [NamedDataset(name="folder", data_dir=rated)])
     assert measurement.row["srocc"] == {"value": None, "low": None, "high": None}
     assert measurement.row["rmse"]["value"] > 0
     json.dumps(measurement.row, allow_nan=False)
@@ -263,7 +266,7 @@ def test_an_image_without_a_score_is_named_instead_of_being_left_out(rated, tmp_
 )
 def test_a_name_that_stands_twice_is_refused(evaluate_all, rated, checkpoints, sources, message):
     with pytest.raises(MetaQAPError, match=message):
-        evaluate_all(checkpoints, [DataSource(name=name, data_dir=rated) for name in sources])
+        evaluate_all(checkpoints, [NamedDataset(name=name, data_dir=rated) for name in sources])
 
 
 def test_checkpoints_get_the_shortest_names_that_tell_them_apart():
@@ -308,7 +311,7 @@ def script(monkeypatch, capsys, tmp_path):
 
 def test_the_program_writes_results_tables_predictions_and_plots(script, rated, tmp_path):
     output = tmp_path / "out"
-    status, out, _ = script("--checkpoint", "piqe", "--dataset", "folder", "--data_dir", rated, "--output", output)
+    status, out, _ = script("--checkpoint", "piqe", "--dataset", "folder", "--data_dir", rated, "--output_dir", output)
     assert status == 0
     assert "PIQE" in out
     [row] = json.loads((output / "results.json").read_text())["results"]
@@ -326,7 +329,7 @@ def test_rows_are_added_to_a_results_file_and_replaced_in_it(script, rated, tmp_
     results.write_text(json.dumps({"results": [other]}))
     for seed in (0, 1):
         assert script(
-            "--checkpoint", "piqe", "--dataset", "folder", "--data_dir", rated, "--output", output, "--results",
+            "--checkpoint", "piqe", "--dataset", "folder", "--data_dir", rated, "--output_dir", output, "--results",
             results, "--seed", seed,
         )[0] == 0  # fmt: skip
     rows = json.loads(results.read_text())["results"]
@@ -343,9 +346,9 @@ def test_rows_are_added_to_a_results_file_and_replaced_in_it(script, rated, tmp_
         (["--dataset", "imagenet"], "no data set 'imagenet'"),
         (["--dataset", "folder", "--data_dir", "{rated}", "--split", "exam"], "no split 'exam'"),
         (["--dataset", "folder", "--data_dir", "{rated}", "--checkpoint", "[gone]"], "[gone] is not a MetaQAP"),
-        (["--dataset", "folder", "--data_dir", "{rated}", "--repeat-splits", "11"], "invalid choice: 11"),
+        (["--dataset", "folder", "--data_dir", "{rated}", "--repeat_splits", "11"], "invalid choice: 11"),
         (
-            ["--dataset", "folder", "--data_dir", "{rated}", "--output", "o", "--results", "{rated}/labels.csv"],
+            ["--dataset", "folder", "--data_dir", "{rated}", "--output_dir", "o", "--results", "{rated}/labels.csv"],
             "is not a results file",
         ),
     ],
@@ -367,7 +370,7 @@ def test_two_processes_give_the_same_files_as_one(rated, checkpoint, tmp_path):
         launch = ["-m", "accelerate.commands.launch", "--config_file"]
         launch += [ROOT / "scripts" / "recipes" / "accelerate" / f"{settings}.yaml", ROOT / "scripts" / "evaluate.py"]
         launch += ["--checkpoint", checkpoint, "piqe", "--dataset", "folder", "--data_dir", rated, "--batch_size", 3]
-        launch += ["--cache_dir", tmp_path / "cache", "--output", tmp_path / str(processes), "--bootstrap", 50]
+        launch += ["--cache_dir", tmp_path / "cache", "--output_dir", tmp_path / str(processes), "--bootstrap", 50]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, *map(str, launch)]
         finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -384,7 +387,7 @@ def test_two_processes_give_the_same_files_as_one(rated, checkpoint, tmp_path):
 def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, without_split, checkpoint, make_model, tmp_path):
     save_checkpoint(make_model("test_resnet", "test_resnet"), tmp_path / "two")
     ensemble, single, baseline = evaluate_all(
-        [str(tmp_path / "two"), checkpoint, "piqe"], [DataSource(name="folder", data_dir=rated)]
+        [str(tmp_path / "two"), checkpoint, "piqe"], [NamedDataset(name="folder", data_dir=rated)]
     )
     records = Scorer(tmp_path / "two").score([rated / name for name in ensemble.image_ids])
     base_scores = np.array([record.base_scores for record in records])
@@ -395,7 +398,7 @@ def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, without_spl
         assert figures["srocc"] == pytest.approx(srocc(scores, ensemble.qualities))
     assert single.row["parts"] is None and baseline.row["parts"] is None
     [repeated] = evaluate_all(
-        [str(tmp_path / "two")], [DataSource(name="folder", data_dir=without_split)], repeat_splits=3
+        [str(tmp_path / "two")], [NamedDataset(name="folder", data_dir=without_split)], repeat_splits=3
     )
     for name, figures in repeated.row["parts"].items():
         values = [part["parts"][name]["srocc"] for part in repeated.row["splits"]]

@@ -169,7 +169,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert (summary["trained_on"], summary["trained_with"]) == ("koniq10k train", "more")
     assert summary["meta_learner_fitted_on"] == "folder validation+train, n 24"
 
-    options = ["--bootstrap", 20, "--output", output]
+    options = ["--bootstrap", 20, "--output_dir", output]
     evaluated = call_script("evaluate", "--checkpoint", checkpoint, *options, *data)
     assert evaluated.returncode == 0, evaluated.stderr
     [result] = json.loads((output / "results.json").read_text())["results"]

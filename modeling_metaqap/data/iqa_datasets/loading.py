@@ -78,7 +78,7 @@ def load_iqa_dataset(
         DataError: Files are missing, damaged or not as published.
     """
     if name not in IQA_DATASETS:
-        raise ValueError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
+        raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
     _parse_split(split)
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is not None and (folder / SPLITS_FILE).is_file():
@@ -104,7 +104,7 @@ def split_names(
     Args and errors are those of [`load_iqa_dataset`].
     """
     if name not in IQA_DATASETS:
-        raise ValueError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
+        raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
     folder = None if data_dir is None else Path(data_dir).expanduser()
     if folder is not None and (folder / SPLITS_FILE).is_file():
         return list(_prepared_splits(name, folder))
@@ -174,7 +174,7 @@ def _parse_split(split: str) -> list[tuple[str, str | None, str]]:
     for term in split.split("+"):
         match = _TERM.fullmatch(term.strip())
         if match is None:
-            raise ValueError(f"{split!r} is not a split; write for instance 'train', 'train[:100]' or 'train+test'.")
+            raise DataError(f"{split!r} is not a split; write for instance 'train', 'train[:100]' or 'train+test'.")
         terms.append((match["kind"], match["number"], match["slice"] or ""))
     return terms
 
@@ -196,10 +196,10 @@ def _builder_split(split: str, split_names: Sequence[str], *, title: str) -> str
         names = [f"{one}{suffix}" for one in COMPOSED_SPLITS.get(kind, (kind,))]
         if not set(names) <= set(split_names):
             hint = f"; add a number up to _{NUM_RANDOM_SPLITS - 1} for another than the first" if numbered else ""
-            raise ValueError(
+            raise DataError(
                 f"There is no split {split!r} of {title}; choose from {', '.join([*SPLITS, *COMPOSED_SPLITS])}{hint}."
             )
         if slice_ and len(names) > 1:
-            raise ValueError(f"{kind!r} cannot be sliced; slice {' and '.join(COMPOSED_SPLITS[kind])} instead.")
+            raise DataError(f"{kind!r} cannot be sliced; slice {' and '.join(COMPOSED_SPLITS[kind])} instead.")
         terms += [f"{name}{slice_}" for name in names]
     return "+".join(terms)
