@@ -48,7 +48,6 @@ from modeling_metaqap.training.splits import load_rated
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
 OUTPUT = Path(__file__).with_name("results") / "ablation.json"
 
 
@@ -128,7 +127,7 @@ def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) ->
 
     def run(recipe: Recipe, name: str, init: str | Path | None) -> RunFolder:
         folder = args.output_dir / f"{name.replace(' ', '-')}_{place}_{seed}"
-        return finish_run(recipe, folder, script=TRAIN, launch=args.launch, options=options | {"init": init})
+        return finish_run(recipe, folder, launch=args.launch, options=options | {"init": init})
 
     done = run(replace(recipe, **NO_HEADS), variant.trained_as, variant.init)
     if recipe.refit_head:

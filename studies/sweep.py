@@ -27,8 +27,6 @@ from modeling_metaqap.training.recipe import Recipe
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
-TRAIN = Path(__file__).parents[1] / "scripts" / "train.py"
-
 
 def grid(settings: list[str]) -> list[dict[str, Any]]:
     """`["a=1,2", "b=x"]` -> `[{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]`.
@@ -59,7 +57,7 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
         name = "_".join(f"{setting}-{value}" for setting, value in point.items())
         console.print(f"{name} ...", highlight=False)
         chosen = Recipe.from_values(asdict(recipe) | point, "--set")
-        run = finish_run(chosen, args.output_dir / name, script=TRAIN, launch=args.launch, options=options)
+        run = finish_run(chosen, args.output_dir / name, launch=args.launch, options=options)
         measured = [row for row in run.rows() if "validation_srocc" in row]
         best = max(measured, key=lambda row: row["validation_srocc"])
         rows.append(point | {figure: best[f"validation_{figure}"] for figure in ("plcc", "srocc")})

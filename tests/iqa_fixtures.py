@@ -226,3 +226,8 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int]] = {
     "spaq": (write_spaq, 12),
     "tid2013": (write_tid2013, 20),
 }
+
+
+def noise(height: int, width: int, seed: int = 0) -> PIL.Image.Image:
+    """A photograph that is all noise, so that each window of it differs from all others."""
+    return PIL.Image.fromarray(np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8))

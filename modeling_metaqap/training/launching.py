@@ -14,17 +14,14 @@ from .run_folder import RunFolder
 _DONE = "done"
 
 
-def finish_run(
-    recipe: Recipe, folder: Path, *, script: Path, launch: Sequence[str] = (), options: Mapping[str, Any]
-) -> RunFolder:
+def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), options: Mapping[str, Any]) -> RunFolder:
     """Train by a recipe, go on with a run that was stopped, or do nothing for one of the same recipe that is done.
 
     Args:
         recipe: of the run.
         folder: of the run; what it prints goes to a file of the same name ending in .log.
-        script: `scripts/train.py`.
         launch: options of `accelerate launch`.
-        options: of the script, without dashes; those that are None are left out.
+        options: of the training, without dashes; those that are None are left out.
 
     Raises:
         MetaQAPError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe
@@ -38,7 +35,7 @@ def finish_run(
         # Beside the folder, which a run that has not begun must not have.
         recipe_file, log_file = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
         recipe.save(recipe_file)
-        command = [sys.executable, "-m", "accelerate.commands.launch", *launch, str(script)]
+        command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "modeling_metaqap.training"]
         command += ["--stage", recipe.stage, "--recipe", str(recipe_file), "--output_dir", str(folder)]
         command += ["--resume_from_checkpoint", "latest"]
         for name, value in options.items():

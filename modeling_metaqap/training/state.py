@@ -153,8 +153,8 @@ def writing(path: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise MetaQAPError(f"{path} could not be written: {error}.") from error
     except RuntimeError as error:
-        # torch has no class for it.
-        if "PytorchStreamWriter" not in str(error) and "file write failed" not in str(error):
+        # torch has no class for it, and several messages.
+        if not any(name in str(error) for name in ("PytorchStreamWriter", "inline_container", "iostream")):
             raise
         raise MetaQAPError(f"{path} could not be written: is the disk full?") from error
 

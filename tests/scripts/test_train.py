@@ -1,5 +1,6 @@
 """Training as its users start it, on a handful of tiny images."""
 
+import json
 import sys
 
 import numpy as np
@@ -11,17 +12,14 @@ from repository import ROOT
 from safetensors.torch import load_file
 from script_loader import call_script
 from training_runs import ACCELERATE, RECIPE, disturbed, fsdp_environment, losses, rows, synthetic
+from two_processes import run_two_processes
 
 from modeling_metaqap import MetaQAPModel
-from modeling_metaqap.data.distorted.building import BuildSettings, build
 from modeling_metaqap.data.distortions import DISTORTION_NAMES
 from modeling_metaqap.training import loop
 from modeling_metaqap.training.__main__ import main
 from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.training.provenance import was_fine_tuned
-from modeling_metaqap.training.recipe import Recipe
-from modeling_metaqap.training.settings import RunSettings
-from modeling_metaqap.training.splits import load_splits
 
 pytestmark = pytest.mark.skipif(
     WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
@@ -160,6 +158,11 @@ def test_a_learner_that_never_saw_distortions_gets_heads_fitted_at_the_end(train
     finished = train(output, *synthetic(distorted), "--init", trained / "last", change=change)
     assert finished.returncode == 0, finished.stderr
     [row] = rows(output)
+    # No epoch was trained, so none was the best one.
+    assert json.loads(finished.stdout) == {
+        "output_dir": str(output),
+        "refitted_validation_srocc": row["validation_srocc"],
+    }
     # Chance names 4 % rightly; there are but 60 images to learn from.
     assert row["validation_distortion_accuracy"] > 0.08
     assert row["ridge_penalty"] == 1 and row["distortion_cross_entropy"] < np.log(25)
@@ -235,6 +238,40 @@ def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, 
     assert not (tmp_path / "run").exists()
 
 
+FILL_THE_DISK = """
+import resource
+from modeling_metaqap.training import loop
+
+def fill_the_disk(*arguments, begin_state=loop.begin_state, **options):
+    if os.environ["RANK"] == "0":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    return begin_state(*arguments, **options)
+
+loop.begin_state = fill_the_disk
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("disturbance", "message"),
+    [("", "already holds a run"), (FILL_THE_DISK, "states/step_1.tmp could not be written")],
+    ids=["folder", "disk"],
+)
+def test_when_the_main_process_fails_the_others_do_not_wait_for_it(folder, tmp_path, disturbance, message):
+    recipe, output = tmp_path / "recipe.yaml", tmp_path / "run"
+    recipe.write_text(f"{RECIPE}epochs: 1\n")
+    if not disturbance:
+        output.mkdir()
+        (output / "recipe.yaml").write_text("backbone: another\n")
+    options = ["--stage", "finetune", "--recipe", recipe, "--data_dir", folder, "--cache_dir", tmp_path / "cache"]
+    options += ["--output_dir", output, "--num_workers", 0, "--checkpointing_steps", 1]
+    for ended in run_two_processes(disturbed(tmp_path / "train.py", disturbance), *options):
+        assert ended.returncode == 2, ended.stderr
+        sentences = [line for line in ended.stderr.splitlines() if line.startswith("train: ")]
+        assert len(sentences) == 1 and message in sentences[0]
+        assert "Traceback" not in ended.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, tmp_path):
     output = tmp_path / "two"
@@ -242,24 +279,6 @@ def test_two_processes_with_the_same_global_batch_lose_the_same(train, trained, 
     assert finished.returncode == 0, finished.stderr
     assert [rows(run)[0]["processes"] for run in (trained, output)] == [1, 2]
     assert losses(output) == pytest.approx(losses(trained), rel=1e-3)
-
-
-def test_no_distorted_version_of_a_photograph_that_is_validated_on_is_learned_from(folder, tmp_path):
-    directories = {}
-    # 0.png and 1.png are in the training split, 2.png in the validation split.
-    for option, names in (("distorted_dir", ["0.png", "2.png"]), ("distorted_validation_dir", ["1.png", "new.png"])):
-        pristine = tmp_path / "pristine" / option
-        pristine.mkdir(parents=True)
-        for name in names:
-            Image.effect_noise((64, 64), 60).save(pristine / name)
-        directories[option] = tmp_path / option
-        assert all(build(pristine, names, tmp_path / option, BuildSettings(per_image=5, metrics=("gmsd", "psnr"))))
-    settings = RunSettings(output_dir="", data_dir=folder, cache_dir=str(tmp_path / "cache"), **directories)
-    recipe = Recipe(backbone="test_resnet", dataset="folder", refit_head=True, distorted_weight=0.1)
-    splits = load_splits(recipe, settings)
-    assert "0.png" in splits.training["image_id"] and "2.png" in splits.validation["image_id"]
-    assert set(splits.distorted["reference_id"]) == {"0.png"}
-    assert set(splits.distorted_validation["reference_id"]) == {"new.png"}
 
 
 @pytest.mark.slow

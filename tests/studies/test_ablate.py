@@ -141,11 +141,10 @@ def test_a_run_that_is_done_is_not_taken_for_one_of_another_recipe(tmp_path, mon
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(launching.subprocess, "run", run)
-    settings = {"script": Path("train.py"), "options": {}}
-    launching.finish_run(WHOLE, tmp_path / "run", **settings)
-    launching.finish_run(WHOLE, tmp_path / "run", **settings)
+    launching.finish_run(WHOLE, tmp_path / "run", options={})
+    launching.finish_run(WHOLE, tmp_path / "run", options={})
     with pytest.raises(MetaQAPError, match="was started with another recipe"):
-        launching.finish_run(replace(WHOLE, seed=1), tmp_path / "run", **settings)
+        launching.finish_run(replace(WHOLE, seed=1), tmp_path / "run", options={})
 
 
 @pytest.mark.parametrize(
@@ -180,9 +179,9 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
 
     def train(command, *, stdout, **_):
         # As the launcher would call it, without the seconds that a dozen new processes take to import their libraries.
-        script = next(place for place, word in enumerate(command) if word.endswith("train.py"))
-        assert command[script - 5 : script] == ["--cpu", "--num_processes", "1", "--mixed_precision", "no"]
-        finished = call_script("train", "--cpu", *command[script + 1 :])
+        place = command.index("modeling_metaqap.training")
+        assert command[place - 6 : place] == ["--cpu", "--num_processes", "1", "--mixed_precision", "no", "-m"]
+        finished = call_script("train", "--cpu", *command[place + 1 :])
         stdout.write(finished.stderr)
         return finished
 

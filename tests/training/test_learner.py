@@ -1,0 +1,178 @@
+import pytest
+import torch
+
+from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.training import learner as learner_module
+from modeling_metaqap.training.backbones import normalization
+from modeling_metaqap.training.learner import (
+    freeze_batch_norm,
+    freeze_stages,
+    model_config,
+    move_toward_imagenet,
+    new_base_learner,
+)
+from modeling_metaqap.training.recipe import Recipe
+
+
+@pytest.fixture
+def no_imagenet(monkeypatch):
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", lambda backbone, name: None)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_moving_toward_imagenet_goes_that_part_of_the_way(monkeypatch, make_model, share):
+    model = make_model({"backbone": "test_resnet"})
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def load(backbone, name):
+        assert name == "test_resnet"
+        for tensor in backbone.state_dict().values():
+            tensor.fill_(2)
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", load)
+    move_toward_imagenet(model, share)
+    for name, tensor in model.state_dict().items():
+        if name.startswith("base_learners.0.backbone.") and tensor.is_floating_point():
+            assert torch.allclose(tensor, (1 - share) * before[name] + share * 2, atol=1e-6), name
+        elif not name.startswith("base_learners.0.backbone."):
+            assert torch.equal(tensor, before[name]), "the heads are none of its business"
+
+
+def test_moving_toward_imagenet_without_its_weights_is_a_sentence(monkeypatch, make_model):
+    def load(backbone, name):
+        raise OSError("The ImageNet weights could not be downloaded.")
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", load)
+    with pytest.raises(MetaQAPError, match="could not be downloaded"):
+        move_toward_imagenet(make_model({"backbone": "test_resnet"}), 0.5)
+
+
+def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
+    models = [new_base_learner(Recipe(backbone="test_resnet", seed=seed)) for seed in (1, 1, 2)]
+    first, same, other = (model.base_learners[0].backbone.conv1[0].weight for model in models)
+    assert torch.equal(first, same) and not torch.equal(first, other)
+    assert models[0].config.distortion_labels == []
+
+
+def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
+    def fill(backbone, name):
+        assert name == "test_resnet"
+        torch.nn.init.constant_(backbone.conv1[0].weight, 7)
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", fill)
+    model = new_base_learner(Recipe(backbone="test_resnet"))
+    assert (model.base_learners[0].backbone.conv1[0].weight == 7).all()
+
+
+def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
+    trained = make_model({"backbone": "test_resnet", **normalization("test_resnet")}, distortion_labels=[])
+    trained.save_pretrained(tmp_path)
+    model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    for name, tensor in model.base_learners[0].state_dict().items():
+        assert torch.equal(tensor, trained.base_learners[0].state_dict()[name]), name
+    with pytest.raises(MetaQAPError, match="does not hold the base learner"):
+        new_base_learner(Recipe(backbone="test_efficientnet"), init=tmp_path)
+    with pytest.raises(MetaQAPError, match="has no head for the 25 distortions; pretrain it first"):
+        new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
+    with pytest.raises(MetaQAPError, match="nowhere holds no trained base learner"):
+        new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path / "nowhere")
+
+
+def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):
+    pretrained = make_model({"backbone": "test_resnet", **normalization("test_resnet")})
+    pretrained.save_pretrained(tmp_path)
+    kept = new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
+    assert torch.equal(
+        kept.base_learners[0].distortion_head.weight, pretrained.base_learners[0].distortion_head.weight
+    )
+    dropped = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    assert dropped.base_learners[0].distortion_head is None
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(dropped.eval()(x).logits, pretrained(x).logits)
+
+
+@pytest.mark.parametrize(("stage", "stream", "labels"), [("pretrain", 0, 25), ("finetune", 2, 25), ("finetune", 0, 0)])
+def test_a_learner_has_a_distortion_head_where_it_sees_distorted_images(stage, stream, labels):
+    recipe = Recipe(backbone="test_resnet", stage=stage, synthetic_batch_size=stream)
+    assert len(model_config(recipe).distortion_labels) == labels
+
+
+def test_a_backbone_that_timm_does_not_have_is_one_sentence():
+    with pytest.raises(MetaQAPError, match="no model 'resnet_fifty'"):
+        new_base_learner(Recipe(backbone="resnet_fifty"))
+
+
+def test_weights_that_cannot_be_had_are_one_sentence(monkeypatch):
+    def unreachable(backbone, name):
+        raise OSError("The ImageNet weights could not be downloaded.")
+
+    monkeypatch.setattr(learner_module, "load_imagenet_weights", unreachable)
+    with pytest.raises(MetaQAPError, match="could not be downloaded"):
+        new_base_learner(Recipe(backbone="test_resnet"))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "count", "frozen"),
+    [
+        ("test_efficientnet", 0, ()),
+        ("test_efficientnet", 1, ("conv_stem", "bn1", "blocks.0")),
+        ("test_efficientnet", 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ({"backbone": "test_efficientnet", "stages": [4]}, 2, ("conv_stem", "bn1", "blocks.0", "blocks.1")),
+        ("test_resnet", 1, ("conv1", "bn1")),  # the first stage is an activation without weights
+        ("test_resnet", 2, ("conv1", "bn1", "layer1")),
+        ("test_convnext", 1, ("stem_0", "stem_1", "stages_0")),
+    ],
+)
+def test_the_first_stages_and_all_before_them_are_frozen(backbone, count, frozen, make_model):
+    model = make_model(backbone)
+    freeze_stages(model, count)
+    for name, parameter in model.base_learners[0].named_parameters():
+        expected = name.startswith(tuple(f"backbone.{part}." for part in frozen))
+        assert parameter.requires_grad is not expected, name
+
+
+@pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet", "test_convnext"])
+@pytest.mark.parametrize("stages", [[0, 2], None])
+def test_what_lies_behind_the_last_pooled_stage_waits_for_no_gradient(backbone, stages, make_model):
+    model = make_model({"backbone": backbone, "stages": stages}, distortion_labels=[])
+    freeze_stages(model, 0)
+    model(pixel_values=torch.rand(2, 3, 64, 64)).logits.sum().backward()
+    for name, parameter in model.named_parameters():
+        if not name.startswith("meta_learner"):
+            assert parameter.requires_grad == (parameter.grad is not None), name
+
+
+@pytest.mark.parametrize("count", [-1, 6])
+def test_stages_that_do_not_exist_cannot_be_frozen(count, make_model):
+    with pytest.raises(MetaQAPError, match="`freeze_stages` must lie between 0 and 5"):
+        freeze_stages(make_model("test_efficientnet"), count)
+
+
+def test_a_stage_behind_the_last_pooled_one_cannot_be_frozen(make_model):
+    with pytest.raises(MetaQAPError, match="`freeze_stages` must lie between 0 and 3"):
+        freeze_stages(make_model({"backbone": "test_efficientnet", "stages": [0, 2]}), 4)
+
+
+def test_batch_norm_keeps_its_statistics_in_training(make_model):
+    model = make_model("test_resnet")
+    model.train()
+    freeze_batch_norm(model)
+    before = {name: tensor.clone() for name, tensor in model.named_buffers()}
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        in_training = model(x).logits
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.named_buffers())
+    with torch.no_grad():
+        torch.testing.assert_close(in_training, model.eval()(x).logits)
+
+
+def test_a_trained_model_is_a_model_like_any_other(no_imagenet, tmp_path):
+    model = new_base_learner(Recipe(backbone="test_resnet", loss_surrogate="soft_rank"))
+    model.save_pretrained(tmp_path)
+    loaded = MetaQAPModel.from_pretrained(tmp_path)
+    assert loaded.config.loss_surrogate == "soft_rank"
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x).logits, model.eval()(x).logits)
