@@ -38,7 +38,7 @@ from study_tables import HOME, ablation_table
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.atomic import write_atomically
-from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.lineage import software_versions
 from modeling_metaqap.training.launching import finish_run
 from modeling_metaqap.training.learner import model_config
@@ -161,11 +161,11 @@ def ablate(args: argparse.Namespace) -> None:
             row[source] = {name: statistics.mean(run[name] for run in runs) for name in ("plcc", "srocc")}
             row[source]["runs"] = runs
             # Written after each variant, so that what is known can be read while the rest is trained.
-            write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
+            write_atomically(args.output, (json.dumps(result, indent=1) + "\n").encode())
     console.print(ablation_table(result).rich(title=f"PLCC / SROCC, mean over seeds {args.seeds}"))
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="YAML file of the whole method, for fine-tuning")
     parser.add_argument("--init", help="pretrained base learner to start from")
@@ -178,16 +178,12 @@ def main() -> int:
     parser.add_argument("--distorted_dir", help="for recipes that learn from distorted images")
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
-    args = parser.parse_args()
-    try:
+    args = parser.parse_args(arguments)
+    with exit_with_sentence("ablate"):
         ablate(args)
-    except (MetaQAPError, DataError, TestSplitError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"ablate: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -32,7 +32,7 @@ from study_tables import HOME, fusions_table
 
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets.files import parse_score, read_csv
-from modeling_metaqap.errors import DataError, MetaQAPError
+from modeling_metaqap.errors import DataError, MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
 from modeling_metaqap.fusion.checkpoint_folder import read_fit
 from modeling_metaqap.fusion.stepwise import fit_stepwise, shrink
@@ -157,26 +157,20 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--learner", nargs=3, action="append", required=True, metavar=("NAME", "CSV", "HEAD"))
     parser.add_argument("--checkpoint", type=Path, help="folder of the fused checkpoint with the same learners")
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
     args = parser.parse_args(arguments)
     names = [name for name, _, _ in args.learner]
     if len(names) < 2 or len(set(names)) < len(names):
         parser.error("name at least two learners, each once")
-    try:
+    with exit_with_sentence("compare_fusions"):
         result = compare(args)
-        write_atomically(args.results, (json.dumps(result, indent=1) + "\n").encode())
-    except (MetaQAPError, OSError, ValueError) as error:
-        Console(stderr=True).print(
-            f"compare_fusions: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        return 2
-    console.print(fusions_table(result).rich(title="PLCC / SROCC"))
-    return 0
+        write_atomically(args.output, (json.dumps(result, indent=1) + "\n").encode())
+        console.print(fusions_table(result).rich(title="PLCC / SROCC"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,7 +19,7 @@ from rich.console import Console
 from study_tables import runs_table
 
 from modeling_metaqap.data.atomic import write_atomically
-from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.fusion.checkpoint_folder import read_fit
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
@@ -45,8 +45,7 @@ def summary(path: Path) -> dict[str, Any]:
     """What one run did.
 
     Raises:
-        MetaQAPError: if the folder holds no run.
-        ValueError: if the `fit.json` of a checkpoint is broken.
+        MetaQAPError: if the folder holds no run, or the `fit.json` of a checkpoint is broken.
     """
     if (fit := read_fit(path)) is not None:
         return fusion(path.name, fit)
@@ -66,21 +65,17 @@ def summary(path: Path) -> dict[str, Any]:
     return {"run": path.name, **started, "recipe": {"backbone": recipe.backbone, **changed}, "measured": measured}
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, fused checkpoints")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="the log (%(default)s)")
     args = parser.parse_args(arguments)
-    try:
+    with exit_with_sentence("log_runs"):
         known = json.loads(args.output.read_text()) if args.output.exists() else []
         runs = {run["run"]: run for run in [*known, *map(summary, args.runs)]}
         write_atomically(args.output, (json.dumps(list(runs.values()), indent=1) + "\n").encode())
-    except (MetaQAPError, OSError, ValueError) as error:
-        Console(stderr=True).print(f"log_runs: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    console.print(runs_table(list(runs.values())).rich())
-    return 0
+        console.print(runs_table(list(runs.values())).rich())
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -21,7 +21,7 @@ from rich.console import Console
 from study_tables import sweep_table
 
 from modeling_metaqap.data.atomic import write_atomically
-from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.training.launching import finish_run
 from modeling_metaqap.training.recipe import Recipe
 
@@ -32,7 +32,7 @@ def grid(settings: list[str]) -> list[dict[str, Any]]:
     """`["a=1,2", "b=x"]` -> `[{"a": 1, "b": "x"}, {"a": 2, "b": "x"}]`.
 
     Raises:
-        MetaQAPError: for a setting without values, or one that is named twice.
+        MetaQAPError: for a setting without values or with some that cannot be read, or one that is named twice.
     """
     values: dict[str, list[Any]] = {}
     for setting in settings:
@@ -41,7 +41,10 @@ def grid(settings: list[str]) -> list[dict[str, Any]]:
             raise MetaQAPError(f"Write --set name=value,value instead of {setting!r}.")
         if name in values:
             raise MetaQAPError(f"{name!r} is set twice; list all its values at once.")
-        values[name] = [yaml.safe_load(value) for value in listed.split(",")]
+        try:
+            values[name] = [yaml.safe_load(value) for value in listed.split(",")]
+        except yaml.YAMLError as error:
+            raise MetaQAPError(f"The values of --set {setting} cannot be read as YAML.") from error
     return [dict(zip(values, point, strict=True)) for point in product(*values.values())]
 
 
@@ -68,7 +71,7 @@ def search(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", required=True, help="YAML file with every setting that is not searched")
     parser.add_argument("--set", action="append", required=True, metavar="NAME=VALUE,VALUE", help="values to try")
@@ -79,15 +82,10 @@ def main() -> int:
     parser.add_argument("--num_workers", type=int)
     parser.add_argument("--output_dir", type=Path, required=True, help="folder of all the runs and of sweep.json")
     parser.add_argument("launch", nargs="*", help="after --: options of accelerate launch")
-    args = parser.parse_args()
-    try:
-        result = search(args)
-    except (MetaQAPError, OSError, yaml.YAMLError) as error:
-        Console(stderr=True).print(f"sweep: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    console.print(sweep_table(result).rich())
-    return 0
+    args = parser.parse_args(arguments)
+    with exit_with_sentence("sweep"):
+        console.print(sweep_table(search(args)).rich(title="After the best epoch"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

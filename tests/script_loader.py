@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import sys
+from collections.abc import Callable
 from subprocess import CompletedProcess
 from types import ModuleType
 from unittest import mock
@@ -20,6 +21,15 @@ def load_script(name: str) -> ModuleType:
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def exit_status(main: Callable[[list[str]], None], *arguments: object) -> int:
+    """Call a program's `main` with these arguments: 0, or the status that it exits with."""
+    try:
+        main([*map(str, arguments)])
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    return 0
 
 
 def call_script(name: str, *arguments: object) -> CompletedProcess[str]:

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..modeling_metaqap import MetaQAPModel
 from ..pipeline_metaqap import ImageQualityAssessmentPipeline
@@ -45,7 +46,7 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     """How `scripts/fit_meta_learner.py` fused a checkpoint, of its `fit.json`; None for one that it did not make.
 
     Raises:
-        ValueError: if the file is broken.
+        MetaQAPError: if the file is broken.
     """
     file = Path(checkpoint) / "fit.json"
     if not file.exists():
@@ -56,7 +57,7 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
             return fit
     except (ValueError, KeyError, TypeError):
         pass
-    raise ValueError(f"{file} was not written by scripts/fit_meta_learner.py.")
+    raise MetaQAPError(f"{file} was not written by scripts/fit_meta_learner.py.")
 
 
 __all__ = ["read_fit", "save_checkpoint"]

@@ -2,13 +2,12 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from script_loader import call_script
+from script_loader import call_script, exit_status
 
 pytest.importorskip("accelerate")
 pytest.importorskip("datasets")
@@ -77,9 +76,8 @@ def test_a_run_that_fails_is_one_sentence(tmp_path, monkeypatch, capsys):
         return subprocess.CompletedProcess(command, 2)
 
     monkeypatch.setattr(launching.subprocess, "run", fail)
-    arguments = ["--recipe", recipe, "--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json"]
-    monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
-    assert ablate.main() == 2
+    arguments = ["--recipe", recipe, "--output_dir", tmp_path / "runs", "--output", tmp_path / "ablation.json"]
+    assert exit_status(ablate.main, *arguments) == 2
     assert "the run full_home_0 failed: no images" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(MetaQAPError):
         Recipe.load(tmp_path / "nowhere.yaml")
@@ -112,8 +110,7 @@ def swept(tmp_path, monkeypatch):
 
     def sweep_(*settings):
         arguments = ["--recipe", tmp_path / "recipe.yaml", "--output_dir", tmp_path / "runs", *settings]
-        monkeypatch.setattr(sys, "argv", ["sweep.py", *map(str, arguments)])
-        return sweep.main()
+        return exit_status(sweep.main, *arguments)
 
     monkeypatch.setattr(launching.subprocess, "run", run)
     return sweep_, commands
@@ -153,6 +150,7 @@ def test_a_run_that_is_done_is_not_taken_for_one_of_another_recipe(tmp_path, mon
         ("loss_mse_weight", "Write --set name=value,value"),
         ("batch_sise=3", "no setting 'batch_sise'"),
         ("loss_mse_weight=-1", "must not be negative"),
+        ("seed=[1", "cannot be read as YAML"),
         ("learning_rate=fast", "must be a number, got 'fast'"),
     ],
 )
@@ -174,7 +172,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     recipe = Recipe(backbone="tf_efficientnet_lite0", dataset="folder", **settings, **heads)
     recipe.save(tmp_path / "recipe.yaml")
     arguments = ["--recipe", tmp_path / "recipe.yaml", "--data_dir", rated_sources, "--cache_dir", tmp_path / "cache"]
-    arguments += ["--output_dir", tmp_path / "runs", "--results", tmp_path / "ablation.json", "--num_workers", 0]
+    arguments += ["--output_dir", tmp_path / "runs", "--output", tmp_path / "ablation.json", "--num_workers", 0]
     arguments += ["--sources", "a*", "--", "--cpu", "--num_processes", 1, "--mixed_precision", "no"]
 
     def train(command, *, stdout, **_):
@@ -186,8 +184,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
         return finished
 
     monkeypatch.setattr(launching.subprocess, "run", train)
-    monkeypatch.setattr(sys, "argv", ["ablate.py", *map(str, arguments)])
-    assert ablate.main() == 0
+    assert exit_status(ablate.main, *arguments) == 0
     result = json.loads((tmp_path / "ablation.json").read_text())
     kinds = {"full", "without the rank loss", "last stage only", "without refitted heads", "without the way back"}
     assert set(result["variants"]) == kinds
@@ -214,7 +211,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     capsys.readouterr()
 
     monkeypatch.setattr(launching.subprocess, "run", None)  # nothing is trained again
-    assert ablate.main() == 0
+    assert exit_status(ablate.main, *arguments) == 0
     assert json.loads((tmp_path / "ablation.json").read_text()) == result
     assert "without the rank loss" in capsys.readouterr().out
     assert Path(tmp_path / "runs" / "full_home_0" / "curves.png").exists()

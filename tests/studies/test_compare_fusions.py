@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from script_loader import exit_status
 
 pytest.importorskip("datasets")
 
@@ -51,7 +52,7 @@ def read(path):
 
 def options(tmp_path, **heads):
     named = [("--learner", name, tmp_path / f"{name}.csv", head) for name, head in heads.items()]
-    return [str(option) for option in [*sum(named, ()), "--results", tmp_path / "fusions.json"]]
+    return [str(option) for option in [*sum(named, ()), "--output", tmp_path / "fusions.json"]]
 
 
 GOOD = dict.fromkeys(NOISE, "good")
@@ -59,7 +60,7 @@ GOOD = dict.fromkeys(NOISE, "good")
 
 def test_fusions_are_measured_on_each_source(written, tmp_path, capsys):
     images, qualities, scores = written
-    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD)) == 0
     result = json.loads((tmp_path / "fusions.json").read_text())
     assert result["n"] == SOURCES
     assert result["learners"] == GOOD
@@ -83,7 +84,7 @@ def test_fusions_are_measured_on_each_source(written, tmp_path, capsys):
 
 
 def test_the_regression_of_a_source_knows_nothing_of_it(written, tmp_path):
-    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD)) == 0
     before = json.loads((tmp_path / "fusions.json").read_text())["weights_by_other_sources"]
     for name in NOISE:
         rows = read(tmp_path / f"{name}.csv")
@@ -91,21 +92,21 @@ def test_the_regression_of_a_source_knows_nothing_of_it(written, tmp_path):
             if row["image_id"].startswith("b"):
                 row["quality"] = float(row["quality"]) ** 3
         write(tmp_path / f"{name}.csv", rows)
-    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD)) == 0
     after = json.loads((tmp_path / "fusions.json").read_text())["weights_by_other_sources"]
     assert after["b*"] == before["b*"]
     assert after["a*"] != before["a*"]
 
 
 def test_a_source_that_all_learners_overrate_does_not_spoil_the_regression(written, tmp_path):
-    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD)) == 0
     before = json.loads((tmp_path / "fusions.json").read_text())
     for name in NOISE:
         rows = [
             row | {"good": float(row["good"]) + 5 * (row["place"] == "b*")} for row in read(tmp_path / f"{name}.csv")
         ]
         write(tmp_path / f"{name}.csv", rows)
-    assert compare_fusions.main(options(tmp_path, **GOOD)) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD)) == 0
     after = json.loads((tmp_path / "fusions.json").read_text())
     for source, weights in before["weights_by_other_sources"].items():
         assert after["weights_by_other_sources"][source] == pytest.approx(weights)
@@ -125,7 +126,7 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     }
     (tmp_path / "fit.json").write_text(json.dumps(fit))
     arguments = [*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]
-    assert compare_fusions.main(arguments) == 0
+    assert exit_status(compare_fusions.main, *arguments) == 0
     rows = json.loads((tmp_path / "fusions.json").read_text())["rows"]
     chosen = np.array([place == "c*" for place, _ in images])
 
@@ -138,7 +139,9 @@ def test_the_weights_of_a_checkpoint(written, tmp_path, capsys):
     assert rows["regression at home, shrinkage 0.4 (shipped)"]["c*"]["srocc"] == fused(0.493, 0.313, 0.193)
     assert [label for label in rows if "shipped" in label] == ["regression at home, shrinkage 0.4 (shipped)"]
 
-    assert compare_fusions.main([*options(tmp_path, sharp="good", dull="good"), "--checkpoint", str(tmp_path)]) == 2
+    assert (
+        exit_status(compare_fusions.main, *options(tmp_path, sharp="good", dull="good"), "--checkpoint", tmp_path) == 2
+    )
     assert "holds the learners blunt, dull, sharp, not sharp, dull." in " ".join(capsys.readouterr().err.split())
 
 
@@ -146,13 +149,13 @@ def test_a_checkpoint_of_before_there_was_shrinkage(written, tmp_path, capsys):
     images, qualities, scores = written
     fit = {"base_models": [{"name": name} for name in NOISE], "weights": [0.5, 0.3, 0.2]}
     (tmp_path / "fit.json").write_text(json.dumps(fit))
-    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 0
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD), "--checkpoint", tmp_path) == 0
     rows = json.loads((tmp_path / "fusions.json").read_text())["rows"]
     chosen = np.array([place == "a*" for place, _ in images])
     (tmp_path / "fit.json").write_text("[]")
-    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 2
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD), "--checkpoint", tmp_path) == 2
     (tmp_path / "fit.json").unlink()
-    assert compare_fusions.main([*options(tmp_path, **GOOD), "--checkpoint", str(tmp_path)]) == 2
+    assert exit_status(compare_fusions.main, *options(tmp_path, **GOOD), "--checkpoint", tmp_path) == 2
     assert capsys.readouterr().err.count("fit_meta_learner.py.") == 2
     mixed = sum(weight * scores[name] for name, weight in zip(NOISE, fit["weights"], strict=True))
     assert rows["regression at home (shipped)"]["a*"]["srocc"] == pytest.approx(
@@ -162,12 +165,12 @@ def test_a_checkpoint_of_before_there_was_shrinkage(written, tmp_path, capsys):
 
 def test_what_does_not_fit_together_is_one_sentence(written, tmp_path, capsys):
     def refused(*arguments):
-        assert compare_fusions.main([*arguments]) == 2
+        assert exit_status(compare_fusions.main, *arguments) == 2
         assert not (tmp_path / "fusions.json").exists()
         return " ".join(capsys.readouterr().err.split())
 
     assert "has no head 'best'; it has 'good'; 'bad'." in refused(*options(tmp_path, sharp="best", dull="good"))
-    assert "No such file" in refused(*options(tmp_path, sharp="good", missing="good"))
+    assert "no such file" in refused(*options(tmp_path, sharp="good", missing="good"))
     (tmp_path / "other.csv").write_text("image_id,prediction,quality\na,1,2\n")
     assert "was not written by" in refused(*options(tmp_path, sharp="good", other="good"))
     (tmp_path / "empty.csv").write_text("")

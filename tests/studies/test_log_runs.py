@@ -5,6 +5,7 @@ import json
 
 import pytest
 from repository import ROOT
+from script_loader import exit_status
 
 pytest.importorskip("accelerate")
 
@@ -28,7 +29,7 @@ def run(tmp_path):
 
 def test_a_run_is_logged_with_what_it_changed_and_measured(run, tmp_path, capsys):
     output = tmp_path / "log.json"
-    assert log_runs.main([str(run.path), "--output", str(output)]) == 0
+    assert exit_status(log_runs.main, str(run.path), "--output", str(output)) == 0
     [logged] = json.loads(output.read_text())
     assert logged["recipe"] == {"backbone": "test_resnet", "seed": 3}
     epoch, refitted = logged["measured"]
@@ -43,7 +44,7 @@ def test_a_run_is_logged_with_the_learner_that_it_started_from(run, tmp_path):
     (tmp_path / "one" / "best" / "model.safetensors").write_bytes(b"weights")
     later.start(Recipe(backbone="test_resnet"), resume=False, init=run.path / "best")
     output = tmp_path / "log.json"
-    assert log_runs.main([str(run.path), str(later.path), "--output", str(output)]) == 0
+    assert exit_status(log_runs.main, str(run.path), str(later.path), "--output", str(output)) == 0
     first, second = json.loads(output.read_text())
     assert (first["init"], second["init"]) == ("ImageNet weights", "one/best")
     origin = json.loads((later.path / "origin.json").read_text())
@@ -58,7 +59,7 @@ def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_pa
     output.write_text(json.dumps([{"run": "other", "recipe": {}, "measured": []}]))
     for srocc in (0.6, 0.7):
         run.log(step=20, epoch=2, validation_plcc=0.6, validation_srocc=srocc)
-        assert log_runs.main([str(run.path), "--output", str(output)]) == 0
+        assert exit_status(log_runs.main, str(run.path), "--output", str(output)) == 0
     other, logged = json.loads(output.read_text())
     assert other["run"] == "other"
     assert [row["validation_srocc"] for row in logged["measured"]] == [0.4, 0.45, 0.6, 0.7]
@@ -71,7 +72,7 @@ def test_a_fused_checkpoint_is_logged_with_its_learners_and_what_they_reach(run,
     (tmp_path / "fused").mkdir()
     (tmp_path / "fused" / "fit.json").write_text(json.dumps(fit))
     output = tmp_path / "log.json"
-    assert log_runs.main([str(run.path), str(tmp_path / "fused"), "--output", str(output)]) == 0
+    assert exit_status(log_runs.main, str(run.path), str(tmp_path / "fused"), "--output", str(output)) == 0
     logged = json.loads(output.read_text())[1]
     assert (logged["run"], logged["fused"]) == ("fused", {"a": 0.25, "b": 0.0})
     assert logged["measured"][1] == {"after": "b", "validation_plcc": 0.62, "validation_srocc": 0.5}
@@ -79,7 +80,7 @@ def test_a_fused_checkpoint_is_logged_with_its_learners_and_what_they_reach(run,
 
 def test_a_folder_without_a_run_is_one_sentence_and_changes_nothing(tmp_path, capsys):
     output = tmp_path / "log.json"
-    assert log_runs.main([str(tmp_path), "--output", str(output)]) == 2
+    assert exit_status(log_runs.main, str(tmp_path), "--output", str(output)) == 2
     assert "recipe.yaml cannot be read" in " ".join(capsys.readouterr().err.split())
     assert not output.exists()
 
