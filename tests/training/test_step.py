@@ -1,14 +1,12 @@
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
-from repository import ROOT
 from torch.utils._python_dispatch import TorchDispatchMode
+from two_processes import run_two_processes
 
 from modeling_metaqap import quality_aware_loss
 from modeling_metaqap.training.recipe import Recipe
@@ -86,33 +84,30 @@ def test_a_step_waits_for_the_device_once(chunks, make_model, monkeypatch):
 TWO_PROCESSES = """
 import json, sys
 import torch
-from accelerate import Accelerator, debug_launcher
+from accelerate import Accelerator
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.step import distortion_loss, quality_loss
 
-def work(report):
-    torch.set_num_threads(1)
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == 2
-    data = torch.load(report + ".pt", weights_only=True)
-    mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
-    found = {}
-    for surrogate in ("softmax", "soft_rank"):
-        layer = torch.nn.Linear(6, 4)
-        layer.load_state_dict(data["layer"])
-        layer = accelerator.prepare(layer)
-        recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
-        outputs = layer(data["x"][mine])
-        quality = quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
-        distortion = distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
-        accelerator.backward((quality + distortion) * accelerator.num_processes)
-        losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
-        found[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]
-    with open(f"{report}.{accelerator.process_index}", "w") as file:
-        json.dump(found, file)
-
-if __name__ == "__main__":
-    debug_launcher(work, (sys.argv[1],), num_processes=2)
+report = sys.argv[1]
+accelerator = Accelerator(cpu=True)
+assert accelerator.num_processes == 2
+data = torch.load(report + ".pt", weights_only=True)
+mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
+results = {}
+for surrogate in ("softmax", "soft_rank"):
+    layer = torch.nn.Linear(6, 4)
+    layer.load_state_dict(data["layer"])
+    layer = accelerator.prepare(layer)
+    recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
+    outputs = layer(data["x"][mine])
+    quality = quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
+    distortion = distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
+    accelerator.backward((quality + distortion) * accelerator.num_processes)
+    losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
+    results[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]
+with open(f"{report}.{accelerator.process_index}", "w") as file:
+    json.dump(results, file)
+accelerator.end_training()
 """
 
 
@@ -123,19 +118,8 @@ def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(tm
     torch.save({"layer": layer.state_dict(), "x": x, "y": y, "classes": classes}, f"{report}.pt")
     program = tmp_path / "program.py"
     program.write_text(TWO_PROCESSES)
-    tests = ROOT / "tests"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            f"import sys, runpy; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]\n"
-            f"sys.argv = [{str(program)!r}, {str(report)!r}]; runpy.run_path({str(program)!r}, run_name='__main__')",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    for ended in run_two_processes(program, report):
+        assert ended.returncode == 0, ended.stderr[-3000:]
     for surrogate in ("softmax", "soft_rank"):
         layer.zero_grad()
         quality = quality_aware_loss(layer(x)[:, 0], y, lambda_mse=0.3, lambda_srocc=0.7, surrogate=surrogate)
