@@ -1,7 +1,7 @@
 """How well predicted quality agrees with human opinion: the figures that the field publishes.
 
 All functions take predictions and targets as array-likes of shape (n,) or (n, 1) with n >= 2, in any unit. They raise
-a `ValueError` for other shapes and for values that are not finite. A correlation with something constant is not
+a `MetaQAPError` for other shapes and for values that are not finite. A correlation with something constant is not
 defined: it is returned as NaN, which therefore means "this model (or this data) does not vary", never "no data".
 
 Compute them once, on the scores of the whole split. A rank correlation that is averaged over batches or processes is
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
+
+from ..errors import MetaQAPError
 
 FloatArray = npt.NDArray[np.float64]
 Statistic = Callable[[npt.ArrayLike, npt.ArrayLike], float]
@@ -105,12 +107,12 @@ def fit_logistic(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Logistic
     objective quality assessment of video", IEEE Transactions on Image Processing 19(6), 2010.
 
     Raises:
-        ValueError: The predictions are constant, so that there is nothing to fit.
+        MetaQAPError: The predictions are constant, so that there is nothing to fit.
     """
     predictions, targets = _validated(predictions, targets)
     centre, scale = float(predictions.mean()), float(predictions.std())
     if np.ptp(predictions) == 0 or scale == 0:
-        raise ValueError("A logistic cannot be fitted to predictions that are all the same.")
+        raise MetaQAPError("A logistic cannot be fitted to predictions that are all the same.")
     standardised = (predictions - centre) / scale
     low, high = float(targets.min()), float(targets.max())
     direction = np.sign(np.mean(standardised * (targets - targets.mean()))) or 1.0
@@ -173,7 +175,7 @@ def bootstrap_interval(
     """
     predictions, targets = _validated(predictions, targets)
     if n_bootstrap < 1 or not 0 < confidence < 1:
-        raise ValueError("n_bootstrap must be at least 1, and confidence must lie between 0 and 1.")
+        raise MetaQAPError("n_bootstrap must be at least 1, and confidence must lie between 0 and 1.")
     rng = np.random.default_rng(seed)
     draws = np.empty(n_bootstrap)
     for index in range(n_bootstrap):
@@ -221,23 +223,23 @@ def _correlation(
 
 
 def _validated(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Both as finite float64 arrays of one length; raises a `ValueError` that says what is wrong."""
+    """Both as finite float64 arrays of one length; raises a `MetaQAPError` that says what is wrong."""
     arrays = []
     for what, values in (("predictions", predictions), ("targets", targets)):
         array = np.asarray(values, dtype=np.float64)
         if array.ndim == 2 and array.shape[1] == 1:
             array = array[:, 0]
         if array.ndim != 1:
-            raise ValueError(f"{what} must have the shape (n,) or (n, 1), not {array.shape}.")
+            raise MetaQAPError(f"{what} must have the shape (n,) or (n, 1), not {array.shape}.")
         bad = np.flatnonzero(~np.isfinite(array))
         if bad.size:
             places = ", ".join(map(str, bad[:5])) + (", ..." if bad.size > 5 else "")
-            raise ValueError(f"{bad.size} of {array.size} {what} are not finite (at {places}).")
+            raise MetaQAPError(f"{bad.size} of {array.size} {what} are not finite (at {places}).")
         arrays.append(array)
     if len(arrays[0]) != len(arrays[1]):
-        raise ValueError(f"There are {len(arrays[0])} predictions but {len(arrays[1])} targets.")
+        raise MetaQAPError(f"There are {len(arrays[0])} predictions but {len(arrays[1])} targets.")
     if len(arrays[0]) < 2:
-        raise ValueError("At least two images are needed to compare predictions with targets.")
+        raise MetaQAPError("At least two images are needed to compare predictions with targets.")
     return arrays[0], arrays[1]
 
 

@@ -74,8 +74,7 @@ def load_iqa_dataset(
         `mos_std` (float or None), `quality` (float in [0, 1], higher is better) and `reference_id` (str or None).
 
     Raises:
-        ValueError: There is no data set or split of that name.
-        DataError: Files are missing, damaged or not as published.
+        DataError: There is no data set or split of that name, or files are missing, damaged or not as published.
     """
     if name not in IQA_DATASETS:
         raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")

@@ -100,11 +100,11 @@ def prepare_parquet(
         Number of images in `train`, `validation` and `test`.
 
     Raises:
-        ValueError: There is no data set of that name.
-        DataError: Files are missing, damaged or not as published, or `output` is not empty.
+        DataError: There is no data set of that name, files are missing, damaged or not as published, or `output` is
+            not empty.
     """
     if name not in IQA_DATASETS:
-        raise ValueError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
+        raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
     output = Path(output).expanduser().absolute()
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output} is not empty; choose another folder, or delete it first.")
