@@ -4,7 +4,7 @@ Both read distorted sets that scripts/distort.py made of pristine photographs, w
 photograph and all metrics:
 
     for set in population-256 population-384 population-512 check; do
-        python scripts/distort.py --pristine PHOTOGRAPHS --list $set.txt --output data/$set --per-image 125 ...
+        python scripts/distort.py --pristine_dir PHOTOGRAPHS --list $set.txt --output_dir data/$set --per_image 125 ...
     done
     python scripts/calibrate_pseudo_mos.py --population data/population-* --check data/check
 

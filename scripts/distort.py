@@ -1,6 +1,7 @@
 """Make a quality-aware data set: distorted photographs with distortion, level and pseudo opinion score.
 
-    python scripts/distort.py --pristine path/to/photographs --output data/distorted --per-image 25 --workers 4
+    python scripts/distort.py --pristine_dir path/to/photographs --output_dir data/distorted --per_image 25 \
+        --num_workers 4
 
 Writes Parquet with `image`, `distortion`, `level`, `pseudo_mos`, `reference_id` and `metrics`, which
 `datasets.load_dataset("parquet", data_files="data/distorted/*.parquet")` reads. Stop it whenever you like, even with
@@ -11,7 +12,6 @@ The metrics take nearly all of the time. `--metrics fast` takes a fraction of it
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -26,24 +26,24 @@ from modeling_metaqap.data.distorted.building import (
     parts_of_shard,
 )
 from modeling_metaqap.data.distorted.pseudo_mos import resolve_metrics
-from modeling_metaqap.errors import DataError, MetaQAPError
+from modeling_metaqap.errors import DataError, exit_with_sentence
 
 console = Console(stderr=True)
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pristine", type=Path, required=True, help="directory of pristine photographs")
-    parser.add_argument("--output", type=Path, required=True, help="directory for the Parquet files")
+    parser.add_argument("--pristine_dir", type=Path, required=True, help="directory of pristine photographs")
+    parser.add_argument("--output_dir", type=Path, required=True, help="directory for the Parquet files")
     parser.add_argument("--list", type=Path, help="text file with the photographs to use, one path a line")
-    parser.add_argument("--per-image", type=int, default=25, help="distorted images for each photograph (25)")
-    parser.add_argument("--workers", type=int, default=1, help="processes (1)")
+    parser.add_argument("--per_image", type=int, default=25, help="distorted images for each photograph (25)")
+    parser.add_argument("--num_workers", type=int, default=1, help="processes that work at once (1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws (0)")
-    parser.add_argument("--shard", default="1/1", help="i/n: make the i-th of n parts_of_shard of the work")
+    parser.add_argument("--shard", default="1/1", help="i/n: make the i-th of n shares of the work")
     parser.add_argument("--metrics", default="full", help="full (default), fast, or names separated by commas")
-    parser.add_argument("--shortest-edge", type=int, default=512, help="shrink a longer shortest edge to this (512)")
-    parser.add_argument("--crop-size", type=int, help="distort a random crop of this side instead of the whole image")
-    parser.add_argument("--images-per-part", type=int, default=8, help="photographs in one Parquet file (8)")
+    parser.add_argument("--shortest_edge", type=int, default=512, help="shrink a longer shortest edge to this (512)")
+    parser.add_argument("--crop_size", type=int, help="distort a random crop of this side instead of the whole image")
+    parser.add_argument("--images_per_part", type=int, default=8, help="photographs in one Parquet file (8)")
     return parser.parse_args(arguments)
 
 
@@ -62,8 +62,8 @@ def make_dataset(args: argparse.Namespace) -> None:
         images_per_part=args.images_per_part,
     )
     shard = parse_shard(args.shard)
-    photographs = find_photographs(args.pristine, names)
-    parts = build(args.pristine, photographs, args.output, settings, workers=args.workers, shard=shard)
+    photographs = find_photographs(args.pristine_dir, names)
+    parts = build(args.pristine_dir, photographs, args.output_dir, settings, workers=args.num_workers, shard=shard)
 
     started = time.monotonic()
     rows = rows_before = used_parts = 0
@@ -87,21 +87,20 @@ def make_dataset(args: argparse.Namespace) -> None:
             progress.advance(task, part.photographs)
     minutes = (time.monotonic() - started) / 60
     before = f" ({rows_before} more were there)" if rows_before else ""
-    console.print(f"Made {rows} distorted images{before} in {minutes:.1f} min: {used_parts} files in {args.output}.")
+    console.print(
+        f"Made {rows} distorted images{before} in {minutes:.1f} min: {used_parts} files in {args.output_dir}."
+    )
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
-    try:
-        make_dataset(args)
-    except (DataError, MetaQAPError, OSError) as error:
-        console.print(f"Error: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        return 2
-    except KeyboardInterrupt:
-        console.print("Stopped. The same command goes on where it was.")
-        return 130
-    return 0
+    with exit_with_sentence("distort"):
+        try:
+            make_dataset(args)
+        except KeyboardInterrupt:
+            console.print("The same command goes on where it was.")
+            raise
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -17,7 +17,7 @@ from rich.table import Table
 from transformers.utils import logging as transformers_logging
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.publishing.hub import assemble, publish, try_out
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +26,7 @@ console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 
 def run(args: argparse.Namespace, folder: Path) -> None:
-    files = assemble(args.checkpoint, folder, sources=args.sources, repo_id=args.repo_id, onnx=args.onnx)
+    files = assemble(args.checkpoint, folder, sources=args.card_dir, repo_id=args.repo_id, onnx=args.onnx)
     table = Table(title=f"Files for {args.repo_id}", title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")
@@ -51,22 +51,18 @@ def main() -> None:
     parser.add_argument("repo_id", help="such as you/metaqap-lite")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--push", action="store_true", help="upload after the trial")
-    what.add_argument("--dry-run", action="store_true", help="upload nothing (the default)")
+    what.add_argument("--dry_run", action="store_true", help="upload nothing (the default)")
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder (the shipped one)")
-    parser.add_argument("--sources", type=Path, default=ROOT / "hub_card", help="of the card (hub_card/)")
+    parser.add_argument("--card_dir", type=Path, default=ROOT / "hub_card", help="template and results (hub_card/)")
     parser.add_argument("--onnx", action="store_true", help="include the files of `metaqap export`")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--message", default="Upload MetaQAP checkpoint", help="of the commit")
     parser.add_argument("--photo", type=Path, default=ROOT / "space" / "examples" / "coffee.jpg", help="to score")
-    parser.add_argument("--output", type=Path, help="new folder in which to keep what is put together")
+    parser.add_argument("--output_dir", type=Path, help="new folder in which to keep what is put together")
     args = parser.parse_args()
     transformers_logging.disable_progress_bar()
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            run(args, args.output or Path(temporary))
-    except (MetaQAPError, OSError) as error:
-        Console(stderr=True).print(f"push_to_hub: {error}", style="red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+    with exit_with_sentence("push_to_hub"), tempfile.TemporaryDirectory() as temporary:
+        run(args, args.output_dir or Path(temporary))
 
 
 if __name__ == "__main__":

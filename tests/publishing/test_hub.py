@@ -192,7 +192,7 @@ def test_the_script_uploads_nothing_unless_it_is_told_to(tmp_path):
             assert name in dry.stdout
         assert hub.steps == [] and hub.repositories == {}
 
-        pushed = run_script("someone/metaqap", "--push", "--output", tmp_path / "kept", **environment)
+        pushed = run_script("someone/metaqap", "--push", "--output_dir", tmp_path / "kept", **environment)
         assert pushed.returncode == 0, pushed.stderr
         assert f"{hub.endpoint}/someone/metaqap/commit/" in pushed.stdout
         files = hub.repositories["someone/metaqap"].files

@@ -67,8 +67,8 @@ def distorted(tmp_path_factory):
             smooth = Image.fromarray(rng.integers(256, size=(8, 8, 3), dtype=np.uint8)).resize((64, 64))
             smooth.save(root / f"{part}-pristine" / f"{part}{index}.png")
         pristine = root / f"{part}-pristine"
-        options = ["--per-image", 20, "--metrics", "gmsd,psnr"]
-        made = call_script("distort", "--pristine", pristine, "--output", root / part, *options)
+        options = ["--per_image", 20, "--metrics", "gmsd,psnr"]
+        made = call_script("distort", "--pristine_dir", pristine, "--output_dir", root / part, *options)
         assert made.returncode == 0, made.stderr
     return root
 

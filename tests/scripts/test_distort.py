@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 from PIL import Image
-from script_loader import SCRIPTS, load_script
+from script_loader import SCRIPTS, exit_status, load_script
 
 from modeling_metaqap.data.distorted import building as build_module
 from modeling_metaqap.data.distorted.building import BuildSettings, draw_distortions, parse_shard
@@ -37,8 +37,8 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(pristine: Path, output: Path, *options: str) -> int:
-    defaults = ["--metrics", "psnr,gmsd", "--shortest-edge", "64", "--per-image", "4", "--images-per-part", "2"]
-    return distort.main(["--pristine", str(pristine), "--output", str(output), *defaults, *options])
+    defaults = ["--metrics", "psnr,gmsd", "--shortest_edge", "64", "--per_image", "4", "--images_per_part", "2"]
+    return exit_status(distort.main, "--pristine_dir", pristine, "--output_dir", output, *defaults, *options)
 
 
 def contents(*outputs: Path) -> dict[str, bytes]:
@@ -132,10 +132,17 @@ def test_a_finished_run_makes_nothing_again(
 def test_a_killed_run_loses_and_doubles_nothing(single_run: Path, photographs: Path, tmp_path: Path) -> None:
     """SIGKILL as soon as the first part appears, with two workers in the middle of others; then go on with two."""
     output = tmp_path / "output"
-    command = [sys.executable, str(SCRIPTS / "distort.py"), "--pristine", str(photographs), "--output", str(output)]
-    command += ["--metrics", "psnr,gmsd", "--shortest-edge", "64", "--per-image", "4", "--images-per-part", "2"]
+    command = [
+        sys.executable,
+        str(SCRIPTS / "distort.py"),
+        "--pristine_dir",
+        str(photographs),
+        "--output_dir",
+        str(output),
+    ]
+    command += ["--metrics", "psnr,gmsd", "--shortest_edge", "64", "--per_image", "4", "--images_per_part", "2"]
     environment = os.environ | {"PYTHONPATH": str(SCRIPTS.parent)}
-    process = subprocess.Popen([*command, "--workers", "2"], env=environment, start_new_session=True)
+    process = subprocess.Popen([*command, "--num_workers", "2"], env=environment, start_new_session=True)
     while not list(output.glob("part-*")):
         assert process.poll() is None
         time.sleep(0.01)
@@ -151,7 +158,7 @@ def test_a_killed_run_loses_and_doubles_nothing(single_run: Path, photographs: P
         time.sleep(0.1)
     else:
         pytest.fail("Workers outlive the run that was killed.")
-    subprocess.run([*command, "--workers", "2"], env=environment, check=True)
+    subprocess.run([*command, "--num_workers", "2"], env=environment, check=True)
     assert contents(output) == contents(single_run)
 
 
@@ -168,7 +175,7 @@ def test_chance_differs_between_photographs_and_not_between_levels(photographs: 
     folder.mkdir()
     for name in ("first.png", "second.png"):
         Image.new("RGB", (48, 48), (128, 90, 128)).save(folder / name)
-    assert run(folder, tmp_path / "output", "--per-image", "125") == 0
+    assert run(folder, tmp_path / "output", "--per_image", "125") == 0
     noise = DISTORTION_NAMES.index("white_noise")
     images = {
         (row["reference_id"], row["level"]): np.asarray(row["image"]).astype(float) - [128, 90, 128]
@@ -192,7 +199,7 @@ def test_another_seed_draws_other_images(single_run: Path, photographs: Path, tm
     ("options", "message"),
     [
         (["--seed", "1"], "seed = 0"),
-        (["--per-image", "5"], "per_image = 4"),
+        (["--per_image", "5"], "per_image = 4"),
         (["--metrics", "psnr"], "metrics = "),
         (["--list", "LIST"], "other photographs"),
     ],
@@ -239,7 +246,7 @@ def test_photographs_are_shrunk_cropped_and_brought_to_rgb(tmp_path: Path) -> No
     Image.effect_noise((200, 120), 80).save(folder / "grey.png")
     assert run(folder, tmp_path / "shrunk") == 0
     assert {row["image"].size for row in load(tmp_path / "shrunk")} == {(107, 64)}
-    assert run(folder, tmp_path / "cropped", "--crop-size", "40") == 0
+    assert run(folder, tmp_path / "cropped", "--crop_size", "40") == 0
     assert {(row["image"].size, row["image"].mode) for row in load(tmp_path / "cropped")} == {((40, 40), "RGB")}
 
 
@@ -249,16 +256,16 @@ def test_photographs_are_shrunk_cropped_and_brought_to_rgb(tmp_path: Path) -> No
         (["--shard", "3/2"], "i/n"),
         (["--shard", "0/2"], "i/n"),
         (["--shard", "half"], "i/n"),
-        (["--per-image", "0"], "1 to 125"),
-        (["--per-image", "126"], "1 to 125"),
-        (["--workers", "0"], "worker"),
+        (["--per_image", "0"], "1 to 125"),
+        (["--per_image", "126"], "1 to 125"),
+        (["--num_workers", "0"], "worker"),
         (["--seed", "-1"], "negative"),
-        (["--images-per-part", "0"], "at least one photograph"),
+        (["--images_per_part", "0"], "at least one photograph"),
         (["--metrics", "lpips"], "Unknown metric"),
         (["--metrics", "full"], "at least 161 pixels, but the shortest edge is 64"),
-        (["--crop-size", "65"], "larger than the shortest edge"),
+        (["--crop_size", "65"], "larger than the shortest edge"),
         (["--list", "nowhere.txt"], "no file nowhere.txt"),
-        (["--pristine", "nowhere"], "no directory nowhere"),
+        (["--pristine_dir", "nowhere"], "no directory nowhere"),
     ],
 )
 def test_mistakes_get_one_sentence_and_status_2(

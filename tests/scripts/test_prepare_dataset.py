@@ -38,7 +38,15 @@ def prepare(script, tmp_path, monkeypatch):
             source.mkdir()
             LAYOUTS[name][0](source)
         options = () if name == "folder" else ("--option", "allow_partial=true")
-        command = [name, "--data-dir", str(source), "--output", str(output), "--cache-dir", str(tmp_path / "cache")]
+        command = [
+            name,
+            "--data_dir",
+            str(source),
+            "--output_dir",
+            str(output),
+            "--cache_dir",
+            str(tmp_path / "cache"),
+        ]
         monkeypatch.setattr(sys, "argv", ["prepare_dataset", *command, *options, *arguments])
         script.main()
         return output
@@ -223,8 +231,8 @@ def test_uploads_are_private_unless_asked_otherwise(prepare, monkeypatch, capsys
 
     monkeypatch.setattr(huggingface_hub, "HfApi", Api)
 
-    prepare("livec", "--push-to-hub", "me/livec")
-    prepare("spaq", "--push-to-hub", "me/spaq", "--public")
+    prepare("livec", "--push_to_hub", "me/livec")
+    prepare("spaq", "--push_to_hub", "me/spaq", "--public")
 
     assert [call[2]["private"] for call in calls if call[0] == "create"] == [True, False]
     assert calls[1] == ("upload", "me/livec", "dataset")
@@ -235,10 +243,10 @@ def test_the_script_says_what_it_wrote_and_how_long_it_took(tmp_path):
     source = tmp_path / "photos"
     source.mkdir()
     LAYOUTS["folder"][0](source)
-    command = [sys.executable, str(SCRIPT), "folder", "--data-dir", str(source), "--output", str(tmp_path / "out")]
+    command = [sys.executable, str(SCRIPT), "folder", "--data_dir", str(source), "--output_dir", str(tmp_path / "out")]
 
     done = subprocess.run(
-        [*command, "--cache-dir", str(tmp_path / "cache")],
+        [*command, "--cache_dir", str(tmp_path / "cache")],
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(SCRIPT.parents[1])},
@@ -250,7 +258,7 @@ def test_the_script_says_what_it_wrote_and_how_long_it_took(tmp_path):
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones(script, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["prepare_dataset", "imagenet", "--output", "x"])
+    monkeypatch.setattr(sys, "argv", ["prepare_dataset", "imagenet", "--output_dir", "x"])
 
     with pytest.raises(SystemExit) as raised:
         script.main()

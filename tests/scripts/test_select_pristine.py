@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from script_loader import load_script
+from script_loader import exit_status, load_script
 
 pytest.importorskip("datasets")
 
@@ -31,7 +31,7 @@ def rated(tmp_path: Path) -> Path:
 
 def run(rated: Path, output: Path, count: int, split: str = "train") -> int:
     options = ["--dataset", "folder", "--split", split, "--data_dir", str(rated), "--count", str(count)]
-    return select.main([*options, "--cache_dir", str(rated.parent / "cache"), "--output", str(output)])
+    return exit_status(select.main, *options, "--cache_dir", rated.parent / "cache", "--output_dir", output)
 
 
 def test_the_best_rated_training_images_are_copied_byte_for_byte(rated: Path, tmp_path: Path) -> None:
