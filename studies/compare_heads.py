@@ -17,33 +17,24 @@ for studies/compare_fusions.py, which fuses those of several backbones.
 """
 
 import argparse
-import csv
-import hashlib
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
+from head_fitting import CENTERS, COMPONENTS, Backbone, Material, features_of, fitted_scores, heads, write_scores
 from rich.console import Console
 from study_tables import HOME, heads_table
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.distorted.loading import load_distorted, refuse_shared, rows_without
 from modeling_metaqap.data.iqa_datasets import hold_out
-from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
-from modeling_metaqap.lineage import image_ids_sha256, weights_sha256
-from modeling_metaqap.training.heads import fit_kernel_head, fit_ridge_head, pooled_features
-from modeling_metaqap.training.images import collate_crops, whole_images
+from modeling_metaqap.lineage import image_ids_sha256
 from modeling_metaqap.training.learner import new_base_learner
 from modeling_metaqap.training.provenance import refuse_seen
 from modeling_metaqap.training.recipe import Recipe
@@ -53,24 +44,12 @@ console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).with_name("results") / "heads.json"
 DISTORTED = "distorted images"
-COMPONENTS, CENTERS = 256, 10_000
 #: What recipes that do not say otherwise have.
 DEFAULTS = Recipe(backbone="")
 #: After the name of a head, says that the score is a mean.
 WITH_IMAGENET = ", mean with the same on ImageNet weights"
 #: In the path of `--init`, stands for a pattern of `--sources` without its asterisks.
 SOURCE_PLACEHOLDER = "{source}"
-
-
-@dataclass(frozen=True)
-class Images:
-    """Features `(n, F)` and quality `(n,)` of images, in float64."""
-
-    features: Tensor
-    qualities: Tensor
-
-    def at(self, rows: Sequence[int]) -> "Images":
-        return Images(self.features[rows], self.qualities[rows])
 
 
 def by_source(init: str | None) -> bool:
@@ -108,136 +87,6 @@ def without_asterisks(pattern: str) -> str:
     return pattern.replace("*", "")
 
 
-def features_of(
-    dataset: datasets.Dataset, name: str, model: MetaQAPModel, init: str | None, args: argparse.Namespace
-) -> Images:
-    """Pooled features and quality of all images, the features from the file `name` in `--features` if they are there.
-
-    The quality of distorted images is their pseudo opinion score.
-    """
-    qualities = torch.tensor(dataset["quality"], dtype=torch.float64)
-    columns = ("reference_id", "distortion", "level") if "distortion" in dataset.column_names else ("image_id",)
-    described = {
-        "backbone": args.backbone,
-        "init": None if init is None else weights_sha256(init),
-        "crop_size": args.crop_size,
-        "images": list(zip(*(dataset[column] for column in (*columns, "quality")), strict=True)),
-    }
-    digest = hashlib.sha256(json.dumps(described).encode()).hexdigest()
-    file = None if args.features is None else args.features / f"{name}.npz"
-    if file is not None and file.exists():
-        with np.load(file) as stored:
-            if str(stored["sha256"]) != digest:
-                raise MetaQAPError(f"{file} holds features of another learner or of other images; remove it.")
-            return Images(torch.from_numpy(stored["features"]).double(), qualities)
-    images = whole_images(dataset, distorted_crop_size=args.crop_size)
-    loader = DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=args.num_workers)
-    device = torch.device(args.device)
-    model.to(device)
-    with console.status(f"Seeing {len(dataset)} images ..."), torch.autocast(device.type, dtype=torch.bfloat16):
-        features = pooled_features(model, loader, device=device)[0].float()
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(file, features=features.numpy(), sha256=digest)
-    return Images(features.double(), qualities)
-
-
-@dataclass(frozen=True)
-class Head:
-    """Settings; no penalty means generalised cross-validation, no gamma no kernel head."""
-
-    penalty: float | None = None
-    gamma: float | None = None
-    distorted_weight: float = 0.0
-
-    def __str__(self) -> str:
-        name = "linear, " + ("cross-validated" if self.penalty is None else f"penalty {self.penalty:g}")
-        if self.distorted_weight:
-            name += f", distorted images {self.distorted_weight:g}"
-        return name if self.gamma is None else f"{name}, and kernel, gamma {self.gamma:g}"
-
-
-def heads(penalties: list[float], gammas: list[float], weights: list[float]) -> list[Head]:
-    """All heads; a linear one comes right before the kernel heads that are added to it."""
-    return [Head(), *(Head(p, gamma, w) for w, p, gamma in product((0.0, *weights), penalties, (None, *gammas)))]
-
-
-@torch.no_grad()
-def fit(model: MetaQAPModel, head: Head, training: Images, distorted: Images | None, kernel_penalty: float) -> None:
-    """Fit the linear head, or the kernel head of a learner that has the linear one."""
-    if head.gamma is None:
-        fit_ridge_head(
-            model,
-            training.features,
-            training.qualities,
-            penalty=head.penalty,
-            distorted=None if distorted is None else (distorted.features, distorted.qualities),
-            distorted_weight=head.distorted_weight,
-        )
-        return
-    fit_kernel_head(
-        model,
-        training.features,
-        training.qualities,
-        num_components=COMPONENTS,
-        num_centers=CENTERS,
-        gamma=head.gamma,
-        penalty=kernel_penalty,
-        seed=0,
-    )
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A learner whose heads are fitted, and its features of all rated images and of all distorted ones."""
-
-    model: MetaQAPModel
-    photographs: Images
-    distorted: Images | None
-    distorted_unseen: Images | None
-
-
-@dataclass(frozen=True)
-class Material:
-    """What heads on a learner are fitted on for one place, and the unseen images to measure on, by column."""
-
-    model: MetaQAPModel
-    learned: Images
-    distorted: Images | None
-    columns: dict[str, Images]
-
-
-@torch.no_grad()
-def fitted_scores(head: Head, material: Material, kernel_penalty: float) -> dict[str, Tensor]:
-    """Fit a head; its scores `(n,)` of the unseen images of each column, in float64."""
-    fit(material.model, head, material.learned, material.distorted, kernel_penalty)
-    learner: Any = material.model.base_learners[0]
-    return {
-        column: learner.score(learner.standardize(unseen.features.float())).double()
-        for column, unseen in material.columns.items()
-    }
-
-
-def write_scores(path: Path, scores: dict[str, dict[str, Tensor]], unseen: dict[str, datasets.Dataset]) -> None:
-    """A CSV file with a row for each place and image: `place`, `image_id`, `quality`, and a column for each head.
-
-    Args:
-        scores: of each place, by head, `(n,)`.
-        unseen: the n images of each place.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["place", "image_id", "quality", *next(iter(scores.values()))])
-        for place, by_head in scores.items():
-            columns = (
-                unseen[place]["image_id"],
-                unseen[place]["quality"],
-                *(head.tolist() for head in by_head.values()),
-            )
-            writer.writerows((place, *row) for row in zip(*columns, strict=True))
-
-
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe(
         backbone=args.backbone,
@@ -248,21 +97,21 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
     rated = datasets.concatenate_datasets([training, validation])
     row_of = {image_id: row for row, image_id in enumerate(rated["image_id"])}
-    parts = {} if by_source(args.init) else {HOME: (training, validation)}
-    parts |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
+    images_of = {} if by_source(args.init) else {HOME: (training, validation)}
+    images_of |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
     learners: dict[str | None, list[str]] = {}
-    for place, (_, unseen) in parts.items():
+    for place, (_, unseen) in images_of.items():
         learner = learner_for(place, args.init, args.dataset)
         if learner is not None:
             refuse_seen(learner, unseen, dataset=args.dataset, data_dir=args.data_dir, cache_dir=args.cache_dir)
         learners.setdefault(learner, []).append(place)
-    made = others = None
+    distorted = distorted_unseen = None
     if args.distorted_dir is not None:
-        made, others = (
+        distorted, distorted_unseen = (
             load_distorted(directory, cache_dir=args.cache_dir)
             for directory in (args.distorted_dir, args.distorted_validation_dir)
         )
-        refuse_shared(made, others)
+        refuse_shared(distorted, distorted_unseen)
 
     start = "ImageNet weights" if args.init is None else "a trained learner"
     if by_source(args.init):
@@ -274,41 +123,44 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "splits": [recipe.train_split, recipe.validation_split],
         "images_sha256": image_ids_sha256(rated["image_id"]),
         "sources": args.sources,
-        "n": {name: [len(part[0]), len(part[1])] for name, part in parts.items()},
+        "n": {name: [len(known), len(unseen)] for name, (known, unseen) in images_of.items()},
         "kernel": {"penalty": args.kernel_penalty, "num_components": COMPONENTS, "num_centers": CENTERS},
-        "n_distorted": None if made is None else [len(made), len(others)],
+        "n_distorted": None if distorted is None else [len(distorted), len(distorted_unseen)],
         "heads": {},
     }
-    scores: dict[str, dict[str, Tensor]] = {place: {} for place in parts}
+    scores: dict[str, dict[str, Tensor]] = {place: {} for place in images_of}
 
     def backbone_of(init: str | None, folder: str, *, at_home: bool) -> Backbone:
         model = new_base_learner(recipe, init=init).eval()
-        return Backbone(
-            model,
-            features_of(rated, f"{folder}photographs", model, init, args),
-            None if made is None else features_of(made, f"{folder}distorted", model, init, args),
-            features_of(others, f"{folder}distorted-validation", model, init, args) if others and at_home else None,
-        )
+        console.print(f"Features of {init or 'ImageNet weights'} ...", highlight=False)
+        photographs = features_of(rated, f"{folder}photographs", model, init, args)
+        if distorted is None:
+            return Backbone(model, photographs, None, None)
+        crops = features_of(distorted, f"{folder}distorted", model, init, args)
+        name = f"{folder}distorted-validation"
+        unseen_crops = features_of(distorted_unseen, name, model, init, args) if at_home else None
+        return Backbone(model, photographs, crops, unseen_crops)
 
     def at_place(backbone: Backbone, place: str) -> Material:
         learned, unseen = (
-            backbone.photographs.at([row_of[image_id] for image_id in images["image_id"]]) for images in parts[place]
+            backbone.photographs.at([row_of[image_id] for image_id in images["image_id"]])
+            for images in images_of[place]
         )
         if backbone.distorted is None:
             return Material(backbone.model, learned, None, {place: unseen})
         # Nothing of a photograph to be measured on may be known, in whatever distortion.
-        distorted = backbone.distorted.at(rows_without(made, parts[place][1]["image_id"]))
+        crops = backbone.distorted.at(rows_without(distorted, images_of[place][1]["image_id"]))
         columns = {place: unseen} | ({DISTORTED: backbone.distorted_unseen} if place == HOME else {})
-        return Material(backbone.model, learned, distorted, columns)
+        return Material(backbone.model, learned, crops, columns)
 
-    frozen = backbone_of(None, "imagenet/", at_home=HOME in parts) if args.with_imagenet else None
+    frozen = backbone_of(None, "imagenet/", at_home=HOME in images_of) if args.with_imagenet else None
     for init, places in learners.items():
         folder = f"{without_asterisks(places[0])}/" if by_source(args.init) else ""
         backbone = backbone_of(init, folder, at_home=HOME in places)
         for place in places:
             material = at_place(backbone, place)
             frozen_material = None if frozen is None else at_place(frozen, place)
-            for head in heads(args.penalties, args.gammas, [] if made is None else args.distorted_weights):
+            for head in heads(args.penalties, args.gammas, [] if distorted is None else args.distorted_weights):
                 with console.status(f"{head}, {place} ..."):
                     rows = {str(head): fitted_scores(head, material, args.kernel_penalty)}
                     if frozen_material is not None:
@@ -326,11 +178,11 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
                         }
                     )
     if args.scores is not None:
-        write_scores(args.scores, scores, {place: part[1] for place, part in parts.items()})
+        write_scores(args.scores, scores, {place: unseen for place, (_, unseen) in images_of.items()})
     return result
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="timm CNN")
     parser.add_argument(
@@ -378,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scores", type=Path, help="CSV to write: what each head says of each image")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--num_workers", type=int, default=0)
-    parser.add_argument("--results", type=Path, default=OUTPUT, help="JSON; gets or replaces the part of this label")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON; gets or replaces the part of this label")
     args = parser.parse_args(arguments)
     if (args.distorted_dir is None) != (args.distorted_validation_dir is None):
         parser.error("--distorted_dir and --distorted_validation_dir go together")
@@ -393,18 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
     if by_source(args.init) and not args.sources:
         parser.error(f"{SOURCE_PLACEHOLDER} in --init stands for each of --sources; name some")
     label = args.label or args.backbone
-    try:
-        known = json.loads(args.results.read_text()) if args.results.exists() else {}
+    with exit_with_sentence("compare_heads"):
+        known = json.loads(args.output.read_text()) if args.output.exists() else {}
         result = compare(args)
-        write_atomically(args.results, (json.dumps(known | {label: result}, indent=1) + "\n").encode())
-    except (MetaQAPError, DataError, TestSplitError, OSError, ValueError) as error:
-        Console(stderr=True).print(
-            f"compare_heads: {error}", style="red", highlight=False, markup=False, soft_wrap=True
-        )
-        return 2
-    console.print(heads_table({label: result}).rich(title="PLCC / SROCC"))
-    return 0
+        write_atomically(args.output, (json.dumps(known | {label: result}, indent=1) + "\n").encode())
+        console.print(heads_table({label: result}).rich(title="PLCC / SROCC"))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from script_loader import exit_status
 
 pytest.importorskip("datasets")
 
 import compare_heads
+import head_fitting
 from study_tables import heads_table
 
 from modeling_metaqap.data.distorted.building import BuildSettings, build
@@ -27,13 +29,13 @@ def arguments(rated_sources, tmp_path, make_model):
     make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "learner")
     arguments = ["--backbone", "test_resnet", "--init", tmp_path / "learner", "--dataset", "folder"]
     arguments += ["--data_dir", rated_sources, "--cache_dir", tmp_path / "cache", "--features", tmp_path / "features"]
-    return [str(option) for option in [*arguments, "--results", tmp_path / "heads.json"]]
+    return [str(option) for option in [*arguments, "--output", tmp_path / "heads.json"]]
 
 
 def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path, monkeypatch, capsys):
     options = [*arguments, "--sources", "a*", "--penalties", "0.5", "--gammas", "2", "8"]
     options += ["--scores", str(tmp_path / "new" / "scores.csv")]
-    assert compare_heads.main(options) == 0
+    assert exit_status(compare_heads.main, *options) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["n"] == {"validation split": [20, 10], "a*": [15, 15]}
     assert len(result["heads"]) == 4
@@ -56,8 +58,8 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
             assert srocc(scores, qualities) == pytest.approx(figures[place]["srocc"]), head
 
     # The features are kept: no image is looked at again.
-    monkeypatch.setattr(compare_heads, "pooled_features", None)
-    assert compare_heads.main(options) == 0
+    monkeypatch.setattr(head_fitting, "pooled_features", None)
+    assert exit_status(compare_heads.main, *options) == 0
     again = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert again["heads"]["linear, cross-validated"]["a*"]["plcc"] == pytest.approx(
         result["heads"]["linear, cross-validated"]["a*"]["plcc"], abs=1e-6
@@ -67,7 +69,7 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
 def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
     options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "2"]
     options += ["--train_split", "train[:14]", "--validation_split", "validation[:6]"]
-    assert compare_heads.main(arguments + options) == 0
+    assert exit_status(compare_heads.main, *(arguments + options)) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["splits"] == ["train[:14]", "validation[:6]"]
     assert result["n"]["validation split"] == [14, 6]
@@ -76,21 +78,21 @@ def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
 
 def test_what_a_learner_was_trained_on_is_not_measured_on(arguments, tmp_path, make_model, capsys):
     shared = ["--train_split", "train+validation", "--validation_split", "validation"]
-    assert compare_heads.main([*arguments, *shared]) == 2
+    assert exit_status(compare_heads.main, *arguments, *shared) == 2
     assert "share 10 images; validate on others" in " ".join(capsys.readouterr().err.split())
     learner = {"backbone": "test_resnet", **normalization("test_resnet")}
     recipe = Recipe(backbone="test_resnet", dataset="folder", train_split="validation", validation_split="train")
     images, _ = load_rated(recipe, data_dir=arguments[7], cache_dir=arguments[9])
     model = make_model(learner, distortion_labels=[], training_summary=training_summary(recipe, images))
     model.save_pretrained(tmp_path / "tuned" / "last")
-    assert compare_heads.main([*arguments, "--init", str(tmp_path / "tuned" / "last")]) == 2
+    assert exit_status(compare_heads.main, *arguments, "--init", str(tmp_path / "tuned" / "last")) == 2
     assert "was trained on 10 of the 10 images that it would be scored on (folder validation); take" in " ".join(
         capsys.readouterr().err.split()
     )
 
 
 def test_the_test_split_is_refused(arguments, capsys):
-    assert compare_heads.main([*arguments, "--validation_split", "test"]) == 2
+    assert exit_status(compare_heads.main, *arguments, "--validation_split", "test") == 2
     assert "holds test images" in capsys.readouterr().err
 
 
@@ -116,15 +118,15 @@ def distorted(tmp_path):
 def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     arguments, distorted, tmp_path, monkeypatch, capsys
 ):
-    fit, seen = compare_heads.fit, []
+    fit, seen = head_fitting.fit, []
 
     def record(model, head, training, distorted, kernel_penalty):
         seen.append(0 if distorted is None else len(distorted.features))
         fit(model, head, training, distorted, kernel_penalty)
 
-    monkeypatch.setattr(compare_heads, "fit", record)
+    monkeypatch.setattr(head_fitting, "fit", record)
     options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "--distorted_weights", "1"]
-    assert compare_heads.main([*arguments, *distorted, *options]) == 0
+    assert exit_status(compare_heads.main, *arguments, *distorted, *options) == 0
     assert seen == [40] * 3 + [20] * 3  # at home without a2.png, then without both of the source
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["n_distorted"] == [60, 40]
@@ -132,14 +134,14 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     assert list(with_them) == ["validation split", "distorted images", "a*"]
     for place in with_them:
         assert with_them[place] != without[place]
-    assert compare_heads.main([*arguments, "--label", "of photographs alone", *options[:5]]) == 0
+    assert exit_status(compare_heads.main, *arguments, "--label", "of photographs alone", *options[:5]) == 0
     results = json.loads((tmp_path / "heads.json").read_text())
     assert list(results) == ["test_resnet", "of photographs alone"]
     assert "| of photographs alone | linear, cross-validated | " in heads_table(results).markdown()
     table = heads_table({"test_resnet": result}).markdown()
     assert "| backbone | head | validation split | distorted images | a*, left out |" in table
 
-    assert compare_heads.main([*arguments, *distorted[:2], "--distorted_validation_dir", distorted[1]]) == 2
+    assert exit_status(compare_heads.main, *arguments, *distorted[:2], "--distorted_validation_dir", distorted[1]) == 2
     assert "share 3 pristine photographs" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(SystemExit):
         compare_heads.main([*arguments, *distorted[:2]])
@@ -154,7 +156,7 @@ def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_mo
         compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=init or str(tmp_path / "imagenet"))
     )
     options = [*arguments, *distorted, "--sources", "a*", "--penalties", "1", "--gammas", "4"]
-    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    assert exit_status(compare_heads.main, *options, "--with_imagenet") == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
     alone, mean = (
         result[f"linear, penalty 1, distorted images 0.1, and kernel, gamma 4{name}"]
@@ -166,7 +168,7 @@ def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_mo
     # With the same learner twice there is nothing to gain, and nothing to lose.
     monkeypatch.setattr(compare_heads, "new_base_learner", lambda recipe, init: start(recipe, init=arguments[3]))
     (tmp_path / "features" / "imagenet").rename(tmp_path / "elsewhere")
-    assert compare_heads.main([*options, "--with_imagenet"]) == 0
+    assert exit_status(compare_heads.main, *options, "--with_imagenet") == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]["heads"]
     for name in [name for name in result if "ImageNet" not in name]:
         for place, figure in result[name].items():
@@ -181,12 +183,12 @@ def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_mo
 def test_features_of_other_images_are_refused(arguments, tmp_path, capsys):
     (tmp_path / "features").mkdir()
     np.savez(tmp_path / "features" / "photographs.npz", features=np.zeros((30, 3)), sha256="other")
-    assert compare_heads.main([*arguments, "--penalties", "1", "--gammas"]) == 2
+    assert exit_status(compare_heads.main, *arguments, "--penalties", "1", "--gammas") == 2
     assert "features of another learner or of other images" in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
-    assert compare_heads.main([*arguments, "--sources", "zz*"]) == 2
+    assert exit_status(compare_heads.main, *arguments, "--sources", "zz*") == 2
     assert "holds out none of the 30 images" in " ".join(capsys.readouterr().err.split())
 
 
@@ -198,23 +200,23 @@ def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, t
         recipe.save(tmp_path / source / "recipe.yaml")
     options = [*arguments, "--penalties", "1", "--gammas", "--sources", "a*", "b*"]
     options += ["--init", str(tmp_path / "{source}" / "last")]
-    assert compare_heads.main(options) == 0
+    assert exit_status(compare_heads.main, *options) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["start"] == "for each source a learner trained without it"
     alone = result["heads"]["linear, penalty 1"]
     assert list(alone) == ["a*", "b*"], "the validation split is not measured on"
     Recipe(backbone="test_resnet", dataset="folder", hold_out="b*").save(tmp_path / "a" / "recipe.yaml")
-    assert compare_heads.main(options) == 2
+    assert exit_status(compare_heads.main, *options) == 2
     assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
-    assert compare_heads.main([*options[:-1], str(tmp_path / "b" / "last")]) == 2
+    assert exit_status(compare_heads.main, *options[:-1], str(tmp_path / "b" / "last")) == 2
     assert "was trained without b* and has seen most of the validation split" in " ".join(
         capsys.readouterr().err.split()
     )
     Recipe(backbone="test_resnet", dataset="folder").save(tmp_path / "a" / "recipe.yaml")
     everything = [*options[:-1], str(tmp_path / "a" / "last"), "--features", str(tmp_path / "features" / "everything")]
-    assert compare_heads.main(everything) == 2
+    assert exit_status(compare_heads.main, *everything) == 2
     assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
-    assert compare_heads.main([*everything, "--sources"]) == 0, "it may be measured at home"
+    assert exit_status(compare_heads.main, *everything, "--sources") == 0, "it may be measured at home"
     for source in "ab":
         (tmp_path / source / "recipe.yaml").unlink()
         single = [*arguments, "--penalties", "1", "--gammas", "--sources", f"{source}*", "--label", source]
@@ -224,7 +226,7 @@ def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, t
             "--features",
             str(tmp_path / "features" / f"of-{source}"),
         ]
-        assert compare_heads.main(single) == 0
+        assert exit_status(compare_heads.main, *single) == 0
         row = json.loads((tmp_path / "heads.json").read_text())[source]["heads"]["linear, penalty 1"]
         assert row[f"{source}*"] == pytest.approx(alone[f"{source}*"], abs=1e-6)
     assert alone["a*"] != alone["b*"]
