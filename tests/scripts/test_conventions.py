@@ -7,8 +7,9 @@ import pytest
 from repository import ROOT, SCRIPTS
 
 PROGRAMS = [
-    SCRIPTS / f"{name}.py"
-    for name in "distort export_onnx make_card make_examples prepare_dataset push_to_hub select_pristine train".split()
+    path
+    for path in sorted([*SCRIPTS.glob("*.py"), *(ROOT / "studies").glob("*.py")])
+    if path.stem != "fit_meta_learner"
 ]
 
 
@@ -44,3 +45,8 @@ def test_programs_leave_the_way_they_end_to_one_function(path):
     text = path.read_text(encoding="utf-8")
     assert "sys.exit(2)" not in text and "return 2" not in text
     assert not re.search(r"^class \w*Error\b", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("path", [path for path in PROGRAMS if path.parent == SCRIPTS], ids=lambda path: path.name)
+def test_scripts_hold_arguments_and_printing_only(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 150
