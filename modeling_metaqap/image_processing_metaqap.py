@@ -1,16 +1,23 @@
-"""Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it."""
+"""Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it.
+
+`crop_layout` says where the crops of an image lie, `prepare_crops` makes them, and `merge_crops` makes one result of
+what they get. Everything that reads or scores images goes through these three.
+"""
 
 import base64
 import binascii
 import io
 import os
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
+from torch import Tensor
 from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
@@ -19,16 +26,25 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 
 @dataclass(frozen=True)
 class CropLayout:
-    """Where the crops of one image lie, in pixels of the resized (and, if small, padded) image."""
+    """Where the crops of one image lie.
+
+    Attributes:
+        resized: Height and width that the image is shrunk to.
+        pad_before: Rows above and columns to the left that are added to a small image.
+        padded: Height and width after that.
+        crop_size: Side of the square crops.
+        corners: Row and column of each crop's upper left pixel in the padded image.
+    """
 
     resized: tuple[int, int]
     pad_before: tuple[int, int]
     padded: tuple[int, int]
+    crop_size: int
     corners: tuple[tuple[int, int], ...]
 
 
 def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size: int = 512) -> CropLayout:
-    """Resized size, padding and crop corners for an image of `height` x `width` pixels.
+    """Where the crops of an image of `height` x `width` pixels lie.
 
     The shortest edge is shrunk to `shortest_edge` if it is longer and never enlarged; sides below `crop_size` are
     padded equally on both ends; crops are the fewest that cover the image, evenly spaced.
@@ -38,8 +54,8 @@ def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size:
     """
     if min(height, width) < 1:
         raise ValueError(f"An image needs at least one pixel, got {height} x {width}.")
-    shrink = min(1.0, shortest_edge / min(height, width))
-    resized = (max(1, round(height * shrink)), max(1, round(width * shrink)))
+    factor = min(1.0, shortest_edge / min(height, width))
+    resized = (max(1, round(height * factor)), max(1, round(width * factor)))
     padded = (max(resized[0], crop_size), max(resized[1], crop_size))
     pad_before = ((padded[0] - resized[0]) // 2, (padded[1] - resized[1]) // 2)
     starts = []
@@ -47,7 +63,66 @@ def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size:
         count = -(-side // crop_size)
         starts.append([round(step * (side - crop_size) / max(1, count - 1)) for step in range(count)])
     corners = tuple((top, left) for top in starts[0] for left in starts[1])
-    return CropLayout(resized=resized, pad_before=pad_before, padded=padded, corners=corners)
+    return CropLayout(resized, pad_before, padded, crop_size, corners)
+
+
+def shrink(image: Image.Image, layout: CropLayout, *, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
+    """An image at the size that its layout wants; the image itself if it has that size already.
+
+    Args:
+        image: 8-bit RGB.
+        layout: of this image, or of the one that it was shrunk from.
+        resample: a filter of Pillow, which antialiases.
+    """
+    size = layout.resized[::-1]
+    return image if image.size == size else image.resize(size, Image.Resampling(resample))
+
+
+def prepare_crops(
+    image: Image.Image,
+    layout: CropLayout,
+    *,
+    corners: Sequence[tuple[int, int]] | None = None,
+    resample: int = Image.Resampling.BICUBIC,
+) -> NDArray[np.uint8]:
+    """Shrink an image, pad it by reflection and cut its crops.
+
+    Args:
+        image: 8-bit RGB.
+        layout: of this image, or of the one that it was shrunk from.
+        corners: of other crops than the layout's, in the padded image.
+        resample: see `shrink`.
+
+    Returns:
+        `(N, 3, crop_size, crop_size)`, RGB bytes.
+    """
+    pixels = np.asarray(shrink(image, layout, resample=resample))
+    if layout.padded != layout.resized:
+        pads = [
+            (before, padded - before - side)
+            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
+        ]
+        pixels = np.pad(pixels, (*pads, (0, 0)), mode="reflect")
+    side = layout.crop_size
+    corners = layout.corners if corners is None else corners
+    crops = np.stack([pixels[top : top + side, left : left + side] for top, left in corners])
+    return crops.transpose(0, 3, 1, 2)
+
+
+def merge_crops(values: Tensor, weights: Tensor | None = None) -> Tensor:
+    """What an image gets: the weighted mean of what its crops get.
+
+    Args:
+        values: `(B, N, ...)`, for N crops of each of B images.
+        weights: `(B, N)`, >= 0, with at least one above 0 for each image; default equal weights.
+
+    Returns:
+        `(B, ...)`.
+    """
+    if weights is None:
+        return values.mean(dim=1)
+    shares = weights / weights.sum(dim=1, keepdim=True)
+    return (values * shares.reshape(*shares.shape, *[1] * (values.ndim - 2))).sum(dim=1)
 
 
 #: What brings an image upright, for each value of the EXIF tag "Orientation" that is not upright already.
@@ -122,14 +197,16 @@ def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Im
         return to_rgb(image)
 
 
-def _channel_dimension(shape: tuple[int, ...]) -> ChannelDimension:
-    # transformers' own rule reads an image of four rows as one of four channels.
-    for channels in (3, 4, 1):
-        if shape[0] == channels:
-            return ChannelDimension.FIRST
-        if shape[-1] == channels:
-            return ChannelDimension.LAST
-    raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {shape}.")
+def _channels_last(array: np.ndarray, data_format: str | ChannelDimension | None) -> np.ndarray:
+    if data_format is None:
+        # transformers' own rule reads an image of four rows as one of four channels.
+        for channels in (3, 4, 1):
+            if channels in (array.shape[0], array.shape[-1]):
+                data_format = ChannelDimension.FIRST if array.shape[0] == channels else ChannelDimension.LAST
+                break
+        else:
+            raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {array.shape}.")
+    return np.moveaxis(array, 0, -1) if data_format == ChannelDimension.FIRST else array
 
 
 def _array_to_uint8(array: np.ndarray) -> np.ndarray:
@@ -144,6 +221,10 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
 
 
+#: Steps of other image processors that this one does not take or always takes.
+_FIXED_SETTINGS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False, "do_center_crop": False}
+
+
 class MetaQAPImageProcessor(PilBackend):
     r"""
     Prepares images of any size for [`MetaQAPModel`], deterministically and independently of the batch.
@@ -155,8 +236,13 @@ class MetaQAPImageProcessor(PilBackend):
     Images may be PIL images, paths, URLs, or arrays and tensors of shape `(H, W)`, `(H, W, C)` or `(C, H, W)` with
     1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
 
-    Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1] (each base learner normalises by
-    itself), and `crop_weights` `(B, N)`, zero for the crops that only pad the batch.
+    Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1], and `crop_weights` `(B, N)`,
+    zero for the crops that only pad the batch.
+
+    `size`, `crop_size`, `resample` and `do_resize` can be changed. The steps of other image processors cannot, and
+    asking for them is an error: pixels are always brought to [0, 1] (`do_rescale`; arrays of floating-point pixels
+    are there already, and nothing is divided twice), and each base learner normalises them by itself (`do_normalize`).
+    For crops of bytes see `prepare_crops`.
     """
 
     model_input_names = ["pixel_values", "crop_weights"]
@@ -179,113 +265,157 @@ class MetaQAPImageProcessor(PilBackend):
             return image_url_or_urls[..., None]  # the caller takes images with a channel axis only
         return super().fetch_images(image_url_or_urls)
 
-    def process_image(self, image: Any, **kwargs: Any) -> np.ndarray:
-        """One image -> `(3, H, W)` uint8 RGB."""
+    def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
+        for name, value in _FIXED_SETTINGS.items():
+            if kwargs[name] != value:
+                raise ValueError(
+                    f"`{name}` must stay {value}, got {kwargs[name]}: the model takes crops that cover the image, RGB "
+                    "in [0, 1], and normalises them itself."
+                )
+        super()._validate_preprocess_kwargs(**kwargs)
+
+    def process_image(
+        self, image: Any, input_data_format: str | ChannelDimension | None = None, **kwargs: Any
+    ) -> Image.Image:
+        """One image of any kind -> 8-bit RGB."""
         if isinstance(image, torch.Tensor):
             image = image.detach().cpu()
             image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
         if isinstance(image, np.ndarray):
-            kwargs["input_data_format"] = kwargs.get("input_data_format") or _channel_dimension(image.shape)
-            array = super().process_image(_array_to_uint8(image), **(kwargs | {"do_convert_rgb": False}))
-            if array.shape[0] == 4:
-                return self.process_image(Image.fromarray(np.moveaxis(array, 0, -1)))
-            return np.repeat(array, 3, axis=0) if array.shape[0] == 1 else array
-        return np.moveaxis(np.asarray(to_rgb(image)), -1, 0)
+            if 0 in image.shape:
+                raise ValueError(f"An image needs at least one pixel, got an array of shape {image.shape}.")
+            pixels = _channels_last(_array_to_uint8(image), input_data_format)
+            image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+        return to_rgb(image)
+
+    def layout(
+        self,
+        height: int,
+        width: int,
+        *,
+        do_resize: bool | None = None,
+        size: Any = None,
+        crop_size: Any = None,
+    ) -> CropLayout:
+        """Where the crops of an image of `height` x `width` pixels lie.
+
+        Args:
+            height, width: of the image, upright.
+            do_resize, size, crop_size: other settings than this processor's own.
+
+        Raises:
+            ValueError: for an image without pixels, and settings that cannot be.
+        """
+        do_resize = self.do_resize if do_resize is None else do_resize
+        settings = self._standardize_kwargs(
+            size=self.size if size is None else size,
+            crop_size=self.crop_size if crop_size is None else crop_size,
+            default_to_square=self.default_to_square,
+        )
+        size, crop_size = settings["size"], settings["crop_size"]
+        if crop_size.height != crop_size.width:
+            raise ValueError(f"Crops are square; got crop_size {dict(crop_size)}.")
+        if do_resize and (size.shortest_edge is None or size.longest_edge is not None):
+            raise ValueError(f"`size` must be `{{'shortest_edge': pixels}}`, got {dict(size)}.")
+        shortest_edge = size.shortest_edge if do_resize else min(height, width)
+        return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
 
     def _preprocess(
         self,
-        images: list[np.ndarray],
+        images: list[Image.Image],
         size: SizeDict,
         crop_size: SizeDict,
         resample: PILImageResampling,
         rescale_factor: float,
-        do_rescale: bool,
         do_resize: bool,
         return_tensors: str | None,
         **kwargs: Any,
     ) -> BatchFeature:
         if not images:
             raise ValueError("No images were given.")
-        crops = []
-        for image in images:
-            layout = self._layout(image.shape[-2:], size=size, crop_size=crop_size, do_resize=do_resize)
-            if layout.resized != image.shape[-2:]:
-                new_size = SizeDict(height=layout.resized[0], width=layout.resized[1])
-                image = self.resize(image, size=new_size, resample=resample)
-            pads = [
-                (before, padded - before - side)
-                for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
-            ]
-            if any(before or after for before, after in pads):
-                image = np.pad(image, ((0, 0), *pads), mode="reflect")
-            side = crop_size.height
-            crops.append(np.stack([image[:, y : y + side, x : x + side] for y, x in layout.corners]))
-
-        most = max(len(item) for item in crops)
-        dtype = np.float32 if do_rescale else np.uint8
-        pixel_values = np.zeros((len(crops), most, *crops[0].shape[1:]), dtype=dtype)
-        crop_weights = np.zeros((len(crops), most), dtype=np.float32)
-        for index, item in enumerate(crops):
-            pixel_values[index, : len(item)] = item
-            crop_weights[index, : len(item)] = 1 / len(item)
-        if do_rescale:
-            pixel_values *= np.float32(rescale_factor)
+        layouts = [
+            self.layout(image.height, image.width, do_resize=do_resize, size=size, crop_size=crop_size)
+            for image in images
+        ]
+        most = max(len(layout.corners) for layout in layouts)
+        side = layouts[0].crop_size
+        pixel_values = np.zeros((len(images), most, 3, side, side), dtype=np.float32)
+        crop_weights = np.zeros((len(images), most), dtype=np.float32)
+        for index, (image, layout) in enumerate(zip(images, layouts, strict=True)):
+            count = len(layout.corners)
+            pixel_values[index, :count] = prepare_crops(image, layout, resample=resample)
+            crop_weights[index, :count] = 1 / count
+        pixel_values *= np.float32(rescale_factor)
         return BatchFeature(
             data={"pixel_values": pixel_values, "crop_weights": crop_weights}, tensor_type=return_tensors
         )
 
-    @staticmethod
-    def _layout(shape: tuple[int, ...], *, size: SizeDict, crop_size: SizeDict, do_resize: bool = True) -> CropLayout:
-        if crop_size.height != crop_size.width:
-            raise ValueError(f"Crops are square; got crop_size {dict(crop_size)}.")
-        if do_resize and (size.shortest_edge is None or size.longest_edge is not None):
-            raise ValueError(f"`size` must be `{{'shortest_edge': pixels}}`, got {dict(size)}.")
-        height, width = shape
-        shortest_edge = size.shortest_edge if do_resize else min(height, width)
-        return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
-
-    def post_process_quality_map(self, outputs: Any, target_sizes: list[tuple[int, int]]) -> list[torch.Tensor]:
+    def post_process_quality_map(
+        self,
+        outputs: Any,
+        target_sizes: list[tuple[int, int]],
+        *,
+        do_resize: bool | None = None,
+        size: Any = None,
+        crop_size: Any = None,
+    ) -> list[Tensor]:
         """Put the quality maps of an image's crops together to one map of the whole image.
 
         Args:
-            outputs: of the model, called with `output_quality_map=True` on what this processor made.
+            outputs: of the model, called with `output_quality_map=True` on a batch of this processor.
             target_sizes: `(height, width)` of each original image, after its EXIF orientation was applied.
+            do_resize, size, crop_size: as the processor was called, if not with its own settings.
 
         Returns:
             For each image a map `(height, width)` of local quality; where crops overlap, they fade into one another.
 
         Raises:
-            ValueError: if the sizes are not those of the images that the maps were made from.
+            ValueError: if images of these sizes do not have as many crops as there are maps.
         """
         maps = outputs.quality_map
         maps = maps.unsqueeze(1) if maps.ndim == 3 else maps
         if len(target_sizes) != len(maps):
             raise ValueError(f"Got quality maps of {len(maps)} images but {len(target_sizes)} target sizes.")
-        results = []
-        for image_maps, (height, width) in zip(maps.float(), target_sizes, strict=True):
-            layout = self._layout((height, width), size=self.size, crop_size=self.crop_size)
-            if len(layout.corners) > len(image_maps):
-                raise ValueError(
-                    f"An image of {height} x {width} pixels has {len(layout.corners)} crops, but its quality map has "
-                    f"{len(image_maps)}; pass (height, width) of the original images."
-                )
-            side = self.crop_size.height
+        layouts = [
+            self.layout(height, width, do_resize=do_resize, size=size, crop_size=crop_size)
+            for height, width in target_sizes
+        ]
+        # All images of a batch have as many maps as the one with the most crops.
+        most = max((len(layout.corners) for layout in layouts), default=0)
+        if most != maps.shape[1]:
+            raise ValueError(
+                f"Images of these sizes have up to {most} crops, but there are {maps.shape[1]} quality maps of each: "
+                "pass (height, width) of the original images, and the settings that the processor was called with."
+            )
+        wholes = []
+        for crop_maps, target_size, layout in zip(maps.float(), target_sizes, layouts, strict=True):
+            side = layout.crop_size
             # A crop counts for most in its middle and for next to nothing at its border, so that no seam shows.
-            ramp = torch.arange(side, device=image_maps.device) + 0.5
+            ramp = torch.arange(side, device=maps.device) + 0.5
             ramp = torch.minimum(ramp, ramp.flip(0))
             weight = torch.outer(ramp, ramp)
-            total, total_weight = torch.zeros(2, *layout.padded, device=image_maps.device)
-            full = F.interpolate(image_maps.unsqueeze(1), size=(side, side), mode="bilinear").squeeze(1)
-            for (y, x), crop_map in zip(layout.corners, full, strict=False):
-                total[y : y + side, x : x + side] += weight * crop_map
-                total_weight[y : y + side, x : x + side] += weight
+            total, total_weight = torch.zeros(2, *layout.padded, device=maps.device)
+            crop_maps = crop_maps[: len(layout.corners)].unsqueeze(1)
+            full = F.interpolate(crop_maps, size=(side, side), mode="bilinear").squeeze(1)
+            for (top, left), crop_map in zip(layout.corners, full, strict=True):
+                total[top : top + side, left : left + side] += weight * crop_map
+                total_weight[top : top + side, left : left + side] += weight
             (top, left), (rows, columns) = layout.pad_before, layout.resized
             whole = (total / total_weight)[None, None, top : top + rows, left : left + columns]
-            results.append(F.interpolate(whole, size=(height, width), mode="bilinear")[0, 0])
-        return results
+            wholes.append(F.interpolate(whole, size=tuple(target_size), mode="bilinear")[0, 0])
+        return wholes
 
 
 MetaQAPImageProcessor.register_for_auto_class()
 
 
-__all__ = ["CropLayout", "MetaQAPImageProcessor", "crop_layout", "load_image", "to_rgb"]
+__all__ = [
+    "CropLayout",
+    "MetaQAPImageProcessor",
+    "crop_layout",
+    "load_image",
+    "merge_crops",
+    "prepare_crops",
+    "shrink",
+    "to_rgb",
+]

@@ -1,6 +1,6 @@
 """MetaQAP: no-reference image quality from an ensemble of CNN base learners and a linear meta-learner."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +13,17 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
+from transformers.utils.import_utils import is_tracing
 
 from .configuration_metaqap import MetaQAPConfig
+from .image_processing_metaqap import merge_crops
 from .losses_metaqap import quality_aware_loss
 
 # What a `training_summary` says of where the weights come from, of each base learner alike.
 ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
+
+#: Outputs that are one thing for each image, and of several crops their weighted mean; see [`MetaQAPOutput`].
+IMAGE_OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
 
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8
@@ -37,7 +42,8 @@ class MetaQAPOutput(ModelOutput):
         base_scores (`torch.FloatTensor` of shape `(B, K)`):
             Each base learner's own score, on the same scale.
         interval (`torch.FloatTensor` of shape `(B, 2)`, `None` while the model is not calibrated):
-            Lower and upper end of the calibrated 90 % prediction interval.
+            Lower and upper end of the calibrated prediction interval, which is to hold the opinion score of
+            `config.interval_coverage` of the images.
         distortion_logits (`torch.FloatTensor` of shape `(B, D)`, `None` without a distortion head):
             Which synthetic distortion the image resembles, in the order of `config.distortion_labels`: the mean over
             the learners that have a distortion head.
@@ -54,6 +60,41 @@ class MetaQAPOutput(ModelOutput):
     distortion_logits: Tensor | None = None
     quality_map: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
+
+
+def assess_image(
+    crop_outputs: Sequence[Mapping[str, Tensor]], distortion_labels: Sequence[str] | None
+) -> dict[str, Any]:
+    """What a model says of one image whose crops it was given one by one, as plain numbers and names.
+
+    Args:
+        crop_outputs: for each crop those of `IMAGE_OUTPUTS` that the model has, `(1, ...)`.
+        distortion_labels: of the model's configuration.
+
+    Returns:
+        `quality`, `quality_low`, `quality_high`, `distortion` (the most likely one), `distortion_probability`,
+        `distortion_probabilities` and `base_scores`. What the model does not have is None.
+    """
+    merged = {
+        name: merge_crops(torch.cat([outputs[name] for outputs in crop_outputs]).float().unsqueeze(0))[0]
+        for name in IMAGE_OUTPUTS
+        if name in crop_outputs[0]
+    }
+    low, high = merged["interval"].tolist() if "interval" in merged else (None, None)
+    distortion, probability, probabilities = None, None, None
+    if "distortion_logits" in merged and distortion_labels:
+        probabilities = merged["distortion_logits"].softmax(dim=0).tolist()
+        probability = max(probabilities)
+        distortion = distortion_labels[probabilities.index(probability)]
+    return {
+        "quality": merged["logits"].item(),
+        "quality_low": low,
+        "quality_high": high,
+        "distortion": distortion,
+        "distortion_probability": probability,
+        "distortion_probabilities": probabilities,
+        "base_scores": merged["base_scores"].tolist(),
+    }
 
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
@@ -73,6 +114,20 @@ def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
     if getattr(model, "output_fmt", "NCHW") != "NCHW":
         raise ValueError(f"The backbone {backbone!r} is not a CNN with (batch, channels, height, width) activations.")
     return model
+
+
+def _checked_crop_weights(crop_weights: Tensor) -> Tensor:
+    """Weights of crops as float32; an image of weights that mean nothing is refused or gets NaN, see `forward`."""
+    crop_weights = crop_weights.float()
+    crop_weights = crop_weights.where(crop_weights >= 0, torch.nan)
+    if crop_weights.device.type == "cpu" and not is_tracing(crop_weights):
+        totals = crop_weights.sum(dim=1)
+        if not ((totals > 0) & totals.isfinite()).all():
+            raise ValueError(
+                "`crop_weights` must be finite and not negative, and at least one crop of each image needs a weight "
+                "above 0."
+            )
+    return crop_weights
 
 
 class MetaQAPKernelHead(nn.Module):
@@ -191,7 +246,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         """
         Args:
             pixel_values: `(B * N, 3, H, W)`, RGB in [0, 1].
-            crop_weights: `(B, N)`, each row sums to 1.
+            crop_weights: `(B, N)`.
 
         Returns:
             Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B * N, F)` of the crops, and the
@@ -199,10 +254,10 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         """
         activations = self.stage_activations(pixel_values)
         features = self.standardize(self.pool(activations))
-        scores = (self.score(features).unflatten(0, crop_weights.shape) * crop_weights).sum(dim=1)
+        scores = merge_crops(self.score(features).unflatten(0, crop_weights.shape), crop_weights)
         distortion_logits = None
         if self.distortion_head is not None:
-            means = (features.unflatten(0, crop_weights.shape) * crop_weights.unsqueeze(-1)).sum(dim=1)
+            means = merge_crops(features.unflatten(0, crop_weights.shape), crop_weights)
             distortion_logits = F.linear(means, self.distortion_head.weight.float(), self.distortion_head.bias.float())
         return scores, distortion_logits, features, activations
 
@@ -366,7 +421,8 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
 
         Args:
             models: K models with one base learner each. Those that name distortions have the same labels.
-            weights: K weights of the meta-learner, default the plain mean. A learner with weight 0 is left out.
+            weights: K weights of the meta-learner, default the plain mean. A learner with weight 0 is left out, and
+                so are its settings: the loss is that of the first learner that is kept.
             intercept: of the meta-learner, in units of quality.
 
         Returns:
@@ -392,7 +448,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         labels = [model.config.distortion_labels for model, _ in kept if model.config.distortion_labels]
         if any(other != labels[0] for other in labels):
             raise ValueError("The models have different `distortion_labels` and cannot share one output.")
-        config = MetaQAPConfig.from_dict(models[0].config.to_dict())
+        config = MetaQAPConfig.from_dict(kept[0][0].config.to_dict())
         config.distortion_labels = list(labels[0]) if labels else []
         config.base_learners = [
             deepcopy(model.config.base_learners[0])  # type: ignore[index]
@@ -442,14 +498,18 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         Args:
             pixel_values: RGB in [0, 1], `(B, 3, H, W)` or crops `(B, N, 3, H, W)`. Each base learner normalises them
                 with its own mean and standard deviation.
-            crop_weights: `(B, N)`, >= 0, zero for crops that only pad the batch; default equal weights.
+            crop_weights: `(B, N)`, >= 0, zero for crops that only pad the batch but not for all crops of an image;
+                default equal weights.
             labels: `(B,)` or `(B, 1)`, quality in [0, 1], for the loss.
             output_quality_map: also return the local quality.
             output_hidden_states: also return the activations of the pooled stages.
             return_dict: return a [`MetaQAPOutput`] (default) or a plain tuple.
 
         Raises:
-            ValueError: for `pixel_values` or `crop_weights` of another shape.
+            ValueError: for `pixel_values` or `crop_weights` of another shape, pixels that are not floating point, and
+                weights that mean nothing. The values of weights are looked at on the CPU only: on a GPU that would
+                hold up the work, and in a traced or exported model it is not possible. There an image of such weights
+                gets NaN.
         """
         return_dict = self.config.return_dict if return_dict is None else return_dict
         if output_hidden_states is None:
@@ -459,17 +519,22 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 "`pixel_values` must have shape (batch, 3, height, width) or (batch, crops, 3, height, width), got "
                 f"{tuple(pixel_values.shape)}."
             )
+        if not pixel_values.is_floating_point():
+            raise ValueError(
+                f"`pixel_values` must be floating point in [0, 1], got {pixel_values.dtype}: divide bytes by 255, or "
+                "use the image processor."
+            )
         has_crops = pixel_values.ndim == 5
         crops = pixel_values if has_crops else pixel_values.unsqueeze(1)
         if crop_weights is None:
-            crop_weights = crops.new_ones(crops.shape[:2])
+            crop_weights = torch.ones(crops.shape[:2], device=crops.device)
         elif crop_weights.shape != crops.shape[:2]:
             raise ValueError(
                 f"`crop_weights` must have shape {tuple(crops.shape[:2])}, one weight for each crop, got "
                 f"{tuple(crop_weights.shape)}."
             )
-        crop_weights = crop_weights.float()
-        crop_weights = crop_weights / crop_weights.sum(dim=1, keepdim=True)
+        else:
+            crop_weights = _checked_crop_weights(crop_weights)
         flat_crops = crops.flatten(0, 1)
 
         scores, distortion_logits, hidden_states = [], [], ()
@@ -526,4 +591,12 @@ MetaQAPConfig.register_for_auto_class()
 MetaQAPModel.register_for_auto_class("AutoModel")
 
 
-__all__ = ["MetaQAPBaseLearner", "MetaQAPKernelHead", "MetaQAPModel", "MetaQAPOutput", "MetaQAPPreTrainedModel"]
+__all__ = [
+    "IMAGE_OUTPUTS",
+    "MetaQAPBaseLearner",
+    "MetaQAPKernelHead",
+    "MetaQAPModel",
+    "MetaQAPOutput",
+    "MetaQAPPreTrainedModel",
+    "assess_image",
+]

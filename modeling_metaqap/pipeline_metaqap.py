@@ -3,12 +3,12 @@
 import os
 from typing import Any
 
-import torch
 from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
 from .image_processing_metaqap import load_image
+from .modeling_metaqap import IMAGE_OUTPUTS, assess_image
 
 
 class ImageQualityAssessmentPipeline(ChunkPipeline):
@@ -18,8 +18,9 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     size mix in a batch and none is padded with empty crops.
 
     Returns for each image a `dict` with `quality` (higher is better, training range [0, 1]), `quality_low` and
-    `quality_high` (the calibrated 90 % prediction interval), `distortion` and `distortion_probability` (the most
-    likely one) and `base_scores` (one for each base learner). What the model does not give is `None`.
+    `quality_high` (the prediction interval, calibrated to hold the opinion score of `config.interval_coverage` of the
+    images), `distortion` and `distortion_probability` (the most likely one) and `base_scores` (one for each base
+    learner). What the model does not give is `None`.
 
     Example:
 
@@ -51,31 +52,13 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
 
     def _forward(self, model_inputs: dict[str, Any]) -> dict[str, Any]:
         outputs = self.model(pixel_values=model_inputs["pixel_values"], return_dict=True)
-        fields = ("logits", "base_scores", "interval", "distortion_logits")
-        tensors = {name: outputs[name] for name in fields if outputs.get(name) is not None}
+        tensors = {name: outputs[name] for name in IMAGE_OUTPUTS if outputs.get(name) is not None}
         return {"is_last": model_inputs["is_last"], **tensors}
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
-        # What the model gives for all crops together is the mean over the crops.
-        means = {
-            name: torch.cat([crop[name] for crop in model_outputs]).float().mean(dim=0)
-            for name in model_outputs[0]
-            if name != "is_last"
-        }
-        low, high = means["interval"].tolist() if "interval" in means else (None, None)
-        distortion, probability = None, None
-        if "distortion_logits" in means:
-            probabilities = means["distortion_logits"].softmax(dim=0)
-            distortion = self.model.config.distortion_labels[int(probabilities.argmax())]
-            probability = probabilities.max().item()
-        return {
-            "quality": means["logits"].item(),
-            "quality_low": low,
-            "quality_high": high,
-            "distortion": distortion,
-            "distortion_probability": probability,
-            "base_scores": means["base_scores"].tolist(),
-        }
+        assessment = assess_image(model_outputs, self.model.config.distortion_labels)
+        del assessment["distortion_probabilities"]  # the most likely one is enough here
+        return assessment
 
 
 # Registered here, not where the package starts: `save_pretrained` copies the code of registered pipelines only, also

@@ -12,7 +12,14 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from modeling_metaqap import MetaQAPImageProcessor
-from modeling_metaqap.image_processing_metaqap import crop_layout, load_image, to_rgb
+from modeling_metaqap.image_processing_metaqap import (
+    crop_layout,
+    load_image,
+    merge_crops,
+    prepare_crops,
+    shrink,
+    to_rgb,
+)
 
 
 @pytest.fixture(scope="module")
@@ -350,8 +357,20 @@ def test_pixel_values_are_8_bit_values_between_0_and_1(small):
     values = crops_of(small, ramp)
     assert values.min() == 0 and values.max() == 1
     np.testing.assert_allclose(values[0, 0, 0, ::4].flatten().numpy(), np.arange(256) / 255, atol=1e-7)
-    raw = crops_of(small, ramp, do_rescale=False)
-    assert raw.dtype == torch.uint8 and torch.equal(raw[0, 0, 0, ::4].flatten(), torch.arange(256, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"do_rescale": False}, {"rescale_factor": 1.0}, {"do_normalize": True}, {"do_center_crop": True}],
+    ids=str,
+)
+def test_steps_that_would_change_what_the_model_sees_are_one_sentence(small, pixels, options):
+    [name] = options
+    with pytest.raises(ValueError, match=f"`{name}` must stay .*normalises them itself") as error:
+        small(pixels.astype(np.float32) / 255, **options)
+    assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=name):
+        MetaQAPImageProcessor(**options)(pixels)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 5), (20, 31), (31, 32), (32, 40)], ids=str)
@@ -381,6 +400,41 @@ def test_images_of_different_sizes_get_the_same_crops_in_a_batch_as_alone(small)
         assert torch.equal(crops[:count], alone["pixel_values"][0])
         assert not crops[count:].any()
         assert weights.tolist() == pytest.approx([1 / count] * count + [0] * (5 - count))
+
+
+# The one crop path
+
+
+def test_prepared_crops_are_the_processors_in_bytes(small):
+    rng = np.random.default_rng(7)
+    for height, width in [(32, 32), (50, 90), (10, 40), (33, 140)]:
+        image = Image.fromarray(rng.integers(256, size=(height, width, 3), dtype=np.uint8))
+        layout = small.layout(height, width)
+        crops = prepare_crops(image, layout)
+        assert crops.dtype == np.uint8
+        np.testing.assert_array_equal(crops, (crops_of(small, image)[0] * 255).round().numpy())
+        shrunk = shrink(image, layout)
+        assert (shrunk.height, shrunk.width) == layout.resized
+        # An image that was shrunk before is not shrunk again, whichever of the two layouts is used.
+        assert shrink(shrunk, layout) is shrunk
+        for same in (layout, small.layout(shrunk.height, shrunk.width)):
+            np.testing.assert_array_equal(prepare_crops(shrunk, same), crops)
+
+
+def test_other_crops_than_the_layouts_can_be_cut(small):
+    image = np.random.default_rng(8).integers(256, size=(40, 64, 3), dtype=np.uint8)
+    layout = crop_layout(40, 64, shortest_edge=40, crop_size=32)
+    crops = prepare_crops(Image.fromarray(image), layout, corners=[(8, 3), (0, 32)])
+    np.testing.assert_array_equal(crops[0].transpose(1, 2, 0), image[8:40, 3:35])
+    np.testing.assert_array_equal(crops[1].transpose(1, 2, 0), image[:32, 32:])
+
+
+def test_what_an_image_gets_is_the_weighted_mean_over_its_crops():
+    values = torch.tensor([[[1.0, 10.0], [3.0, 30.0]], [[5.0, 50.0], [7.0, 70.0]]])
+    assert merge_crops(values).tolist() == [[2, 20], [6, 60]]
+    weights = torch.tensor([[3.0, 1.0], [2.0, 0.0]])
+    assert merge_crops(values, weights).tolist() == [[1.5, 15], [5, 50]]
+    assert merge_crops(values[..., 0], weights).tolist() == [1.5, 5]
 
 
 # Resizing
@@ -470,8 +524,30 @@ def test_every_image_of_a_batch_gets_a_map_of_its_own_size(small, make_model):
 def test_sizes_of_other_images_are_refused(small):
     with pytest.raises(ValueError, match="maps of 1 images but 2 target sizes"):
         small.post_process_quality_map(maps(np.zeros((1, 4, 4))), [(32, 32), (32, 32)])
-    with pytest.raises(ValueError, match="has 2 crops, but its quality map has 1"):
+    with pytest.raises(ValueError, match="up to 2 crops, but there are 1 quality maps"):
         small.post_process_quality_map(maps(np.zeros((1, 4, 4))), [(32, 48)])
+    with pytest.raises(ValueError, match="up to 1 crops, but there are 4 quality maps.*the processor was called"):
+        small.post_process_quality_map(maps(np.zeros((1, 4, 4, 4))), [(64, 64)])
+
+
+@pytest.mark.parametrize(
+    "options", [{"do_resize": False}, {"crop_size": 16}, {"size": {"shortest_edge": 48}, "crop_size": 24}], ids=str
+)
+def test_a_quality_map_follows_the_settings_of_the_call(small, options):
+    image = np.random.default_rng(9).integers(256, size=(64, 96, 3), dtype=np.uint8)
+    crops = crops_of(small, image, **options)
+    # A map that is the image's own brightness shows where each crop was put.
+    brightness = SimpleNamespace(quality_map=crops.mean(dim=2))
+    (whole,) = small.post_process_quality_map(brightness, [(64, 96)], **options)
+    assert whole.shape == (64, 96)
+    layout = small.layout(64, 96, **options)
+    shrunk = np.asarray(shrink(Image.fromarray(image), layout)).mean(axis=2) / 255
+    expected = torch.nn.functional.interpolate(
+        torch.tensor(shrunk)[None, None].float(), size=(64, 96), mode="bilinear"
+    )
+    torch.testing.assert_close(whole, expected[0, 0], rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="settings that the processor was called with"):
+        small.post_process_quality_map(brightness, [(64, 96)])
 
 
 # Saving

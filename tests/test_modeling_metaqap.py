@@ -197,6 +197,13 @@ def test_an_ensemble_comes_apart_into_its_base_learners(make_model, images, tmp_
     torch.testing.assert_close(run(MetaQAPModel.from_pretrained(tmp_path), images).logits, outputs[1].logits)
 
 
+def test_a_merged_model_has_the_loss_of_the_learners_that_are_kept(make_model):
+    options = {"loss_mse_weight": 0.2, "loss_srocc_weight": 0.7, "loss_surrogate": "soft_rank"}
+    models = [make_model("test_resnet", seed=1), make_model("test_resnet", seed=2, **options)]
+    merged = MetaQAPModel.from_base_models(models, weights=[0.0, 1.0])
+    assert {name: getattr(merged.config, name) for name in options} == options
+
+
 def test_a_base_learner_of_weight_zero_is_neither_stored_nor_computed(make_model, images):
     models = [make_model("test_resnet", seed=1), make_model("test_efficientnet"), make_model("test_resnet", seed=3)]
     merged = MetaQAPModel.from_base_models(models, weights=[0.6, 0.0, 0.5])
@@ -394,6 +401,28 @@ def test_pixel_values_of_another_shape_are_refused(single, shape):
 def test_crop_weights_of_another_shape_are_refused(single, shape):
     with pytest.raises(ValueError, match=r"`crop_weights` must have shape \(2, 3\)"):
         single(torch.rand(2, 3, 3, 32, 32), torch.ones(shape))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool], ids=str)
+def test_pixels_that_are_not_floating_point_are_refused(single, dtype):
+    with pytest.raises(ValueError, match=f"must be floating point in .0, 1., got {dtype}: divide bytes by 255"):
+        single(torch.ones(1, 3, 32, 32, dtype=dtype))
+
+
+MEANINGLESS = [[0.0, 0.0, 0.0], [0.5, 0.7, -0.2], [1.0, float("nan"), 1.0], [1.0, float("inf"), 1.0]]
+
+
+@pytest.mark.parametrize("weights", MEANINGLESS, ids=str)
+def test_crop_weights_that_mean_nothing_are_refused(single, weights):
+    with pytest.raises(ValueError, match="finite and not negative, and at least one crop of each image"):
+        single(torch.rand(2, 3, 3, 32, 32), torch.tensor([[1.0, 1.0, 1.0], weights]))
+
+
+@pytest.mark.parametrize("weights", MEANINGLESS, ids=str)
+def test_where_crop_weights_cannot_be_looked_at_their_image_alone_gets_nan(single, monkeypatch, weights):
+    monkeypatch.setattr("modeling_metaqap.modeling_metaqap.is_tracing", lambda tensor: True)
+    logits = run(single, torch.rand(2, 3, 3, 32, 32), torch.tensor([[1.0, 1.0, 0.0], weights])).logits
+    assert logits[0].isfinite() and logits[1].isnan()
 
 
 def test_an_unknown_backbone_is_refused_with_what_to_do():

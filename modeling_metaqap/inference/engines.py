@@ -12,11 +12,8 @@ from transformers.utils import cached_file
 from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
-from ..modeling_metaqap import MetaQAPModel
+from ..modeling_metaqap import IMAGE_OUTPUTS, MetaQAPModel
 from .choices import ONNX_FILES, Dtype, Engine
-
-#: What an engine gives for each image, where the checkpoint has it: see `MetaQAPOutput`.
-OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
 
 
 class CropEngine(Protocol):
@@ -25,7 +22,7 @@ class CropEngine(Protocol):
     config: Any
 
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
-        """`(B, 3, H, W)` RGB crops -> those of `OUTPUTS` that the checkpoint has, `(B, ...)` in float32 on the CPU.
+        """`(B, 3, H, W)` RGB crops -> those of `IMAGE_OUTPUTS` that there are, `(B, ...)` in float32 on the CPU.
 
         With `quality_map` also the `quality_map`, `(B, h, w)`.
 
@@ -53,7 +50,7 @@ class TorchEngine:
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
         pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
         outputs = self.model(pixel_values=pixel_values.to(self.model.dtype) / 255, output_quality_map=quality_map)
-        names = (*OUTPUTS, "quality_map")
+        names = (*IMAGE_OUTPUTS, "quality_map")
         return {name: outputs[name].float().cpu() for name in names if outputs.get(name) is not None}
 
 
@@ -96,8 +93,8 @@ class OnnxEngine:
             self.session = onnxruntime.InferenceSession(file, options, providers=providers)
         except Exception as error:  # each kind of failure has its class, and they have no base of their own
             raise MetaQAPError(f"onnxruntime cannot read {file}: {str(error).splitlines()[0]}") from error
-        made_of = self.session.get_modelmeta().custom_metadata_map.get("weights_sha256")
-        if (present := weights_sha256(checkpoint)) is not None and present != made_of:
+        exported_from = self.session.get_modelmeta().custom_metadata_map.get("weights_sha256")
+        if (present := weights_sha256(checkpoint)) is not None and present != exported_from:
             raise MetaQAPError(f"{file} was exported from other weights than {checkpoint} has; repeat `{export}`.")
         self.output_names = [output.name for output in self.session.get_outputs()]
 

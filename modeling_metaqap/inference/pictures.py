@@ -81,7 +81,7 @@ def explanation_picture(
     draw.text((panel, margin), f"{record.quality:.3f}", fill=_INK, font=large)
     line = margin + 54
     if record.quality_low is not None and record.quality_high is not None:
-        interval = f"90 % interval {record.quality_low:.2f} to {record.quality_high:.2f}"
+        interval = f"{record.interval_name} {record.quality_low:.2f} to {record.quality_high:.2f}"
         draw.text((panel, line), interval, fill=_FAINT, font=text)
         line += 22
     size = f"{record.width:,} x {record.height:,} pixels"

@@ -13,11 +13,11 @@ from typing import IO, Any
 from ..errors import MetaQAPError
 from .records import ScoreRecord
 
-#: What an output file holds: one column for each field of a record that is a single value.
+#: What an output file holds: one column for each field of a record that is a single value of the image.
 COLUMNS = {
     column.name: column.type
     for column in fields(ScoreRecord)
-    if column.name not in ("base_scores", "distortion_probabilities", "quality_map")
+    if column.name not in ("interval_coverage", "base_scores", "distortion_probabilities", "quality_map")
 }
 
 

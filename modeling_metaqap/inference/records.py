@@ -12,7 +12,8 @@ class ScoreRecord:
     Attributes:
         path: as given.
         quality: higher is better; [0, 1] is the training range, values are not clipped to it.
-        quality_low, quality_high: calibrated 90 % prediction interval.
+        quality_low, quality_high: calibrated prediction interval.
+        interval_coverage: share of new images whose opinion score the interval is calibrated to hold.
         distortion: name of the synthetic distortion that the image resembles most.
         distortion_probability: of that distortion, in [0, 1].
         width, height: pixels, after the EXIF orientation.
@@ -27,6 +28,7 @@ class ScoreRecord:
     quality: float | None = None
     quality_low: float | None = None
     quality_high: float | None = None
+    interval_coverage: float | None = None
     distortion: str | None = None
     distortion_probability: float | None = None
     width: int | None = None
@@ -36,5 +38,15 @@ class ScoreRecord:
     distortion_probabilities: list[float] | None = None
     quality_map: np.ndarray | None = None
 
+    @property
+    def interval_name(self) -> str:
+        """What to call the interval for people, such as "90 % interval"."""
+        return "interval" if self.interval_coverage is None else f"{percent(self.interval_coverage)} interval"
 
-__all__ = ["ScoreRecord"]
+
+def percent(share: float) -> str:
+    """`0.9` -> `"90 %"`."""
+    return f"{100 * share:.4g} %"
+
+
+__all__ = ["ScoreRecord", "percent"]

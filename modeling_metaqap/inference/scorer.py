@@ -1,13 +1,10 @@
 """`Scorer`: files and streams of images -> one record each, in bounded memory, past images that cannot be read."""
 
-import threading
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,18 +14,10 @@ from transformers import AutoImageProcessor
 
 from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
-from ..image_processing_metaqap import CropLayout, crop_layout, to_rgb
-from ..modeling_metaqap import MetaQAPModel
+from ..image_processing_metaqap import CropLayout, prepare_crops, shrink, to_rgb
+from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
-from .decoding import (
-    _LARGE_PIXELS,
-    _LARGE_SHORTEST_EDGE,
-    UNREADABLE,
-    Photograph,
-    _decode_large,
-    _too_many_pixels,
-    explain_error,
-)
+from .decoding import UNREADABLE, Photograph, explain_error, read_photograph, too_many_pixels
 from .engines import TorchEngine, load_engine
 from .records import ScoreRecord
 
@@ -39,8 +28,9 @@ class Prepared:
 
     Attributes:
         record: without a score yet, or with the reason why there will be none.
+        size: width and height of what the model sees of it.
         crops: `(N, 3, H, W)` RGB bytes; None if the image could not be read.
-        outputs: of the engine, crop by crop.
+        outputs: of the engine, `(1, ...)` for each crop.
     """
 
     record: ScoreRecord
@@ -63,8 +53,8 @@ class Scorer:
         dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
-        max_pixels: images of more are refused before they are decoded. Pillow itself refuses what has more than twice
-            its `Image.MAX_IMAGE_PIXELS`.
+        max_pixels: images of more are refused before they are decoded. Pillow itself warns of what has more than its
+            `Image.MAX_IMAGE_PIXELS` and refuses twice as many.
         max_crops: images that need more crops, long and narrow ones, are refused too.
         pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
             scores do not differ in the last bit either when images are shared out among processes.
@@ -102,7 +92,6 @@ class Scorer:
         self.pad_batches = pad_batches
         self.max_pixels = max_pixels
         self.max_crops = max_crops
-        self._one_large_image_at_a_time = threading.Lock()
         self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
         try:
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
@@ -160,41 +149,24 @@ class Scorer:
         try:
             if isinstance(image, Image.Image):
                 rgb = to_rgb(image)
-                width, height = rgb.size
+                photograph = Photograph(rgb, rgb.width, rgb.height)
             else:
-                rgb, (width, height) = self._decode(image)
+                photograph = read_photograph(image, refuse=self._refuse)
         except UNREADABLE as error:
             raise MetaQAPError(explain_error(error)) from error
-        resized = self._layout(rgb.size).resized
-        if resized != (rgb.height, rgb.width):
-            rgb = rgb.resize(resized[::-1], Image.Resampling(self.image_processor.resample))
-        return Photograph(rgb, width, height)
+        pixels = photograph.pixels
+        resample = self.image_processor.resample
+        return photograph._replace(pixels=shrink(pixels, self._layout(pixels), resample=resample))
 
-    def _decode(self, path: str | Path) -> tuple[Image.Image, tuple[int, int]]:
-        """The image in RGB, large ones shrunk, and the upright original's width and height."""
-        with warnings.catch_warnings():
-            # Pillow warns of large photographs long before it refuses decompression bombs.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as opened:
-                # The header is all that was read so far.
-                pixels = opened.width * opened.height
-                if self.max_pixels is not None and pixels > self.max_pixels:
-                    raise MetaQAPError(_too_many_pixels(self.max_pixels))
-                if self.max_crops is not None and len(self._layout(opened.size).corners) > self.max_crops:
-                    raise MetaQAPError(f"{opened.width:,} x {opened.height:,} pixels are too long and narrow")
-                factor = min(opened.size) // _LARGE_SHORTEST_EDGE
-                if pixels <= _LARGE_PIXELS or factor < 2:
-                    rgb = to_rgb(opened)
-                    return rgb, rgb.size
-                with self._one_large_image_at_a_time:
-                    return _decode_large(opened, factor)
+    def _refuse(self, width: int, height: int) -> str | None:
+        if self.max_pixels is not None and width * height > self.max_pixels:
+            return too_many_pixels(self.max_pixels)
+        if self.max_crops is not None and len(self.image_processor.layout(height, width).corners) > self.max_crops:
+            return f"{width:,} x {height:,} pixels are too long and narrow"
+        return None
 
-    def _layout(self, size: tuple[int, int]) -> CropLayout:
-        width, height = size
-        processor = self.image_processor
-        return crop_layout(
-            height, width, shortest_edge=processor.size["shortest_edge"], crop_size=processor.crop_size["height"]
-        )
+    def _layout(self, pixels: Image.Image) -> CropLayout:
+        return self.image_processor.layout(pixels.height, pixels.width)
 
     def prepare(self, image: str | Path | Image.Image) -> Prepared:
         """Decodes one image and cuts it into crops."""
@@ -206,8 +178,8 @@ class Scorer:
             return Prepared(record)
         record.width, record.height = photograph.width, photograph.height
         # Bytes travel between threads; the engine divides by 255.
-        inputs = self.image_processor(photograph.pixels, do_rescale=False, return_tensors="np")
-        return Prepared(record, size=photograph.pixels.size, crops=inputs["pixel_values"][0])
+        crops = prepare_crops(photograph.pixels, self._layout(photograph.pixels))
+        return Prepared(record, size=photograph.pixels.size, crops=crops)
 
     def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
         crops = np.stack([prepared.crops[index] for prepared, index in batch])  # type: ignore[index]
@@ -216,31 +188,21 @@ class Scorer:
             crops = np.concatenate([crops, np.repeat(crops[-1:], missing, axis=0)])
         values = self.engine(crops, quality_map=quality_map)
         for row, (prepared, _) in enumerate(batch):
-            prepared.outputs.append({name: value[row] for name, value in values.items()})
+            prepared.outputs.append({name: value[row : row + 1] for name, value in values.items()})
 
     def _finish(self, prepared: Prepared) -> ScoreRecord:
         record = prepared.record
         if prepared.crops is None:
             return record
-        # Scores and distortion logits are means over crops in the model too, so these are its outputs for all crops.
-        means = {
-            name: torch.stack([output[name] for output in prepared.outputs]).mean(dim=0)
-            for name in prepared.outputs[0]
-            if name != "quality_map"
-        }
-        record.quality = means["logits"].item()
-        record.base_scores = means["base_scores"].tolist()
-        if "interval" in means:
-            record.quality_low, record.quality_high = means["interval"].tolist()
-        if "distortion_logits" in means:
-            probabilities = means["distortion_logits"].softmax(dim=0)
-            record.distortion = self.engine.config.distortion_labels[int(probabilities.argmax())]
-            record.distortion_probability = probabilities.max().item()
-            record.distortion_probabilities = probabilities.tolist()
+        assessment = assess_image(prepared.outputs, self.engine.config.distortion_labels)
+        if assessment["quality_low"] is not None:
+            record.interval_coverage = self.engine.config.interval_coverage
+        for name, value in assessment.items():
+            setattr(record, name, value)
         if "quality_map" in prepared.outputs[0]:
-            crop_maps = torch.stack([output["quality_map"] for output in prepared.outputs])
+            crop_maps = torch.cat([outputs["quality_map"] for outputs in prepared.outputs])
             [whole] = self.image_processor.post_process_quality_map(
-                SimpleNamespace(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]
+                MetaQAPOutput(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]
             )
             record.quality_map = whole.numpy()
         return record
@@ -261,6 +223,7 @@ def describe(model: Any) -> dict[str, Any]:
         ],
         "intercept": model.meta_learner.intercept.item(),
         "interval_radius": model.config.interval_radius,
+        "interval_coverage": model.config.interval_coverage,
         "distortion_labels": model.config.distortion_labels,
         "training_summary": model.config.training_summary,
     }

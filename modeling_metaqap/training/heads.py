@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..image_processing_metaqap import merge_crops
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPKernelHead, MetaQAPModel
 from .learner import base_learners_of
 
@@ -43,8 +44,7 @@ def pooled_features(
         weights = batch.get("crop_weights", torch.ones(len(pixels), 1)).to(device)
         crops = pixels.reshape(-1, *pixels.shape[-3:]).contiguous(memory_format=torch.channels_last)
         pooled = learner.pool(learner.stage_activations(crops)).unflatten(0, weights.shape)
-        pooled = (pooled * weights.unsqueeze(-1)).sum(dim=1)
-        gathered = gather((pooled, *(batch[target].to(device) for target in targets)))
+        gathered = gather((merge_crops(pooled, weights), *(batch[target].to(device) for target in targets)))
         batches.append([tensor.cpu() for tensor in gathered])
     columns = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     return tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in columns)

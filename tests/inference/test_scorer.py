@@ -1,5 +1,7 @@
 """Files, folders and streams of images -> records."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from PIL import Image
 from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.inference.decoding import read_rgb, silence_size_warning
 from modeling_metaqap.inference.scorer import Scorer
 
 
@@ -15,7 +18,7 @@ from modeling_metaqap.inference.scorer import Scorer
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     learners = ["test_resnet", {"backbone": "test_resnet", "stages": [0, 1]}]
-    config = MetaQAPConfig(base_learners=learners, interval_radius=0.2)
+    config = MetaQAPConfig(base_learners=learners, interval_radius=0.2, interval_coverage=0.8)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     save_checkpoint(MetaQAPModel(config), folder)
     return folder
@@ -61,6 +64,7 @@ def test_a_record_says_what_the_model_says(scorer, checkpoint, photos):
     assert record.distortion == model.config.distortion_labels[probabilities.argmax()]
     assert record.distortion_probability == pytest.approx(probabilities.max().item(), abs=1e-5)
     assert (record.path, record.width, record.height, record.error) == (photos[1], 1500, 520, None)
+    assert record.interval_coverage == 0.8 and record.interval_name == "80 % interval"
 
 
 def test_broken_files_get_a_reason_and_the_others_a_score(scorer, photos, tmp_path):
@@ -82,6 +86,33 @@ def test_a_decompression_bomb_is_a_record_with_an_error(scorer, photos, tmp_path
     bomb, photo = scorer.score([tmp_path / "bomb.png", photos[2]])
     assert bomb.error == "it has more pixels than the limit of 200,000"
     assert photo.error is None
+
+
+class TestWarningOfLargeImages:
+    """Pillow warns of images of more than `MAX_IMAGE_PIXELS`; the filters of warnings are the program's."""
+
+    @pytest.fixture(autouse=True)
+    def smaller_limit(self, monkeypatch):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200_000)
+
+    def test_scoring_leaves_the_warning_to_the_program(self, scorer, photos):
+        with pytest.warns(Image.DecompressionBombWarning):
+            [record] = scorer.score([photos[0]])
+        assert record.error is None
+
+    def test_a_program_can_silence_it_for_all_threads(self, scorer, photos):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            silence_size_warning()
+            assert [record.error for record in scorer.score([photos[0]] * 8)] == [None] * 8
+            read_rgb(photos[0])
+        assert caught == []
+
+    def test_a_program_that_makes_an_error_of_it_gets_records_with_the_reason(self, scorer, photos):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            [record] = scorer.score([photos[0]])
+        assert record.error == "it has more pixels than the limit of 200,000"
 
 
 def test_images_are_read_as_they_are_needed(scorer, photos):
@@ -160,7 +191,7 @@ class TestLargePhotographs:
         assert shrunk[1:] == whole[1:]
         assert shrunk.pixels.size == whole.pixels.size
         difference = np.asarray(shrunk.pixels).astype(float) - np.asarray(whole.pixels)
-        assert np.abs(difference).mean() < 2
+        assert 0 < np.abs(difference).mean() < 2, "the same pixels: the large one was read whole as well"
         assert record.quality == pytest.approx(expected.quality, abs=0.01)
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import DataError
-from ...image_processing_metaqap import crop_layout, to_rgb
+from ...image_processing_metaqap import crop_layout, prepare_crops, shrink, to_rgb
 from ..atomic import write_atomically
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
 from ..distortions.base import LEVELS
@@ -264,16 +264,15 @@ def _read(path: Path, name: str, settings: BuildSettings) -> NDArray[np.uint8]:
     with Image.open(path) as opened:
         image = to_rgb(opened)
     side = settings.crop_size or settings.min_side
-    height, width = crop_layout(image.height, image.width, shortest_edge=settings.shortest_edge).resized
+    layout = crop_layout(image.height, image.width, shortest_edge=settings.shortest_edge, crop_size=side)
+    height, width = layout.resized
     if min(height, width) < side:
         raise ValueError(f"{width} x {height} pixels are too few, at least {side} are needed on each side")
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image)
-    if settings.crop_size is not None:
-        top, left = _rng(settings.seed, name, "crop").integers((height - side, width - side), endpoint=True)
-        pixels = pixels[top : top + side, left : left + side]
-    return pixels
+    if settings.crop_size is None:
+        return np.asarray(shrink(image, layout))
+    top, left = _rng(settings.seed, name, "crop").integers((height - side, width - side), endpoint=True)
+    [crop] = prepare_crops(image, layout, corners=[(top, left)])
+    return crop.transpose(1, 2, 0)
 
 
 def _rng(seed: int, *names: str) -> np.random.Generator:
