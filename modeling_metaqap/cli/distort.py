@@ -24,8 +24,9 @@ def distort(
         from ..data.distortions.grid import distortion_grid
     from ..inference.decoding import UNREADABLE, explain_error, read_rgb
     from ..inference.record_files import cannot_write
-    from .printing import errors
+    from .printing import errors, silence_libraries
 
+    silence_libraries()
     try:
         picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
     except UNREADABLE as error:

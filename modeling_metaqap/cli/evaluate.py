@@ -46,9 +46,9 @@ def evaluate(
     from rich.text import Text
 
     from ..inference.record_files import cannot_write
-    from .printing import console, errors, silence_transformers
+    from .printing import console, errors, silence_libraries
 
-    silence_transformers()
+    silence_libraries()
     datasets.disable_progress_bars()
     options = FolderOptions(
         csv=csv,

@@ -26,9 +26,9 @@ def export(
     from rich.table import Table
 
     from ..inference.onnx_export import export_onnx
-    from .printing import console, errors, silence_transformers
+    from .printing import console, errors, silence_libraries
 
-    silence_transformers()
+    silence_libraries()
     result = export_onnx(checkpoint, output_dir, photographs=photographs, int8=int8)
     table = Table(title=f"Exported to {result.folder}", title_justify="left")
     table.add_column("file")

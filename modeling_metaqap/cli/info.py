@@ -15,10 +15,11 @@ def info(
     """Describe a checkpoint: its learners, what it was trained on and measured at."""
     from rich.table import Table
 
+    from ..inference.records import percent
     from ..inference.scorer import Scorer, describe
-    from .printing import console, silence_transformers
+    from .printing import console, silence_libraries
 
-    silence_transformers()
+    silence_libraries()
     description = describe(Scorer(checkpoint, device="cpu").model)
     if as_json:
         print(json.dumps({"checkpoint": checkpoint, **description}, indent=2))
@@ -35,8 +36,10 @@ def info(
     console.print(table)
     radius = description["interval_radius"]
     console.print(f"intercept {description['intercept']:+.3f}")
-    interval = "not calibrated" if radius is None else f"quality ± {radius:.3f}"
-    console.print(f"90 % prediction interval: {interval}")
+    interval = "prediction interval: not calibrated"
+    if radius is not None:
+        interval = f"{percent(description['interval_coverage'])} prediction interval: quality ± {radius:.3f}"
+    console.print(interval)
     labels = description["distortion_labels"]
     console.print(f"distortions it can name: {len(labels) if labels else 'none'}")
     for name, value in (description["training_summary"] or {}).items():

@@ -5,14 +5,17 @@ import sys
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from ..inference.decoding import silence_size_warning
+
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 
-def silence_transformers() -> None:
-    """Keep warnings and progress bars about loading weights off the terminal."""
+def silence_libraries() -> None:
+    """Keep off the terminal what libraries say of loading weights and of large photographs."""
+    silence_size_warning()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 
 
-__all__ = ["console", "errors", "silence_transformers"]
+__all__ = ["console", "errors", "silence_libraries"]

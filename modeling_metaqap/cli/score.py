@@ -61,9 +61,9 @@ def score(
     from ..inference.explanations import ExplanationFolder
     from ..inference.record_files import check_output, record_writer
     from ..inference.scorer import Scorer
-    from .printing import errors, silence_transformers
+    from .printing import errors, silence_libraries
 
-    silence_transformers()
+    silence_libraries()
     if output is not None:
         check_output(output)
     scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype, batch_size=batch_size)
@@ -121,13 +121,13 @@ def _print_records(records: "list[ScoreRecord]") -> None:
 
     from .printing import console
 
-    has_interval = any(record.quality_low is not None for record in records)
+    interval_name = next((record.interval_name for record in records if record.quality_low is not None), None)
     has_distortion = any(record.distortion is not None for record in records)
     table = Table()
     table.add_column("image", overflow="fold")
     table.add_column("quality", justify="right")
-    if has_interval:
-        table.add_column("90 % interval", justify="right")
+    if interval_name is not None:
+        table.add_column(interval_name, justify="right")
     if has_distortion:
         table.add_column("most like")
     table.add_column("size", justify="right")
@@ -137,7 +137,7 @@ def _print_records(records: "list[ScoreRecord]") -> None:
             cells: list[str | Text] = [Text(record.error, style="red")]
         else:
             cells = [f"{record.quality:.3f}"]
-        if has_interval:
+        if interval_name is not None:
             interval = (
                 f"{record.quality_low:.2f} to {record.quality_high:.2f}" if record.quality_low is not None else ""
             )

@@ -21,7 +21,7 @@ def serve(
     """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API."""
     with needs_extra("space"):
         from ..demo import serve as serve_demo
-    from .printing import silence_transformers
+    from .printing import silence_libraries
 
-    silence_transformers()
+    silence_libraries()
     serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)

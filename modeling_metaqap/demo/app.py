@@ -20,6 +20,7 @@ from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
 from ..data.image_files import is_image_file
 from ..errors import MetaQAPError
+from ..inference.decoding import silence_size_warning
 from ..inference.pictures import humanize, quality_map_image
 from ..inference.record_files import record_writer
 from ..inference.records import ScoreRecord
@@ -145,6 +146,7 @@ def serve(
     """
     if examples is not None and not _sample_photographs(examples):
         raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
+    silence_size_warning()  # of what is below `MAX_PIXELS`
     scorer = Scorer(checkpoint, device=device, max_pixels=MAX_PIXELS, max_crops=MAX_CROPS)
     app = build_app(Assessor(scorer), concurrency=concurrency, examples=examples)
     try:
@@ -171,7 +173,8 @@ class Demo:
         """Score one photograph.
 
         Returns quality (higher is better, training range 0 to 1, not clipped), quality_low and quality_high (the
-        calibrated 90 % interval, null if the checkpoint is not calibrated), base_scores (each learner's own),
+        calibrated interval), interval_coverage (the share of photographs whose opinion score it is calibrated to hold;
+        all three null if the checkpoint is not calibrated), base_scores (each learner's own),
         distortions (name to probability, null without a distortion head), width and height in pixels.
         """
         return self._json(self.assessor.assess(photo).record)
@@ -201,8 +204,8 @@ class Demo:
         """Which of two photographs is better.
 
         Returns left and right (as /score without the map) and left_is_better: the probability that raters would prefer
-        the left one, taking the errors of the two scores as independent and normal with the calibrated 90 % interval;
-        null if the checkpoint is not calibrated.
+        the left one, taking the errors of the two scores as independent and normal with the calibrated interval; null
+        if the checkpoint is not calibrated.
         """
         comparison = self.assessor.compare(left, right)
         return {

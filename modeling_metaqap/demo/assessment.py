@@ -143,20 +143,22 @@ class Assessor:
 
 
 def probability_better(first: ScoreRecord, second: ScoreRecord) -> float | None:
-    """Probability that raters would prefer the first photograph, from both scores and their 90 % intervals.
+    """Probability that raters would prefer the first photograph, from both scores and their intervals.
 
     The model: an opinion is the score plus an error; the errors of the two photographs are independent and normal, and
-    90 % of them lie within the calibrated interval. The difference of the two opinions is then normal too. Errors that
-    two photographs have in common (two shots of one scene, say) cancel out, so for those it is on the cautious side.
+    as many of them lie within the interval as it is calibrated to hold. The difference of the two opinions is then
+    normal too. Errors that two photographs have in common (two shots of one scene, say) cancel out, so for those it is
+    on the cautious side.
 
     Returns:
         A probability in [0, 1], or None without a calibrated interval.
     """
     variances = []
     for record in (first, second):
-        if record.quality_low is None or record.quality_high is None:
+        if record.quality_low is None or record.quality_high is None or record.interval_coverage is None:
             return None
-        variances.append(((record.quality_high - record.quality_low) / 2 / NormalDist().inv_cdf(0.95)) ** 2)
+        radius = (record.quality_high - record.quality_low) / 2
+        variances.append((radius / NormalDist().inv_cdf((1 + record.interval_coverage) / 2)) ** 2)
     difference = (first.quality or 0.0) - (second.quality or 0.0)
     spread = math.sqrt(sum(variances))
     return NormalDist().cdf(difference / spread) if spread else float(difference > 0) + 0.5 * (difference == 0)
@@ -170,6 +172,7 @@ def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[
         "quality": record.quality,
         "quality_low": record.quality_low,
         "quality_high": record.quality_high,
+        "interval_coverage": record.interval_coverage,
         "base_scores": dict(zip(learner_names, record.base_scores, strict=True)) if record.base_scores else None,
         "distortions": dict(zip(labels, probabilities, strict=True)) if probabilities else None,
         "width": record.width,

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ..inference.pictures import humanize, quality_colors, quality_map_image
-from ..inference.records import ScoreRecord
+from ..inference.records import ScoreRecord, percent
 from .assessment import Assessment, Comparison
 
 # The five grades of ITU-R BT.500, each a fifth of the scale.
@@ -38,7 +38,7 @@ def hint(sentence: str) -> str:
 
 
 def gauge(record: ScoreRecord) -> str:
-    """The quality as a number, a word and a half circle with its 90 % interval."""
+    """The quality as a number, a word and a half circle with its interval."""
     quality = record.quality or 0.0
     steps = 60
     track = "".join(
@@ -50,8 +50,8 @@ def gauge(record: ScoreRecord) -> str:
     if record.quality_low is not None and record.quality_high is not None:
         low, high = record.quality_low, record.quality_high
         interval = f'<path class="mq-band" d="{_arc(_clip(low), _clip(high), radius=74)}"/>'
-        note = f"90 % interval <b>{low:.2f}</b> to <b>{high:.2f}</b>"
-        spoken = f", 90 % interval {low:.2f} to {high:.2f}"
+        note = f"{record.interval_name} <b>{low:.2f}</b> to <b>{high:.2f}</b>"
+        spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
     x, y = _on_arc(_clip(quality))
     word = grade(quality)
     return f"""<div class="mq mq-gauge">
@@ -177,11 +177,13 @@ def verdict(comparison: Comparison) -> str:
 <span>right better: <b>{rest:.0f} %</b></span></div>
 <details><summary>How sure, and how we know</summary>
 <p class="mq-note">Each score comes with an interval that holds the
-raters' mean opinion for nine photographs in ten. Taking the two errors as independent and normal, the chance that
-raters would prefer one photograph follows from the difference of the scores. Two shots of one scene share some of
-their errors: for them the figure is on the cautious side. It says nothing about which picture is more beautiful.</p>
+raters' mean opinion for {percent(left.interval_coverage or 0)} of photographs. Taking the two errors as independent
+and normal, the chance that raters would prefer one photograph follows from the difference of the scores. Two shots of
+one scene share some of their errors: for them the figure is on the cautious side. It says nothing about which picture
+is more beautiful.</p>
 </details>"""
-    return f'<div class="mq mq-card"><h2>{headline}</h2>{split}<h3>Quality and 90 % interval</h3>{rows}</div>'
+    shown = "Quality" if left.quality_low is None else f"Quality and {left.interval_name}"
+    return f'<div class="mq mq-card"><h2>{headline}</h2>{split}<h3>{shown}</h3>{rows}</div>'
 
 
 def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parameter: str) -> str:
@@ -201,11 +203,12 @@ def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parame
         f'<text class="mq-tick" x="32" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.2g}</text>'
         for tick in (0.0, 0.25, 0.5, 0.75, 1.0)
     )
-    band = ""
+    band, note = "", "Quality at each level"
     if len(bounds) == 2 * len(records):
         upper = [f"{x(i):.1f},{y(record.quality_high or 0.0):.1f}" for i, record in enumerate(records)]
         lower = [f"{x(i):.1f},{y(record.quality_low or 0.0):.1f}" for i, record in enumerate(records)]
         band = f'<polygon class="mq-area" points="{" ".join(upper + lower[::-1])}"/>'
+        note += f"; the band is the {records[0].interval_name}"
     path = " ".join(f"{x(i):.1f},{y(quality):.1f}" for i, quality in enumerate(qualities))
     dots = "".join(
         f'<circle class="mq-point{" mq-chosen" if i == level else ""}" cx="{x(i):.1f}" cy="{y(quality):.1f}" '
@@ -227,7 +230,7 @@ def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parame
     return f"""<div class="mq mq-card"><h2>{headline}</h2><p class="mq-note">{escape(parameter)}</p>
 <svg class="mq-curve" viewBox="0 0 372 220" role="img" aria-label="Quality by level of distortion: {spoken}">
 {lines}{band}<polyline class="mq-line" points="{path}"/>{dots}{labels}</svg>
-<p class="mq-note">Quality at each level; the band is the 90 % interval.</p></div>"""
+<p class="mq-note">{note}.</p></div>"""
 
 
 def batch_summary(records: Sequence[ScoreRecord], *, bins: int = 10) -> str:

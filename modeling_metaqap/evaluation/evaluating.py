@@ -203,7 +203,7 @@ def figures(
     seed: int,
     n_bootstrap: int,
 ) -> dict[str, Any]:
-    """[`evaluate_scores`] and how many opinions the 90 % prediction interval holds, as JSON values.
+    """[`evaluate_scores`] and how many opinions the prediction interval holds, as JSON values.
 
     None stands for what is not defined, such as a baseline's RMSE or the interval of a checkpoint without one.
     """
@@ -218,7 +218,11 @@ def figures(
         measured["rmse"] = dict.fromkeys(measured["rmse"])
     elif (radius := scorer.model.config.interval_radius) is not None:
         inside = np.abs(predictions - qualities) <= radius
-        measured["interval"] = {"coverage": float(inside.mean()), "width": 2 * radius}
+        measured["interval"] = {
+            "calibrated_for": scorer.model.config.interval_coverage,
+            "coverage": float(inside.mean()),
+            "width": 2 * radius,
+        }
     return measured
 
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from rich.table import Table
 from rich.text import Text
 
+from ..inference.records import percent
 from .baselines.scorer import BASELINES
 
 Row = dict[str, Any]
@@ -99,14 +100,14 @@ def results_table(rows: Sequence[Row]) -> str:
 
 
 def interval_sentence(row: Row) -> str | None:
-    """What the 90 % prediction interval held, for people; None for a method without one."""
+    """What the prediction interval held, for people; None for a method without one."""
     held = row.get("interval")
     if held is None:
         return None
     images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
     return (
-        f"The 90 % interval of {title(row)} is {held['width']:.3f} wide and holds the opinion scores of "
-        f"{100 * held['coverage']:.1f} % of these {images}."
+        f"The {percent(held['calibrated_for'])} interval of {title(row)} is {held['width']:.3f} wide and holds the "
+        f"opinion scores of {100 * held['coverage']:.1f} % of these {images}."
     )
 
 

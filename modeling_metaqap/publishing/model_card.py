@@ -8,9 +8,11 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 
+from ..configuration_metaqap import MetaQAPConfig
 from ..data.iqa_datasets import IQA_DATASETS
 from ..errors import MetaQAPError
 from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
+from ..inference.records import percent
 from ..lineage import weights_sha256
 from ..training.provenance import parts_of
 
@@ -87,8 +89,9 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             if len(config["base_learners"]) > 1
         ],
         # Fits of before there was such a thing say nothing of it.
-        shrinkage=_percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
+        shrinkage=percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
+        interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
         distortions=len(config["distortion_labels"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,
@@ -99,7 +102,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         trained_with=summary.get("trained_with"),
         frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model.get("fine_tuned", True)),
         surrogate=_SURROGATES[config["loss_surrogate"]],
-        confidence=_percent(own[0].get("confidence", 0.95)),
+        confidence=percent(own[0].get("confidence", 0.95)),
         medians=any("median_of" in row for row in own),
         cross=any(row["dataset"] not in training_sets for row in own),
         results=[
@@ -186,7 +189,7 @@ def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
         if (value := row[figure]["value"]) is not None:
             notes = about
             if "low" in row[figure]:
-                notes += f", {_percent(row['confidence'])} bootstrap interval {_interval(row[figure])}"
+                notes += f", {percent(row['confidence'])} bootstrap interval {_interval(row[figure])}"
             entries.append(
                 EvalResultEntry(dataset_id=row["dataset"], task_id=figure, value=_rounded(value), notes=notes)
             )
@@ -286,10 +289,6 @@ def _with_interval(figure: dict[str, float | None]) -> str:
 
 def _interval(figure: dict[str, float | None]) -> str:
     return f"[{figure['low']:.3f}, {figure['high']:.3f}]"
-
-
-def _percent(fraction: float) -> str:
-    return f"{fraction:.0%}".replace("%", " %")
 
 
 def _rounded(value: float) -> float:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -146,6 +147,23 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
     status, out, _ = metaqap("info", "--checkpoint", checkpoint, "--json")
     assert status == 0
     assert json.loads(out)["base_learners"][0]["weight"] == 1.0
+
+
+def test_the_interval_is_called_by_what_it_is_calibrated_to_hold(metaqap, photos, tmp_path):
+    config = MetaQAPConfig(base_learners=["test_resnet"], interval_radius=0.2, interval_coverage=0.75)
+    save_checkpoint(MetaQAPModel(config), tmp_path / "calibrated")
+    _, table, _ = metaqap("score", photos, "--checkpoint", tmp_path / "calibrated")
+    assert "75 % interval" in table
+    _, description, _ = metaqap("info", "--checkpoint", tmp_path / "calibrated")
+    assert "75 % prediction interval: quality ± 0.200" in description
+
+
+def test_large_photographs_are_scored_without_pillows_warning(metaqap, photos, checkpoint, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        status, _, _ = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 0 and [str(one.message) for one in caught if "pixels" in str(one.message)] == []
 
 
 def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):

@@ -36,7 +36,12 @@ def make_assessor(folder, **config):
 
 @pytest.fixture(scope="module")
 def assessor(tmp_path_factory):
-    return make_assessor(tmp_path_factory.mktemp("head") / "tiny", interval_radius=0.2, distortion_labels=LABELS)
+    return make_assessor(
+        tmp_path_factory.mktemp("head") / "tiny",
+        interval_radius=0.2,
+        interval_coverage=0.75,
+        distortion_labels=LABELS,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +62,11 @@ def photos(tmp_path_factory):
     return [str(path) for path in paths]
 
 
-def record(quality, radius=None):
+def record(quality, radius=None, coverage=0.9):
     if radius is None:
         return ScoreRecord(path="", quality=quality)
-    return ScoreRecord(path="", quality=quality, quality_low=quality - radius, quality_high=quality + radius)
+    low, high = quality - radius, quality + radius
+    return ScoreRecord(path="", quality=quality, quality_low=low, quality_high=high, interval_coverage=coverage)
 
 
 class TestComparison:
@@ -71,6 +77,13 @@ class TestComparison:
         # Both standard deviations are .2 / 1.6449; a difference of .2 is 1.6449 / sqrt(2) = 1.1631 of theirs together,
         # and the normal distribution's table gives 0.8776 there.
         assert probability_better(record(0.7, 0.2), record(0.5, 0.2)) == pytest.approx(0.8776, abs=1e-4)
+
+    def test_an_interval_that_holds_fewer_opinions_means_larger_errors(self):
+        # As above with standard deviations of .2 / .6745: .6745 / sqrt(2) = .4769, where the table gives .6833.
+        first, second = (record(quality, 0.2, coverage=0.5) for quality in (0.7, 0.5))
+        assert probability_better(first, second) == pytest.approx(0.6833, abs=1e-4)
+        verdict = figures.verdict(assessment.Comparison(first, second, 0.6833))
+        assert "Quality and 50 % interval" in verdict and "opinion for 50 % of photographs" in verdict
 
     def test_it_is_the_counter_probability_for_the_photographs_exchanged(self):
         one, other = record(0.8, 0.15), record(0.45, 0.25)
@@ -104,7 +117,8 @@ class TestScore:
         scores = Demo(assessor).score(photos[0])
         gauge, overlay, distortions, votes = Demo(assessor).show_score(photos[0])
         assert f">{scores['quality']:.2f}<" in gauge
-        assert f"<b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
+        assert scores["interval_coverage"] == 0.75
+        assert f"75 % interval <b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
         assert overlay.count("data:image/jpeg") == 2 and 'type="range"' in overlay
         best = max(scores["distortions"], key=scores["distortions"].get)
         assert distortions.index(humanize(best)) == min(distortions.index(humanize(label)) for label in LABELS)

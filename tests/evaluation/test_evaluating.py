@@ -149,12 +149,16 @@ def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
 
 def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, without_split, make_model, tmp_path):
     source = NamedDataset(name="folder", data_dir=without_split)
-    save_checkpoint(make_model("test_resnet", interval_radius=0.25), tmp_path / "calibrated")
+    save_checkpoint(make_model("test_resnet", interval_radius=0.25, interval_coverage=0.8), tmp_path / "calibrated")
     [measurement] = evaluate_all([str(tmp_path / "calibrated")], [source], splits=["all"])
     distance = np.abs(measurement.predictions - measurement.qualities)
-    assert measurement.row["interval"] == {"coverage": (distance <= 0.25).mean(), "width": 0.5}
+    assert measurement.row["interval"] == {
+        "calibrated_for": 0.8,
+        "coverage": (distance <= 0.25).mean(),
+        "width": 0.5,
+    }
     assert 0 < measurement.row["interval"]["coverage"] < 1
-    sentence = "The 90 % interval of calibrated is 0.500 wide and holds the opinion scores of "
+    sentence = "The 80 % interval of calibrated is 0.500 wide and holds the opinion scores of "
     assert f"{sentence}{100 * (distance <= 0.25).mean():.1f} % of these 30 images." in results_markdown(
         [measurement.row]
     )
@@ -162,7 +166,7 @@ def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, withou
     [repeated] = evaluate_all([str(tmp_path / "calibrated")], [source], repeat_splits=10)
     held = [part["interval"]["coverage"] for part in repeated.row["splits"]]
     assert len(set(held)) > 1
-    assert repeated.row["interval"] == {"coverage": statistics.median(held), "width": 0.5}
+    assert repeated.row["interval"] == {"calibrated_for": 0.8, "coverage": statistics.median(held), "width": 0.5}
     assert "of these images (median of 10 splits)." in results_markdown([repeated.row])
 
 
