@@ -83,7 +83,7 @@ def test_loading_and_scoring_needs_little_memory_and_no_network(tmp_path):
 import re, socket
 def refuse(*_): raise AssertionError("tried to reach the network")
 socket.socket.connect = refuse
-from modeling_metaqap.scoring import Scorer
+from modeling_metaqap import Scorer
 [record] = Scorer(device="cpu").score([{str(EXAMPLES / "coffee.jpg")!r}])
 assert record.error is None, record.error
 # Not getrusage: its peak starts from that of the process that started this one.

@@ -228,7 +228,7 @@ def _peak_memory(checkpoint: Path, picture: Image.Image) -> float:
     """Megabytes that a process takes at most which loads the checkpoint and scores one image; Linux tells them."""
     code = """
 import sys
-from modeling_metaqap.scoring import Scorer
+from modeling_metaqap import Scorer
 [record] = Scorer(sys.argv[1], device="cpu").score([sys.argv[2]])
 assert record.error is None, record.error
 print(open("/proc/self/status").read())
