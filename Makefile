@@ -1,15 +1,16 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
 #   make test   install with the dev extra; lint, types and the tests that are quick
-# `make test-all` runs the slow tests too (those in a browser need Chromium, and say so), and `make card` writes the
-# model card anew from hub_card/results.json, `make results` the page docs/results.md from studies/results/.
+# `make test-all` runs the slow tests too (those in a browser need Chromium, and say so). `make docs` builds the site of
+# documents into build/site. `make card` writes the model card anew from hub_card/results.json, `make results` the page
+# docs/results.md from studies/results/.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint format card results space clean
+.PHONY: demo test test-all lint format docs card results space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -29,6 +30,10 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# A broken link fails. Material's advertisement for its successor is not shown.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=true $(BIN)/python -m mkdocs build --strict --quiet
 
 card: $(VENV)/.installed-dev
 	$(BIN)/python scripts/make_card.py

@@ -1,0 +1,284 @@
+"""README, docs/ and the notebooks: what they say can be done, can be done."""
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import sys
+from functools import cache
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from repository import ROOT, SCRIPTS
+
+from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap.evaluation.results_files import read_results
+from modeling_metaqap.evaluation.tables import results_table
+
+sys.path.insert(0, str(ROOT / "docs"))
+import hooks  # noqa: E402
+
+README = ROOT / "README.md"
+NOTEBOOKS = hooks.notebooks()
+PAGES = sorted(
+    [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "space").glob("*.md")]
+    + [*(ROOT / "scripts").rglob("*.md"), *(ROOT / "studies").glob("*.md")]
+)
+
+
+def text_of(path):
+    """A page, or a notebook as the page that is made of it."""
+    return hooks.notebook_page(path)[0] if path.suffix == ".ipynb" else path.read_text()
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(text, language):
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_bytes()) <= 9000
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=name_of)
+def test_links_lead_somewhere(path):
+    text = re.sub(r"```.*?```", "", text_of(path), flags=re.DOTALL)
+    made = {f"docs/{uri}" for uri in made_pages()}
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http://", "https://", "#")):
+            goal = (path.parent / target.split("#")[0]).resolve()
+            assert goal.exists() or goal.relative_to(ROOT).as_posix() in made, target
+
+
+def made_pages():
+    """What docs/hooks.py adds to the site."""
+    yield from ("reference/cli.md", "reference/scripts.md", "reference/recipe.md", "reference/api/index.md")
+    yield from (f"reference/api/{room}.md" for room in (*hooks.ROOMS, "model", "errors"))
+    yield from ("concepts/rooms.svg", "assets/screenshot.jpg")
+    for path in NOTEBOOKS:
+        page = path.relative_to(ROOT / "docs").with_suffix(".md")
+        yield page.as_posix()
+        yield from ((page.parent / picture).as_posix() for picture in hooks.notebook_page(path)[1])
+
+
+# Results.
+
+
+def test_the_readme_quotes_the_measured_results():
+    rows = read_results(ROOT / "hub_card" / "results.json")
+    assert {row["checkpoint"] for row in rows} >= {"metaqap-lite", "brisque", "piqe"}
+    assert results_table(rows) in README.read_text()
+
+
+def test_the_readme_quotes_what_is_reached_on_photographs_from_elsewhere():
+    fusions = json.loads((ROOT / "studies" / "results" / "fusions.json").read_text())
+    [shipped] = [row for label, row in fusions["rows"].items() if label.endswith("(shipped)")]
+    *first, last = (f"{figures['srocc']:.3f}" for figures in shipped.values())
+    assert f"an SROCC of {', '.join(first)} and {last}" in " ".join(README.read_text().split())
+
+
+def test_the_page_on_the_interval_quotes_its_radius_and_coverage():
+    page = (ROOT / "docs" / "concepts" / "score-and-interval.md").read_text()
+    fit = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())
+    [row] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    assert f"{fit['interval_radius']:.3f} for the shipped ensemble" in page
+    assert f"{row['interval']['coverage']:.1%} of the opinions".replace("%", " %") in page
+
+
+# Scores.
+
+
+@pytest.fixture(scope="module")
+def records():
+    paths = sorted((ROOT / "space" / "examples").glob("*.jpg"))
+    return {f"space/examples/{Path(record.path).name}": record for record in Scorer(device="cpu").score(paths)}
+
+
+@pytest.mark.parametrize("path", [README, ROOT / "docs" / "quickstart.md"], ids=name_of)
+def test_pasted_scores_are_the_ones_that_the_shipped_ensemble_gives(path, records):
+    text = path.read_text()
+    cells = re.findall(r"│ (space/\S+) +│ +(\S+) │ +(\S+) to (\S+) │ (\S+) \((\d+)%\)", text)
+    comments = re.findall(r"^# (space/\S+): (\S+) \((\S+) to (\S+)\)$", text, flags=re.MULTILINE)
+    assert len(cells) >= 2 and len(comments) == 2
+    for image, quality, low, high, distortion, probability in cells:
+        record = records[image]
+        assert [quality, low, high] == [
+            f"{record.quality:.3f}",
+            f"{record.quality_low:.2f}",
+            f"{record.quality_high:.2f}",
+        ]
+        assert (distortion, probability) == (record.distortion, f"{100 * record.distortion_probability:.0f}")
+    for image, *scores in comments:
+        record = records[image]
+        assert scores == [f"{value:.2f}" for value in (record.quality, record.quality_low, record.quality_high)]
+
+
+def test_the_snippet_of_the_readme_prints_what_stands_below_it(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    [snippet] = [block for block in blocks(README.read_text(), "python") if "Scorer" in block]
+    exec(snippet, {})
+    assert capsys.readouterr().out.splitlines() == [line[2:] for line in snippet.splitlines() if line[:2] == "# "]
+
+
+# Names, commands and options.
+
+
+@pytest.mark.parametrize(
+    "path", [*PAGES, *NOTEBOOKS, *sorted((ROOT / "modeling_metaqap").rglob("*.py")), *hooks.scripts()], ids=name_of
+)
+def test_imports_that_are_shown_work(path):
+    text = text_of(path)
+    if path.suffix == ".py":
+        text = "\n".join(re.findall(r"^ *>>> .*|^.*from modeling_metaqap.*", text, flags=re.MULTILINE))
+    for module, names in re.findall(r"from (modeling_metaqap[\w.]*) import ([\w, ]+)", text):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.split(" as ")[0].strip()), f"{module}: {name}"
+
+
+def test_the_new_paths_in_the_changelog_exist():
+    rows = re.findall(r"^    \| (`.*) \| (.*) \|$", (ROOT / "CHANGELOG.md").read_text(), flags=re.MULTILINE)
+    assert len(rows) > 10
+    for before, now in rows:
+        for dotted in re.findall(r"`([\w.]+)`", now.replace("`modeling_metaqap`", "")):
+            module, _, name = f"modeling_metaqap.{dotted}".rpartition(".")
+            found = hasattr(importlib.import_module(module), name) or importlib.util.find_spec(f"{module}.{name}")
+            assert found, f"{before}: there is no {dotted}"
+
+
+def commands_of(path):
+    """Words of each command line of a page's bash blocks and of a notebook's lines that begin with "!"."""
+    text = text_of(path)
+    lines = chain(
+        *(block.replace("\\\n", " ").splitlines() for block in blocks(text, "bash")),
+        *(re.findall(r"^!(.*)", block.replace("\\\n", " "), flags=re.M) for block in blocks(text, "python")),
+    )
+    for line in lines:
+        line = line.replace("{repository}/", "").replace("$recipes", "scripts/recipes/metaqap-lite")
+        for command in re.split(r"\s[|;]\s|&&", line.split(" #")[0]):
+            yield shlex.split(command, comments=True)
+
+
+@cache
+def help_of(program):
+    if program.startswith("metaqap "):
+        return hooks.command_help(program.split()[1])
+    return hooks.script_help(ROOT / program)
+
+
+@pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=name_of)
+def test_commands_and_options_that_are_shown_exist(path):
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for words in commands_of(path):
+        script = next((word for word in words if re.fullmatch(r"(scripts|studies)/\w+\.py", word)), None)
+        if words[:1] == ["make"]:
+            assert words[1] in targets, words
+        if words[:1] == ["metaqap"]:
+            assert words[1] in hooks.commands(), words
+            program, options = f"metaqap {words[1]}", words[2:]
+        elif script is not None:
+            program, options = script, words[words.index(script) + 1 :]
+        else:
+            continue
+        known = set(re.findall(r"(?<!\w)--?\w[\w-]*", help_of(program)))
+        for option in (word.split("=")[0] for word in options if re.match(r"--?[a-z]", word)):
+            assert option in known, f"{program} has no {option}"
+        for word in options:
+            if word.startswith(("scripts/", "hub_card/", "space/", "modeling_metaqap/")) and "$" not in word:
+                assert (ROOT / word).exists() or "results.json" in word, word
+
+
+def test_every_extra_that_is_shown_exists():
+    extras = set(re.findall(r"^(\w+) =$", (ROOT / "setup.cfg").read_text().split("extras_require]")[1], flags=re.M))
+    for path in [*PAGES, *NOTEBOOKS]:
+        for names in re.findall(r'pip install "\.\[([\w,]+)\]"', text_of(path)):
+            assert set(names.split(",")) <= extras, path
+
+
+# Pages that are made of the code.
+
+
+def test_every_setting_of_a_recipe_is_explained():
+    page = hooks.recipe_page()
+    meanings = hooks.recipe_settings()
+    assert "| `ema_decay` | `0.995` | of the moving average" in page
+    assert all(len(meaning) > 10 for meaning in meanings.values())
+    from modeling_metaqap import Recipe
+
+    for field in Recipe.__dataclass_fields__:
+        assert f"| `{field}` |" in page
+
+
+def test_every_command_is_described():
+    page = hooks.cli_page()
+    for command in ("score", "info", "evaluate", "export", "distort", "serve"):
+        assert f"## metaqap {command}" in page
+    assert "--recursive" in page
+
+
+def test_every_script_is_described():
+    page = hooks.scripts_page()
+    for path in SCRIPTS.glob("*.py"):
+        assert f"## {path.name}" in page
+    assert "--resume_from_checkpoint" in page
+
+
+def test_every_module_has_a_place_in_the_reference():
+    pages = "".join(hooks.api_pages().values())
+    for path in (ROOT / "modeling_metaqap").rglob("*.py"):
+        relative = path.relative_to(ROOT)
+        # What a command does is on the page of commands; checkpoints/ holds links to the model's files.
+        if path.stem.startswith("__") or {"cli", "checkpoints"} & set(relative.parts):
+            continue
+        assert f"::: {'.'.join(relative.with_suffix('').parts)}\n" in pages, relative
+
+
+def test_a_room_is_drawn_above_those_that_it_imports_from():
+    line_of = {name: line for line, row in enumerate(hooks.layers()) for name in row}
+    pairs = hooks.imports_between_rooms()
+    assert ("cli", "inference") in pairs and ("evaluation", "inference") in pairs
+    for importer, imported in pairs:
+        assert line_of[importer] < line_of[imported], f"{importer} imports from {imported}"
+    drawing = hooks.rooms_drawing()
+    assert all(f">{'the model' if name.endswith('_metaqap') else name}</text>" in drawing for name in line_of)
+
+
+def test_arrows_that_follow_from_others_are_left_out():
+    pairs = {("cli", "inference"), ("inference", "data"), ("cli", "data"), ("cli", "errors")}
+    assert hooks.without_detours(pairs) == pairs - {("cli", "data")}
+
+
+# Notebooks.
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_committed_notebook_is_small_and_shows_no_error(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert all(output["output_type"] != "error" for output in outputs)
+    assert path.stat().st_size < 200_000
+    for output in outputs:
+        assert not re.search(r"Traceback|/tmp/|/home/|/work/|/root/", json.dumps(output))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
+def test_a_notebook_runs(path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    # The programs of this environment, with this repository's package.
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)
+    where = {"metadata": {"path": str(path.parent)}}
+    NotebookClient(notebook, timeout=1200, kernel_name="python3", resources=where).execute()
+    printed = "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", ()))
+    expected = {"own-ratings": "of 5, the raters gave 4.4", "onnx-and-hub": "quality 0.81"}
+    assert expected[path.stem] in printed
