@@ -83,11 +83,11 @@ def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
 
     state = begin_state(model, recipe, accelerator, steps_per_epoch=batches.steps_per_epoch)
     if saved_state is not None:
+        state.load(accelerator, saved_state)
         with failing_together():
-            state.load(accelerator, saved_state)
             if accelerator.is_main_process:
                 folder.forget_after(state.position.step)
-        journal.say(f"Resumed at step {state.position.step}.")
+        journal.say(f"Resumed at step {state.position.step} of {recipe.epochs * batches.steps_per_epoch}.")
 
     train_epochs(run, state)
     summary = {"output_dir": str(folder.path)} | best_figures(state)

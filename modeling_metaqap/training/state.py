@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -96,10 +96,7 @@ class TrainingState:
         with failing_together():
             if accelerator.is_main_process:
                 folder.clear_pending_state(self.position.step)
-        # With FSDP the processes wait for each other while they save, so one that fails cannot tell the others. It
-        # ends, and then the launcher ends the others.
-        sharded = accelerator.distributed_type is DistributedType.FSDP
-        with nullcontext() if sharded else failing_together(), writing(pending):
+        with _failing_together_if_whole(accelerator), writing(pending):
             accelerator.save_state(str(pending), safe_serialization=True)
         accelerator.wait_for_everyone()  # with FSDP nothing has done that
         with failing_together():
@@ -107,14 +104,15 @@ class TrainingState:
                 folder.commit_state(pending)
 
     def load(self, accelerator: Accelerator, folder: Path) -> None:
-        """Go on from a saved state.
+        """Go on from a saved state; all processes must call this.
 
         Raises:
             MetaQAPError: if it was saved with FSDP and that is off now, or the other way round.
         """
         if (folder / "model.safetensors").exists() == (accelerator.distributed_type is DistributedType.FSDP):
             raise MetaQAPError("FSDP was on when the run was begun and is off now, or the other way round.")
-        accelerator.load_state(str(folder))
+        with _failing_together_if_whole(accelerator):
+            accelerator.load_state(str(folder))
 
 
 def begin_state(
@@ -139,6 +137,15 @@ def begin_state(
     model, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler, average, position)
     return TrainingState(model, optimizer, scheduler, average, position)
+
+
+def _failing_together_if_whole(accelerator: Accelerator) -> AbstractContextManager[None]:
+    """`failing_together`, unless the weights are sharded.
+
+    With FSDP the processes wait for each other while they save or load, so one that fails cannot tell the others. It
+    ends, and then the launcher ends the others.
+    """
+    return nullcontext() if accelerator.distributed_type is DistributedType.FSDP else failing_together()
 
 
 @contextmanager

@@ -121,8 +121,8 @@ def test_the_penalty_is_chosen_by_the_photographs_alone(make_model):
     size = model.base_learners[0].feature_mean.numel()
     features, targets = features_and_targets(model, n=2 * size)  # of which nothing can be learned
     generator = torch.Generator().manual_seed(1)
-    others = torch.rand(20 * size, size, generator=generator).double()
-    scores = torch.rand(20 * size, generator=generator).double()
+    others = torch.rand(4 * size, size, generator=generator).double()
+    scores = torch.rand(4 * size, generator=generator).double()
     alone = fit_ridge_head(model, features, targets)
     together = fit_ridge_head(model, features, targets, distorted=(others, scores), distorted_weight=0.01)
     assert alone["ridge_penalty"] > 10 and together["ridge_penalty"] > 10
