@@ -52,12 +52,7 @@ def load_splits(recipe: Recipe, settings: RunSettings) -> Splits:
     if recipe.stage == "pretrain":
         assert distorted is not None and distorted_validation is not None
         return Splits(distorted, distorted_validation, distorted, distorted_validation)
-    try:
-        training, validation = load_rated(recipe, data_dir=settings.data_dir, cache_dir=settings.cache_dir)
-    except MetaQAPError:
-        raise
-    except ValueError as error:  # of a data set or split that does not exist
-        raise MetaQAPError(str(error)) from error
+    training, validation = load_rated(recipe, data_dir=settings.data_dir, cache_dir=settings.cache_dir)
     if distorted is not None:
         distorted = distorted.select(rows_without(distorted, validation["image_id"]))
     if distorted_validation is not None:
