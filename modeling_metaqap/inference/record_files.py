@@ -4,11 +4,11 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ..errors import MetaQAPError
 from .records import ScoreRecord
@@ -58,13 +58,27 @@ def record_writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]
         yield lambda record: None
         return
     check_output(output)
+    open_writer = {".csv": _csv_writer, ".jsonl": _jsonl_writer, ".parquet": _parquet_writer}[output.suffix.lower()]
+    resources = ExitStack()
+    with _errors_of(output):
+        write = resources.enter_context(open_writer(output))
+
+    def write_record(record: ScoreRecord) -> None:
+        with _errors_of(output):
+            write(record)
+
     try:
-        if output.suffix.lower() == ".parquet":
-            with _parquet_writer(output) as write:
-                yield write
-        else:
-            with output.open("w", newline="", encoding="utf-8") as file:
-                yield _csv_writer(file) if output.suffix.lower() == ".csv" else _jsonl_writer(file)
+        yield write_record
+    finally:
+        with _errors_of(output):
+            resources.close()
+
+
+@contextmanager
+def _errors_of(output: Path) -> Iterator[None]:
+    """Say of which file a failure to write is. What fails between the records has nothing to do with it."""
+    try:
+        yield
     except OSError as error:
         raise cannot_write(output, error) from error
 
@@ -73,23 +87,28 @@ def _row(record: ScoreRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in COLUMNS}
 
 
-def _csv_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
-    rows = csv.DictWriter(file, COLUMNS)
-    rows.writeheader()
+@contextmanager
+def _csv_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
+    with output.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.DictWriter(file, COLUMNS)
+        rows.writeheader()
 
-    def write(record: ScoreRecord) -> None:
-        rows.writerow(_row(record))
-        file.flush()
+        def write(record: ScoreRecord) -> None:
+            rows.writerow(_row(record))
+            file.flush()
 
-    return write
+        yield write
 
 
-def _jsonl_writer(file: IO[str]) -> Callable[[ScoreRecord], None]:
-    def write(record: ScoreRecord) -> None:
-        file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
-        file.flush()
+@contextmanager
+def _jsonl_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
+    with output.open("w", encoding="utf-8") as file:
 
-    return write
+        def write(record: ScoreRecord) -> None:
+            file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
+            file.flush()
+
+        yield write
 
 
 @contextmanager
