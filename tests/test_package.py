@@ -86,5 +86,6 @@ def test_a_users_type_checker_sees_the_public_names(tmp_path):
     assert notes == REVEALED, process.stdout + process.stderr
     errors = [line for line in lines if ": error:" in line]
     assert len(errors) == 3, process.stdout
-    assert '"batch_size" to "Scorer" has incompatible type "str"' in errors[0]
-    assert 'Unexpected keyword argument "bach_size"' in errors[1]
+    assert 'Missing named argument "split"' in errors[0]
+    assert '"batch_size" to "Scorer" has incompatible type "str"' in errors[1]
+    assert 'Unexpected keyword argument "bach_size"' in errors[2]
