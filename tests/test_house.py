@@ -67,11 +67,6 @@ def test_an_import_from_above_is_found(tmp_path, file, line):
     assert "0 broken" not in result.stdout
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.name)
-def test_a_script_holds_arguments_and_printing(script):
-    assert len(script.read_text().splitlines()) <= 155
-
-
 def test_every_class_of_errors_is_one_of_ours():
     """A user's mistake is a `MetaQAPError`, wherever it is found."""
     others = [

@@ -259,7 +259,7 @@ class TestServeCommand:
         monkeypatch.setattr("sys.argv", ["metaqap", "serve"])
         with pytest.raises(SystemExit):
             cli.main()
-        assert 'pip install "metaqap[space]"' in capsys.readouterr().err
+        assert "pip install 'metaqap[space]'" in capsys.readouterr().err
 
 
 class TestSpaceFiles:
