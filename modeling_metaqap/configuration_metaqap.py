@@ -38,7 +38,16 @@ KADID_DISTORTIONS = [
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
-_BASE_LEARNER_KEYS = {"backbone", "name", "image_mean", "image_std", "stages", "kernel_head", "distortion_head"}
+_BASE_LEARNER_KEYS = {
+    "backbone",
+    "name",
+    "image_mean",
+    "image_std",
+    "stages",
+    "kernel_head",
+    "distortion_head",
+    "lineage",
+}
 
 
 class MetaQAPConfig(PreTrainedConfig):
@@ -52,7 +61,8 @@ class MetaQAPConfig(PreTrainedConfig):
             `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
             backbone's stages to pool, default all), `kernel_head` (`{"num_components": P, "num_centers": M}` for a
             sum of M Gaussians on P principal components beside the linear quality head, default none),
-            `distortion_head` (whether this learner names distortions, default true).
+            `distortion_head` (whether this learner names distortions, default true), `lineage` (list of what its
+            weights were made of, one entry for each stage, written by the code that trains).
             Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
@@ -68,9 +78,9 @@ class MetaQAPConfig(PreTrainedConfig):
             `lambda_srocc` of the quality-aware loss.
         loss_surrogate (`str`, *optional*, defaults to `"softmax"`):
             The differentiable stand-in for SROCC, `"softmax"` or `"soft_rank"`.
-        training_summary (`dict`, *optional*):
-            What the weights were trained on and measured at, for people and for `metaqap info`. By `trained_on`
-            (`"biq2021 train"`), scripts tell which images the learners have seen.
+        lineage (`list[dict]`, *optional*):
+            How the learners were fused and on which images, written by the code that does it. By this and the
+            learners' own `lineage`, programs that measure tell which images the model has seen.
 
     Example:
 
@@ -93,7 +103,7 @@ class MetaQAPConfig(PreTrainedConfig):
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
-    training_summary: dict[str, Any] | None = None
+    lineage: list[dict[str, Any]] | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.base_learners is None:
@@ -103,6 +113,7 @@ class MetaQAPConfig(PreTrainedConfig):
                 f"`base_learners` must be a list of at least one base learner, got {self.base_learners!r}."
             )
         self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
+        _check_lineage(self.lineage)
         if self.distortion_labels is None:
             self.distortion_labels = list(KADID_DISTORTIONS)
         if self.distortion_labels and not any(learner["distortion_head"] for learner in self.base_learners):
@@ -153,6 +164,7 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         "stages": None,
         "kernel_head": None,
         "distortion_head": True,
+        "lineage": [],
     }
     # A copy: neither the caller's lists nor the constants above are shared with this configuration.
     learner = deepcopy(defaults | learner)
@@ -175,7 +187,13 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"`kernel_head` must be None or have `num_components` and `num_centers` above 0; got {kernel_head!r}."
         )
+    _check_lineage(learner["lineage"])
     return learner
+
+
+def _check_lineage(lineage: Any) -> None:
+    if lineage is not None and not (isinstance(lineage, list) and all(isinstance(stage, dict) for stage in lineage)):
+        raise ValueError(f"`lineage` must be a list with one dictionary for each stage, got {lineage!r}.")
 
 
 __all__ = ["MetaQAPConfig"]

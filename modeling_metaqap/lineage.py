@@ -1,12 +1,196 @@
-"""What tells weights, images and software apart: digests and versions."""
+"""What weights were made of, stage by stage, and what tells weights, images and software apart."""
 
 import hashlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from . import __version__
+from .errors import MetaQAPError
+
+#: What can be done to weights.
+KINDS = ("imagenet", "pretrain", "finetune", "heads", "fusion")
+_VERBS = {
+    "pretrain": "pretrained on",
+    "finetune": "fine-tuned on",
+    "heads": "heads fitted on",
+    "fusion": "fused on",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistortedImages:
+    """Distorted images that weights learned from, made by `scripts/distort.py`. What is not known is None.
+
+    Attributes:
+        num_images: how many.
+        num_photographs: how many photographs they were made of.
+        reference_ids_sha256: SHA-256 of the sorted ids of these photographs, see `image_ids_sha256`.
+        dataset: data set that holds all these photographs.
+    """
+
+    num_images: int | None = None
+    num_photographs: int | None = None
+    reference_ids_sha256: str | None = None
+    dataset: str | None = None
+
+    @classmethod
+    def of(cls, reference_ids: Sequence[str], *, dataset: str | None = None) -> "DistortedImages":
+        """What is to be noted of distorted images.
+
+        Args:
+            reference_ids: the id of the photograph that each image was made of.
+            dataset: data set that holds all these photographs, if it is known.
+        """
+        photographs = sorted(set(reference_ids))
+        return cls(
+            num_images=len(reference_ids),
+            num_photographs=len(photographs),
+            reference_ids_sha256=image_ids_sha256(photographs),
+            dataset=dataset,
+        )
+
+    def __str__(self) -> str:
+        text = f"{_count(self.num_images)}distorted images"
+        if self.num_photographs is not None or self.dataset is not None:
+            text += f" of {_count(self.num_photographs)}photographs"
+        return text if self.dataset is None else f"{text} of {self.dataset}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One thing that was done to weights. What does not apply, or is not known, is None.
+
+    Attributes:
+        kind: one of `KINDS`: "imagenet" (weights of an ImageNet classifier), "pretrain" (gradient steps on pseudo
+            opinion scores), "finetune" (gradient steps on opinion scores), "heads" (heads fitted in closed form) or
+            "fusion" (a meta-learner fitted to the scores of several learners).
+        started_from: SHA-256 of the weight file that the stage started from.
+        dataset: data set with the opinion scores that were learned from.
+        split: of it, in the notation of `load_iqa_dataset`.
+        hold_out: rule by which images of this split were held out, see `hold_out`.
+        num_images: how many images of it were learned from.
+        image_ids_sha256: SHA-256 of their sorted ids, see `image_ids_sha256`.
+        distorted: the distorted images that were learned from.
+        source: where ImageNet weights come from.
+        licence: of ImageNet weights.
+        folds: of a fusion, number of folds that the learners were trained on.
+        shrinkage: of a fusion, share of the way from the regression's weights to equal ones.
+        plcc, srocc: of a fusion on its images, each scored by a regression on others.
+    """
+
+    kind: str
+    started_from: str | None = None
+    dataset: str | None = None
+    split: str | None = None
+    hold_out: str | None = None
+    num_images: int | None = None
+    image_ids_sha256: str | None = None
+    distorted: DistortedImages | None = None
+    source: str | None = None
+    licence: str | None = None
+    folds: int | None = None
+    shrinkage: float | None = None
+    plcc: float | None = None
+    srocc: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise MetaQAPError(f"A stage of a lineage must be one of {', '.join(KINDS)}, not {self.kind!r}.")
+        if (self.dataset is None) != (self.split is None):
+            raise MetaQAPError("A stage of a lineage names a data set together with its split.")
+
+    @property
+    def opinions(self) -> str | None:
+        """The opinion scores that were learned from, such as "biq2021 train without fold 1 of 5"."""
+        if self.dataset is None:
+            return None
+        return f"{self.dataset} {self.split}" + ("" if self.hold_out is None else f" without {self.hold_out}")
+
+    def __str__(self) -> str:
+        if self.kind == "imagenet":
+            licence = "" if self.licence is None else f" ({self.licence})"
+            return "ImageNet weights" + ("" if self.source is None else f" of {self.source}{licence}")
+        images = None
+        if self.opinions is not None:
+            images = self.opinions + ("" if self.num_images is None else f", n {self.num_images:,}")
+        learned = " and ".join(str(part) for part in (images, self.distorted) if part is not None)
+        text = f"{_VERBS[self.kind]} {learned or 'images that are not known'}"
+        figures = [f"{name} {value:.4f}" for name, value in (("PLCC", self.plcc), ("SROCC", self.srocc)) if value]
+        return f"{text}: {', '.join(figures)}" if figures else text
+
+
+def rated_images(dataset: str, split: str, image_ids: Iterable[str], *, hold_out: str | None = None) -> dict[str, Any]:
+    """The attributes of a `Stage` that say which images with opinion scores it learned from."""
+    ids = sorted(image_ids)
+    return {
+        "dataset": dataset,
+        "split": "".join(split.split()),
+        "hold_out": hold_out,
+        "num_images": len(ids),
+        "image_ids_sha256": image_ids_sha256(ids),
+    }
+
+
+def read_stages(entries: Any) -> list[Stage]:
+    """The stages that a configuration holds as JSON; None stands for none.
+
+    Raises:
+        MetaQAPError: for anything that `write_stages` did not give.
+    """
+    known = {field.name for field in fields(Stage)}
+    stages = []
+    try:
+        for entry in entries or []:
+            if unknown := sorted(set(entry) - known):
+                raise MetaQAPError(f"The lineage has an unknown entry {unknown[0]!r}; upgrade metaqap.")
+            distorted = entry.get("distorted")
+            stages.append(Stage(**entry | {"distorted": None if distorted is None else DistortedImages(**distorted)}))
+    except (TypeError, AttributeError) as error:
+        raise MetaQAPError(f"The lineage cannot be read: {error}.") from error
+    return stages
+
+
+def write_stages(stages: Iterable[Stage]) -> list[dict[str, Any]]:
+    """Stages as JSON values; what is None is left out."""
+    return [_without_none(asdict(stage)) for stage in stages]
+
+
+def learner_stages(config: Any) -> list[list[Stage]]:
+    """What each base learner was made of, in the order of `config.base_learners`.
+
+    Args:
+        config: a `MetaQAPConfig`.
+    """
+    return [read_stages(learner.get("lineage")) for learner in config.base_learners]
+
+
+def all_stages(config: Any) -> list[Stage]:
+    """What the whole was made of: the stages of all its learners, each once, and then its fusion.
+
+    Args:
+        config: a `MetaQAPConfig`.
+    """
+    of_learners = [stage for stages in learner_stages(config) for stage in stages]
+    return list(dict.fromkeys([*of_learners, *read_stages(config.lineage)]))
+
+
+def in_words(stages: Iterable[Stage]) -> str:
+    """Stages for people, one after the other; the same several times in a row stands there once."""
+    texts = []
+    for text, same in groupby(map(str, stages)):
+        times = len(list(same))
+        texts.append(text if times == 1 else f"{text} ({times} times)")
+    return "; ".join(texts) or "not known"
+
+
+def training_opinions(stages: Iterable[Stage]) -> list[Stage]:
+    """The stages in which learners learned from opinion scores; a fusion is none of them."""
+    return [stage for stage in stages if stage.dataset is not None and stage.kind != "fusion"]
 
 
 def image_ids_sha256(image_ids: Iterable[str]) -> str:
@@ -33,4 +217,30 @@ def weights_sha256(checkpoint: str | Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
-__all__ = ["image_ids_sha256", "software_versions", "weights_sha256"]
+def _count(number: int | None) -> str:
+    return "" if number is None else f"{number:,} "
+
+
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+__all__ = [
+    "KINDS",
+    "DistortedImages",
+    "Stage",
+    "all_stages",
+    "image_ids_sha256",
+    "in_words",
+    "learner_stages",
+    "rated_images",
+    "read_stages",
+    "software_versions",
+    "training_opinions",
+    "weights_sha256",
+    "write_stages",
+]

@@ -19,9 +19,6 @@ from .configuration_metaqap import MetaQAPConfig
 from .image_processing_metaqap import merge_crops
 from .losses_metaqap import quality_aware_loss
 
-# What a `training_summary` says of where the weights come from, of each base learner alike.
-ORIGINS = ("pretrained_on", "trained_on", "trained_on_sha256", "trained_with")
-
 #: Outputs that are one thing for each image, and of several crops their weighted mean; see [`MetaQAPOutput`].
 IMAGE_OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
 
@@ -456,7 +453,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             for model, _ in kept
         ]
         config.interval_radius = None
-        config.training_summary = None
+        config.lineage = None
         ensemble = cls(config)
         for base_learner, (model, _) in zip(ensemble.base_learners, kept, strict=True):
             base_learner.load_state_dict(model.base_learners[0].state_dict())
@@ -468,10 +465,8 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         """The K base learners as models of their own, whose quality is their base score: undoes `from_base_models`.
 
         Returns:
-            New models on the CPU in float32, in evaluation mode, not calibrated. Their `training_summary` says what
-            they were trained on.
+            New models on the CPU in float32, in evaluation mode, not calibrated. Each keeps its own `lineage`.
         """
-        origins = {key: value for key, value in (self.config.training_summary or {}).items() if key in ORIGINS}
         models = []
         for learner, base_learner in zip(self.config.base_learners, self.base_learners, strict=True):  # type: ignore[arg-type]
             config = MetaQAPConfig.from_dict(self.config.to_dict())
@@ -479,7 +474,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             if not learner["distortion_head"]:
                 config.distortion_labels = []
             config.interval_radius = None
-            config.training_summary = dict(origins) or None
+            config.lineage = None
             model = type(self)(config)
             model.base_learners[0].load_state_dict(base_learner.state_dict())
             models.append(model.eval())

@@ -29,14 +29,15 @@ from rich.console import Console
 from study_tables import HOME, heads_table
 from torch import Tensor
 
+from modeling_metaqap import MetaQAPConfig
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.distorted.loading import load_distorted, refuse_shared, rows_without
 from modeling_metaqap.data.iqa_datasets import hold_out
-from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
+from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc
-from modeling_metaqap.lineage import image_ids_sha256
+from modeling_metaqap.lineage import all_stages, image_ids_sha256
 from modeling_metaqap.training.learner import new_base_learner
-from modeling_metaqap.training.provenance import refuse_seen
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.splits import load_rated
 
@@ -57,30 +58,21 @@ def by_source(init: str | None) -> bool:
     return init is not None and SOURCE_PLACEHOLDER in init
 
 
-def learner_for(place: str, init: str | None, dataset: str) -> str | None:
-    """The learner whose heads may be measured at a place; none means ImageNet weights.
+def learner_for(place: str, init: str | None) -> str | None:
+    """The learner whose heads are measured at a place; none means ImageNet weights."""
+    return None if init is None else init.replace(SOURCE_PLACEHOLDER, without_asterisks(place))
 
-    Raises:
-        MetaQAPError: if its run saw images of the place.
-    """
-    if init is None:
-        return None
-    path = init.replace(SOURCE_PLACEHOLDER, without_asterisks(place))
-    settings = Path(path).parent / "recipe.yaml"
-    if not settings.exists():
-        return path
-    recipe = Recipe.load(settings)
-    if recipe.stage == "finetune" and recipe.dataset != dataset:
-        return path
-    # Pretraining knows no opinions.
-    if place != HOME and recipe.hold_out != place and (by_source(init) or recipe.stage == "finetune"):
-        raise MetaQAPError(f"{path} was not trained without {place}; train it with --hold_out '{place}'.")
-    if place == HOME and recipe.hold_out is not None:
-        raise MetaQAPError(
-            f"{path} was trained without {recipe.hold_out} and has seen most of the {HOME}; write "
-            f"{SOURCE_PLACEHOLDER} in the path to measure such learners on their sources."
-        )
-    return path
+
+def refuse_learner(learner: str, unseen: datasets.Dataset, args: argparse.Namespace) -> None:
+    """Raise `MetaQAPError` if a learner has learned from images that its heads are to be measured on."""
+    refuse_seen(
+        all_stages(MetaQAPConfig.from_pretrained(learner)),
+        unseen,
+        weights=learner,
+        dataset=args.dataset,
+        data_dir=args.data_dir,
+        cache_dir=args.cache_dir,
+    )
 
 
 def without_asterisks(pattern: str) -> str:
@@ -101,9 +93,9 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     images_of |= {pattern: hold_out(rated, pattern, name=args.dataset) for pattern in args.sources}
     learners: dict[str | None, list[str]] = {}
     for place, (_, unseen) in images_of.items():
-        learner = learner_for(place, args.init, args.dataset)
+        learner = learner_for(place, args.init)
         if learner is not None:
-            refuse_seen(learner, unseen, dataset=args.dataset, data_dir=args.data_dir, cache_dir=args.cache_dir)
+            refuse_learner(learner, unseen, args)
         learners.setdefault(learner, []).append(place)
     distorted = distorted_unseen = None
     if args.distorted_dir is not None:

@@ -18,6 +18,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
             "stages": None,
             "kernel_head": None,
             "distortion_head": True,
+            "lineage": [],
         }
     ]
     assert config.distortion_labels == KADID_DISTORTIONS
@@ -57,7 +58,7 @@ def test_it_survives_json_and_a_folder(tmp_path):
         loss_mse_weight=0.25,
         loss_srocc_weight=0.75,
         loss_surrogate="soft_rank",
-        training_summary={"dataset": "BIQ2021", "validation_srocc": 0.85},
+        lineage=[{"kind": "fusion", "dataset": "biq2021", "split": "validation"}],
     )
     config.save_pretrained(tmp_path)
     loaded = MetaQAPConfig.from_pretrained(tmp_path)
@@ -71,7 +72,7 @@ def test_it_survives_json_and_a_folder(tmp_path):
             "loss_mse_weight",
             "loss_srocc_weight",
             "loss_surrogate",
-            "training_summary",
+            "lineage",
             "id2label",
             "auto_map",
         ):

@@ -177,10 +177,10 @@ def test_an_ensemble_comes_apart_into_its_base_learners(make_model, images, tmp_
     silent = make_model("test_efficientnet", distortion_labels=[], seed=2)
     merged = MetaQAPModel.from_base_models([naming, silent], weights=[0.5, 0.3], intercept=0.07)
     merged.config.interval_radius = 0.1
-    merged.config.training_summary = {"trained_on": "biq2021 train", "meta_learner_fitted_on": "biq2021 validation"}
+    merged.config.lineage = [{"kind": "fusion"}]
     parts = merged.half().base_models()
     assert {tensor.dtype for part in parts for tensor in part.state_dict().values()} <= {torch.float32, torch.int64}
-    assert [part.config.training_summary for part in parts] == [{"trained_on": "biq2021 train"}] * 2
+    assert [part.config.lineage for part in parts] == [None] * 2, "the fusion is none of theirs"
     whole = run(merged.float(), images)
     assert [part.config.base_learners[0]["name"] for part in parts] == ["first", "test_efficientnet"]
     outputs = [run(part, images) for part in parts]
@@ -214,10 +214,10 @@ def test_a_base_learner_of_weight_zero_is_neither_stored_nor_computed(make_model
 
 
 def test_a_merged_model_shares_nothing_with_its_parts_and_is_not_calibrated(make_model, images):
-    part = make_model("test_resnet", interval_radius=0.2, training_summary={"dataset": "BIQ2021"})
+    part = make_model("test_resnet", interval_radius=0.2, lineage=[{"kind": "fusion"}])
     before = run(part, images).logits
     merged = MetaQAPModel.from_base_models([part, part], weights=[1.0, 1.0])
-    assert merged.config.interval_radius is None and merged.config.training_summary is None
+    assert merged.config.interval_radius is None and merged.config.lineage is None
     assert run(merged, images).interval is None
     merged.config.base_learners[0]["name"] = "changed"
     with torch.no_grad():

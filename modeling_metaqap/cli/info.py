@@ -1,7 +1,7 @@
 """`metaqap info`: what a checkpoint is made of."""
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,11 +12,12 @@ def info(
     checkpoint: Checkpoint = SHIPPED,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a checkpoint: its learners, what it was trained on and measured at."""
+    """Describe a checkpoint: its learners and what each was made of."""
     from rich.table import Table
 
     from ..inference.records import percent
     from ..inference.scorer import Scorer, describe
+    from ..lineage import in_words, read_stages
     from .printing import console, silence_libraries
 
     silence_libraries()
@@ -42,13 +43,6 @@ def info(
     console.print(interval)
     labels = description["distortion_labels"]
     console.print(f"distortions it can name: {len(labels) if labels else 'none'}")
-    for name, value in (description["training_summary"] or {}).items():
-        console.print(f"{name.replace('_', ' ')}: {_flat(value)}", markup=False)
-
-
-def _flat(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_flat(item)}" for name, item in value.items())
-    if isinstance(value, list):
-        return "; ".join(_flat(item) for item in value)
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    for learner in description["base_learners"]:
+        console.print(f"{learner['name']}: {in_words(read_stages(learner['lineage']))}", markup=False)
+    console.print(f"all together: {in_words(read_stages(description['lineage']))}", markup=False)

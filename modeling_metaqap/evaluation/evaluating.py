@@ -12,12 +12,14 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 
+from ..configuration_metaqap import MetaQAPConfig
 from ..data.accelerate_state import process_state
 from ..data.iqa_datasets import load_iqa_dataset, split_names
+from ..data.seen import FOLDER, refuse_seen
 from ..errors import MetaQAPError
-from ..inference.predicting import distinct_names, predict, short_names
+from ..inference.predicting import distinct_names, predict, process_scorer, short_names
 from ..inference.scorer import Scorer
-from ..lineage import image_ids_sha256, software_versions, weights_sha256
+from ..lineage import all_stages, image_ids_sha256, software_versions, training_opinions, weights_sha256
 from .baselines.scorer import BASELINES, BaselineScorer
 from .metrics import METRICS, evaluate_scores, plcc_and_srocc
 
@@ -82,10 +84,9 @@ def evaluate(
         n_bootstrap: Draws of the bootstrap; 0 leaves the intervals out.
 
     Raises:
-        MetaQAPError: An image has no score, or the arguments do not fit together.
-        MetaQAPError: A checkpoint cannot be used.
-        DataError: A data set's files are missing or damaged.
-        ValueError: There is no such data set or split.
+        MetaQAPError: An image has no score, a checkpoint cannot be used or has learned from the images, or the
+            arguments do not fit together.
+        DataError: There is no such data set or split, or its files are missing or damaged.
     """
     for what, names in (("checkpoint", checkpoints), ("data set", [one.name for one in named_datasets])):
         if repeated := [name for name in names if list(names).count(name) > 1]:
@@ -99,6 +100,11 @@ def evaluate(
     if repeat_splits > 1 and all(len(group) == 1 for group in groups):
         raise MetaQAPError("Splits are repeated on data sets without an official split only, and none is named.")
 
+    # Before any image is scored, which can take hours.
+    for checkpoint in checkpoints:
+        for split in [split for group in groups for split in group]:
+            _refuse_seen_in_split(checkpoint, split, cache_dir=cache_dir)
+
     for checkpoint, label in zip(checkpoints, short_names(checkpoints), strict=True):
         scorer: AnyScorer | None = None
         for group in groups:
@@ -107,7 +113,7 @@ def evaluate(
             parts = []
             for part in group:
                 if scorer is None or SPLIT_PLACEHOLDER in checkpoint:
-                    path = checkpoint.replace(SPLIT_PLACEHOLDER, str(part.number))
+                    path = _path_for(checkpoint, part)
                     scorer = open_scorer(path, device=device, batch_size=batch_size)
                     provenance = {"checkpoint": label, **_provenance(path, scorer)}
                     known.clear()
@@ -118,6 +124,7 @@ def evaluate(
 @dataclass(frozen=True, kw_only=True)
 class _Split:
     source: str
+    data_dir: str | Path | None = None
     name: str
     number: int
     dataset: datasets.Dataset
@@ -133,6 +140,7 @@ def _load_splits(
         [
             _Split(
                 source=source.name,
+                data_dir=source.data_dir,
                 name=name,
                 number=number,
                 dataset=load_iqa_dataset(source.name, split=name, **where),
@@ -143,12 +151,34 @@ def _load_splits(
     ]
 
 
+def _path_for(checkpoint: str, split: _Split) -> str:
+    return checkpoint.replace(SPLIT_PLACEHOLDER, str(split.number))
+
+
+def _refuse_seen_in_split(checkpoint: str, split: _Split, *, cache_dir: str | Path | None) -> None:
+    """Raise `MetaQAPError` if a checkpoint has learned from images of the split, in training or in its fusion."""
+    if checkpoint in BASELINES:
+        return
+    path = _path_for(checkpoint, split)
+    try:
+        config = MetaQAPConfig.from_pretrained(path)
+    except (OSError, ValueError):
+        return  # not a checkpoint, which is told where it is opened
+    refuse_seen(
+        all_stages(config),
+        split.dataset,
+        weights=path,
+        dataset=split.source,
+        data_dir=split.data_dir,
+        cache_dir=cache_dir,
+    )
+
+
 def open_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> AnyScorer:
     """The scorer of a checkpoint or of a baseline, on this process's device."""
     if checkpoint in BASELINES:
         return BaselineScorer(checkpoint)
-    # Batches of one size, so that a process's last one is computed as it is elsewhere.
-    return Scorer(checkpoint, device=device or str(process_state().device), batch_size=batch_size, pad_batches=True)
+    return process_scorer(checkpoint, device=device, batch_size=batch_size)
 
 
 def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
@@ -159,9 +189,9 @@ def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
             "weights_sha256": scorer.parameters_sha256,
             "software": software | scorer.software_versions(),
         }
-    summary = scorer.model.config.training_summary or {}
+    opinions = [stage.opinions for stage in training_opinions(all_stages(scorer.model.config))]
     return {
-        "trained_on": summary.get("trained_on"),
+        "trained_on": "; ".join(dict.fromkeys(map(str, opinions))) or None,
         "weights_sha256": weights_sha256(checkpoint),
         "software": software,
     }
@@ -326,9 +356,9 @@ def evaluate_folder(
     """Measures a checkpoint on all the images of a user's own folder.
 
     Raises:
-        MetaQAPError: An image has no score, or there are fewer than two.
+        MetaQAPError: An image has no score, there are fewer than two, or the checkpoint or device cannot be used or
+            has learned from the images.
         DataError: The CSV file or an image is missing, damaged or not understood.
-        MetaQAPError: The checkpoint or device cannot be used.
     """
     chosen: dict[str, Any] = {"mos_range": options.mos_range, "higher_is_better": options.higher_is_better}
     if options.csv is not None:
@@ -339,6 +369,16 @@ def evaluate_folder(
     with tempfile.TemporaryDirectory() as cache:
         dataset = load_iqa_dataset("folder", split="all", data_dir=folder, cache_dir=cache, **chosen)
         scorer = open_scorer(checkpoint, device=device, batch_size=batch_size)
+        if isinstance(scorer, Scorer):
+            refuse_seen(
+                all_stages(scorer.model.config),
+                dataset,
+                weights=checkpoint,
+                dataset=FOLDER,
+                data_dir=folder,
+                cache_dir=cache,
+                **chosen,
+            )
         [label] = short_names([checkpoint])
         provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
         part = _Split(source=folder.resolve().name, name="all", number=0, dataset=dataset)

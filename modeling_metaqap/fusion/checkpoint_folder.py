@@ -12,6 +12,9 @@ from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..modeling_metaqap import MetaQAPModel
 from ..pipeline_metaqap import ImageQualityAssessmentPipeline
 
+#: Beside the weights, says how they were fused.
+FIT_FILE = "fit.json"
+
 
 def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     """Write weights, configuration, image processor, pipeline and their code to `folder`.
@@ -48,7 +51,7 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     Raises:
         MetaQAPError: if the file is broken.
     """
-    file = Path(checkpoint) / "fit.json"
+    file = Path(checkpoint) / FIT_FILE
     if not file.exists():
         return None
     try:
@@ -60,4 +63,4 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     raise MetaQAPError(f"{file} was not written by scripts/fit_meta_learner.py.")
 
 
-__all__ = ["read_fit", "save_checkpoint"]
+__all__ = ["FIT_FILE", "read_fit", "save_checkpoint"]

@@ -5,6 +5,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import MetaQAPError
+
 
 def conformal_radius(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, coverage: float = 0.9) -> float:
     """Half the width of an interval `prediction +- radius` that covers new targets with probability `coverage`.
@@ -21,7 +23,8 @@ def conformal_radius(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, cove
         The radius, in units of quality, >= 0.
 
     Raises:
-        ValueError: for different lengths, values that are not finite, or too few images for the coverage.
+        ValueError: for different lengths or values that are not finite.
+        MetaQAPError: for too few images for the coverage.
 
     Source: Lei et al., "Distribution-free predictive inference for regression", JASA 113 (2018), algorithm 2.
     """
@@ -32,7 +35,7 @@ def conformal_radius(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, cove
         raise ValueError("Predictions and targets must be finite.")
     rank = math.ceil((len(residuals) + 1) * coverage)
     if not 0 < coverage < 1 or rank > len(residuals):
-        raise ValueError(f"{len(residuals)} residuals are too few for a coverage of {coverage}.")
+        raise MetaQAPError(f"{len(residuals)} residuals are too few for a coverage of {coverage}.")
     return float(np.sort(residuals)[rank - 1])
 
 

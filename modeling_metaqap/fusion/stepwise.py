@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import statsmodels.api as sm
 
+from ..errors import MetaQAPError
+
 
 @dataclass(frozen=True)
 class Step:
@@ -88,7 +90,8 @@ def fit_stepwise(
         shrinkage, sizes: see `shrink`, which the weights of the selected predictors go through.
 
     Raises:
-        ValueError: for wrong shapes, thresholds, shrinkage or targets, or where no predictor can be selected.
+        ValueError: for wrong shapes, thresholds, shrinkage or targets.
+        MetaQAPError: for too few images, or where no predictor can be selected.
 
     Source: MetaQAP (arXiv 2506.16601), meta-learner; unlike the authors' code it tests every selected coefficient and
     removes predictors again.
@@ -102,18 +105,20 @@ def fit_stepwise(
     if not np.isfinite(y).all() or np.ptp(y) == 0:
         raise ValueError("The targets must be finite and not all the same.")
     if len(x) < x.shape[1] + 3:
-        raise ValueError(f"{len(x)} images are too few for {x.shape[1]} predictors.")
+        raise MetaQAPError(f"{len(x)} images are too few for {x.shape[1]} predictors.")
     labels = [f"learner {index}" for index in range(x.shape[1])] if names is None else list(names)
     if len(labels) != x.shape[1]:
         raise ValueError(f"Got {len(labels)} names for {x.shape[1]} predictors.")
 
-    excluded = {}
-    for name, column in zip(labels, x.T, strict=True):
+    # By position: several predictors may have one name.
+    unusable = {}
+    for index, column in enumerate(x.T):
         if not np.isfinite(column).all():
-            excluded[name] = f"{(~np.isfinite(column)).sum()} scores are missing or not finite"
+            unusable[index] = f"{(~np.isfinite(column)).sum()} scores are missing or not finite"
         elif np.ptp(column) <= 1e-12 * max(1.0, np.abs(column).max()):
-            excluded[name] = "its scores are constant"
-    candidates = [index for index, name in enumerate(labels) if name not in excluded]
+            unusable[index] = "its scores are constant"
+    excluded = {labels[index]: reason for index, reason in unusable.items()}
+    candidates = [index for index in range(x.shape[1]) if index not in unusable]
 
     selected: list[int] = []
     steps: list[Step] = []
@@ -145,7 +150,7 @@ def fit_stepwise(
             # What was removed does not come back: the same evidence would let it enter for ever.
             candidates.remove(leaving)
     if not selected:
-        raise ValueError("No base learner is related to the targets closely enough to be selected.")
+        raise MetaQAPError("No base learner is related to the targets closely enough to be selected.")
     least_squares = np.zeros(x.shape[1])
     least_squares[selected] = _ols(x, y, selected).params[1:]
     weights = shrink(least_squares, shrinkage, sizes=sizes)

@@ -14,6 +14,7 @@ from PIL import Image
 from ..data.accelerate_state import process_state
 from ..errors import MetaQAPError
 from .records import ScoreRecord
+from .scorer import Scorer
 
 
 class ScoresImages(Protocol):
@@ -56,6 +57,18 @@ def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
     return Predictions(np.array([quality for _, _, quality, _ in scored]), base_scores)
 
 
+def process_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> Scorer:
+    """The scorer of a checkpoint on this process's device, unless another one is named.
+
+    All batches have one size, so that a process's last one is computed as it is elsewhere.
+
+    Raises:
+        MetaQAPError: see `Scorer`.
+    """
+    device = device or str(process_state().device)
+    return Scorer(checkpoint, device=device, batch_size=batch_size, pad_batches=True)
+
+
 def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
     return (row["image"] for row in dataset.select_columns("image"))
 
@@ -79,4 +92,4 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-__all__ = ["Predictions", "distinct_names", "predict", "short_names"]
+__all__ = ["Predictions", "distinct_names", "predict", "process_scorer", "short_names"]

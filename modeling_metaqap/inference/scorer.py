@@ -209,7 +209,7 @@ class Scorer:
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """What a checkpoint is made of and was measured at: learners, meta-learner weights, parameters, training."""
+    """What a checkpoint is made of: learners, meta-learner weights, parameters, and the lineage of the weights."""
     weights = model.meta_learner.weight.tolist()
     return {
         "base_learners": [
@@ -218,6 +218,7 @@ def describe(model: Any) -> dict[str, Any]:
                 "backbone": learner["backbone"],
                 "weight": weight,
                 "parameters": sum(parameter.numel() for parameter in module.parameters()),
+                "lineage": learner["lineage"],
             }
             for learner, weight, module in zip(model.config.base_learners, weights, model.base_learners, strict=True)
         ],
@@ -225,7 +226,7 @@ def describe(model: Any) -> dict[str, Any]:
         "interval_radius": model.config.interval_radius,
         "interval_coverage": model.config.interval_coverage,
         "distortion_labels": model.config.distortion_labels,
-        "training_summary": model.config.training_summary,
+        "lineage": model.config.lineage or [],
     }
 
 

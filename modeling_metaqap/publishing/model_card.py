@@ -1,7 +1,6 @@
 """The model card and the evaluation files of a checkpoint, written from measured results."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,7 @@ from ..data.iqa_datasets import IQA_DATASETS
 from ..errors import MetaQAPError
 from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
 from ..inference.records import percent
-from ..lineage import weights_sha256
-from ..training.provenance import parts_of
+from ..lineage import Stage, in_words, read_stages, training_opinions, weights_sha256
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -65,17 +63,10 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     published = _read(sources / "published.json")
     cost = _cost(sources / "cost.json", weights)
     onnx = _onnx(sources / "onnx.json", weights)
-    summary = config["training_summary"] or {}
-    said = summary.get("trained_on") or ""
-    parts = parts_of(said)
-    learned = [part for part in parts if part is not None and part.dataset in IQA_DATASETS]
-    if len(learned) < len(parts):
-        raise MetaQAPError(
-            f"{checkpoint / 'config.json'} does not say which data sets the learners were trained on "
-            f"({said or 'nothing'}); say it with `python scripts/fit_meta_learner.py --trained-on`."
-        )
-    trained_on = " and ".join(str(replace(part, dataset=_title(part.dataset))) for part in learned)
-    training_sets = list(dict.fromkeys(part.dataset for part in learned))
+    stages_of = [read_stages(learner.get("lineage")) for learner in config["base_learners"]]
+    learned = _opinions(stages_of, checkpoint / "config.json")
+    trained_on = " and ".join(dict.fromkeys(str(stage.opinions).replace(*_name_and_title(stage)) for stage in learned))
+    training_sets = list(dict.fromkeys(str(stage.dataset) for stage in learned))
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
         _front_matter(name, own, trained_on=training_sets),
@@ -98,9 +89,10 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
         shortest_edge=processor["size"]["shortest_edge"],
         trained_on=trained_on,
         training_sets={dataset: IQA_DATASETS[dataset] for dataset in training_sets},
-        pretrained_on=summary.get("pretrained_on", "ImageNet weights"),
-        trained_with=summary.get("trained_with"),
-        frozen=" and ".join(model["name"] for model, _ in _kept(fit) if not model.get("fine_tuned", True)),
+        lineages=[
+            {"name": learner["name"], "stages": in_words(stages)}
+            for learner, stages in zip(config["base_learners"], stages_of, strict=True)
+        ],
         surrogate=_SURROGATES[config["loss_surrogate"]],
         confidence=percent(own[0].get("confidence", 0.95)),
         medians=any("median_of" in row for row in own),
@@ -142,6 +134,28 @@ def write_card(files: dict[str, str], folder: str | Path) -> None:
 
 def _read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _opinions(stages_of: list[list[Stage]], file: Path) -> list[Stage]:
+    """The stages in which the learners learned from opinion scores.
+
+    Raises:
+        MetaQAPError: if a learner does not say them, or they are of a data set that is not known.
+    """
+    learned = [training_opinions(stages) for stages in stages_of]
+    if not all(learned):
+        raise MetaQAPError(
+            f"{file} does not say which images each learner was trained on; train and fuse the learners anew, which "
+            "writes it there."
+        )
+    stages = [stage for one in learned for stage in one]
+    if unknown := [stage.dataset for stage in stages if stage.dataset not in IQA_DATASETS]:
+        raise MetaQAPError(f"{file} names the data set {unknown[0]!r}, whose licence is not known here.")
+    return stages
+
+
+def _name_and_title(stage: Stage) -> tuple[str, str]:
+    return str(stage.dataset), _title(str(stage.dataset))
 
 
 def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: list[str]) -> ModelCardData:

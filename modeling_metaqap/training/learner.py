@@ -8,15 +8,18 @@ from torch import nn
 
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
+from ..lineage import write_stages
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
-from .backbones import load_imagenet_weights, normalization
+from .backbones import imagenet_weights, load_imagenet_weights
 from .recipe import Recipe
 
 
 def model_config(recipe: Recipe) -> MetaQAPConfig:
-    """Configuration of the base learner that a recipe trains."""
+    """Configuration of the base learner that a recipe trains from ImageNet weights, before any training."""
+    weights = imagenet_weights(recipe.backbone)
+    learner = {"backbone": recipe.backbone, "stages": recipe.stages, "lineage": write_stages([weights.stage()])}
     return MetaQAPConfig(
-        base_learners=[{"backbone": recipe.backbone, "stages": recipe.stages, **normalization(recipe.backbone)}],
+        base_learners=[learner | weights.normalization()],
         distortion_labels=None if recipe.learns_distortions else [],
         loss_mse_weight=recipe.loss_mse_weight,
         loss_srocc_weight=recipe.loss_srocc_weight,
@@ -27,17 +30,21 @@ def model_config(recipe: Recipe) -> MetaQAPConfig:
 def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
     """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`.
 
+    Its lineage says what its weights were made of so far.
+
     Raises:
         MetaQAPError: for a backbone that timm or its weights do not offer, or an `init` that is not such a learner.
     """
     torch.manual_seed(recipe.seed)
     try:
-        model = MetaQAPModel(model_config(recipe))
+        config = model_config(recipe)
+        trained = None if init is None else _open_learner(init, config)
+        model = MetaQAPModel(config)
         learner = base_learners_of(model)[0]
-        if init is None:
-            load_imagenet_weights(learner.backbone, recipe.backbone)
+        if trained is None:
+            load_imagenet_weights(learner.backbone, imagenet_weights(recipe.backbone))
         else:
-            _load_learner(learner, model.config, init, new_distortion_head=recipe.refit_distortion_head)
+            _load_learner(learner, config, trained, init, new_distortion_head=recipe.refit_distortion_head)
     except (OSError, ValueError) as error:
         raise MetaQAPError(str(error)) from error
     freeze_stages(model, recipe.freeze_stages)
@@ -46,21 +53,34 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
     return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
 
 
+def _open_learner(init: str | Path, config: MetaQAPConfig) -> MetaQAPModel:
+    """The trained learner in `init`. The configuration takes over its lineage and how it normalises images."""
+    try:
+        trained = MetaQAPModel.from_pretrained(init)
+    except (OSError, ValueError) as error:
+        raise MetaQAPError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
+    [wanted] = config.base_learners  # type: ignore[misc]
+    for own in trained.config.base_learners if trained.config.num_base_learners == 1 else []:  # type: ignore[union-attr]
+        kept = {name: own[name] for name in ("image_mean", "image_std", "lineage")}
+        if own | {"kernel_head": None} == wanted | kept:
+            wanted.update(kept)
+            return trained
+    raise MetaQAPError(f"{init} does not hold the base learner that the recipe describes.")
+
+
 def _load_learner(
-    learner: MetaQAPBaseLearner, config: MetaQAPConfig, init: str | Path, *, new_distortion_head: bool
+    learner: MetaQAPBaseLearner,
+    config: MetaQAPConfig,
+    trained: MetaQAPModel,
+    init: str | Path | None,
+    *,
+    new_distortion_head: bool,
 ) -> None:
     """Take over the weights of a trained learner.
 
     The kernel head, and a distortion head that the new one does not have, are dropped. With `new_distortion_head` the
     trained learner needs none.
     """
-    try:
-        trained = MetaQAPModel.from_pretrained(init)
-    except (OSError, ValueError) as error:
-        raise MetaQAPError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
-    described = [one | {"kernel_head": None} for one in trained.config.base_learners]  # type: ignore[union-attr]
-    if described != config.base_learners:
-        raise MetaQAPError(f"{init} does not hold the base learner that the recipe describes.")
     same = trained.config.distortion_labels == config.distortion_labels
     if config.distortion_labels and not same and not new_distortion_head:
         raise MetaQAPError(
@@ -118,14 +138,22 @@ def move_toward_imagenet(model: MetaQAPModel, share: float) -> None:
         share: in [0, 1]; 0 changes nothing, 1 gives the ImageNet weights.
 
     Raises:
-        MetaQAPError: where the weights are neither installed nor can be downloaded.
+        MetaQAPError: where the weights are neither installed nor can be downloaded, or are not those that the learner
+            started from.
 
     Source: Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, equation 1 (from the other end).
     """
+    [learner] = model.config.base_learners  # type: ignore[misc]
+    weights = imagenet_weights(learner["backbone"])
+    if learner | weights.normalization() != learner:
+        raise MetaQAPError(
+            f"The learner normalises images in another way than the ImageNet weights of {weights.source}, so it did "
+            "not start from these and cannot be moved toward them."
+        )
     backbone = cast(Any, base_learners_of(model)[0].backbone)
     trained = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     try:
-        load_imagenet_weights(backbone, model.config.base_learners[0]["backbone"])  # type: ignore[index]
+        load_imagenet_weights(backbone, weights)
     except OSError as error:
         raise MetaQAPError(str(error)) from error
     for name, tensor in backbone.state_dict().items():

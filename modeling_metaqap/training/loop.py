@@ -12,19 +12,21 @@ from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
 from ..data.accelerate_state import failing_together, main_process_first, without_accelerator
+from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
+from ..lineage import learner_stages, weights_sha256
 from ..modeling_metaqap import MetaQAPModel
 from .batches import Batches
 from .curves import plot_curves
 from .heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
 from .journal import Journal, Steps
 from .learner import freeze_batch_norm, move_toward_imagenet, new_base_learner
-from .provenance import training_summary
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .settings import RunSettings
 from .splits import Splits, load_splits
+from .stages import add_stage, gradient_stage, heads_stage
 from .state import TrainingState, begin_state, writing
 from .step import training_step
 from .validation import Validation
@@ -121,13 +123,30 @@ def start_learner(run: Run) -> MetaQAPModel:
     """The base learner that the run begins with, on the device: a trained one or an ImageNet backbone."""
     with failing_together():
         model = new_base_learner(run.recipe, init=run.settings.init)
-        describe_weights(run, model)
+        refuse_seen_validation(run, model)
+        if run.recipe.epochs:
+            # Everything that the run saves carries it.
+            add_stage(model, gradient_stage(run.recipe, run.splits, started_from=digest_of_init(run)))
     return model.to(run.accelerator.device)
 
 
-def describe_weights(run: Run, model: MetaQAPModel) -> None:
-    """Write into the configuration what the weights are made of. Everything that the run saves carries it."""
-    model.config.training_summary = training_summary(run.recipe, run.splits.training)
+def digest_of_init(run: Run) -> str | None:
+    """SHA-256 of the weights that the run starts from, None for ImageNet weights."""
+    return None if run.settings.init is None else weights_sha256(run.settings.init)
+
+
+def refuse_seen_validation(run: Run, model: MetaQAPModel) -> None:
+    """Refuse a learner to start from that has learned from the images that the run is validated on."""
+    if run.settings.init is None or run.recipe.stage == "pretrain":
+        return
+    refuse_seen(
+        learner_stages(model.config)[0],
+        run.splits.validation,
+        weights=run.settings.init,
+        dataset=run.recipe.dataset,
+        data_dir=run.settings.data_dir,
+        cache_dir=run.settings.cache_dir,
+    )
 
 
 def start_head(run: Run, model: MetaQAPModel) -> None:
@@ -201,8 +220,10 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
     recipe = run.recipe
     with failing_together():
         model = state.average.model
+        started_from = digest_of_init(run)
         if recipe.epochs:
-            model = MetaQAPModel.from_pretrained(run.folder.path / "best").to(run.accelerator.device)
+            best = run.folder.path / "best"
+            model, started_from = MetaQAPModel.from_pretrained(best).to(run.accelerator.device), weights_sha256(best)
         if recipe.imagenet_share:
             move_toward_imagenet(model, recipe.imagenet_share)
     with run.journal.doing("Seeing the training images whole ..."):
@@ -237,6 +258,7 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
     figures = run.validation.figures(model, distortions=True)
     run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures)
     run.journal.say(f"refitted head: {as_text(figures)}")
+    add_stage(model, heads_stage(recipe, run.splits, started_from=started_from))
     save_model(run, model, "refitted")
     return {"refitted_validation_srocc": number_or_none(figures["validation_srocc"])}
 

@@ -22,9 +22,9 @@ COLUMNS = "path quality quality_low quality_high distortion distortion_probabili
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    config = MetaQAPConfig(
-        base_learners=["test_resnet"], distortion_labels=[], training_summary={"trained_on": "nothing"}
-    )
+    learner = {"backbone": "test_resnet", "lineage": [{"kind": "finetune", "dataset": "live", "split": "train"}]}
+    fusion = {"kind": "fusion", "dataset": "live", "split": "validation"}
+    config = MetaQAPConfig(base_learners=[learner], distortion_labels=[], lineage=[fusion])
     save_checkpoint(MetaQAPModel(config), folder)
     return str(folder)
 
@@ -143,10 +143,13 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
     assert status == 0
     assert "test_resnet" in out
     assert "not calibrated" in out
-    assert "trained on: nothing" in out
+    assert "test_resnet: fine-tuned on live train\n" in out
+    assert "all together: fused on live validation\n" in out
     status, out, _ = metaqap("info", "--checkpoint", checkpoint, "--json")
     assert status == 0
-    assert json.loads(out)["base_learners"][0]["weight"] == 1.0
+    [learner] = json.loads(out)["base_learners"]
+    assert learner["weight"] == 1.0
+    assert learner["lineage"] == [{"kind": "finetune", "dataset": "live", "split": "train"}]
 
 
 def test_the_interval_is_called_by_what_it_is_calibrated_to_hold(metaqap, photos, tmp_path):

@@ -21,13 +21,20 @@ from modeling_metaqap import MetaQAPConfig
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.data.iqa_datasets.prepare import prepare_parquet
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.evaluation.evaluating import NamedDataset, evaluate, open_scorer, weights_sha256
+from modeling_metaqap.evaluation.evaluating import (
+    FolderOptions,
+    NamedDataset,
+    evaluate,
+    evaluate_folder,
+    open_scorer,
+)
 from modeling_metaqap.evaluation.metrics import METRICS, evaluate_scores, plcc, srocc
 from modeling_metaqap.evaluation.tables import results_markdown, sentences
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.predicting import distinct_names, predict, short_names
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.lineage import Stage, rated_images, weights_sha256, write_stages
 
 
 def write_folder(root, count, *, split=None):
@@ -60,9 +67,21 @@ def without_split(work):
     return write_folder(work / "without_split", 30)
 
 
+def learner_of(dataset, split, *image_ids):
+    """A base learner that was trained on some images."""
+    stage = Stage(kind="finetune", **rated_images(dataset, split, image_ids))
+    return {"backbone": "test_resnet", "lineage": write_stages([stage])}
+
+
+def fused_on(dataset, split, *image_ids):
+    [stage] = write_stages([Stage(kind="fusion", **rated_images(dataset, split, image_ids))])
+    return stage
+
+
 @pytest.fixture(scope="module")
 def checkpoint(work, make_model):
-    save_checkpoint(make_model("test_resnet", training_summary={"trained_on": "nothing"}), work / "tiny")
+    model = make_model(learner_of("live", "train", "fair"), lineage=[fused_on("live", "validation")])
+    save_checkpoint(model, work / "tiny")
     return str(work / "tiny")
 
 
@@ -95,7 +114,7 @@ def test_every_checkpoint_is_measured_on_every_data_set_and_split(
         for split in ("test", "all")
     ]
     assert rows[0]["n"] == 7
-    assert rows[0]["trained_on"] == "nothing"
+    assert rows[0]["trained_on"] == "live train", "what it was fused on is no training"
     assert rows[0]["srocc"]["value"] != rows[4]["srocc"]["value"]
 
 
@@ -221,6 +240,35 @@ def test_each_repeated_split_can_have_the_checkpoint_that_was_trained_on_it(
         assert part["plcc"] == alone.row["plcc"]
     with pytest.raises(MetaQAPError, match="needs repeated splits"):
         evaluate_all([pattern], [source])
+
+
+def test_images_that_a_learner_was_trained_on_are_refused(evaluate_all, without_split, make_model, tmp_path):
+    source = NamedDataset(name="folder", data_dir=without_split)
+    for number in range(2):
+        split = f"train_{number}"
+        images = load_iqa_dataset("folder", split=split, data_dir=without_split, cache_dir=tmp_path)
+        model = make_model(learner_of("folder", split, *images["image_id"]))
+        save_checkpoint(model, tmp_path / f"run-{number}")
+    # Each on its own split, but not one on the splits of others, whose test images it knows.
+    evaluate_all([str(tmp_path / "run-{split}")], [source], repeat_splits=2, n_bootstrap=0)
+    with pytest.raises(MetaQAPError, match=r"run-0 has learned from \d of the 6 images .* \(folder train_0\)"):
+        evaluate_all([str(tmp_path / "run-0")], [source], repeat_splits=10, n_bootstrap=0)
+
+
+def test_they_are_refused_before_anything_is_scored(evaluate_all, rated, make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_metaqap.evaluation.evaluating.predict", lambda *args: pytest.fail("scored"))
+    ids = [f"{index}.png" for index in range(7)]
+    save_checkpoint(make_model("test_resnet", lineage=[fused_on("folder", "gone", *ids)]), tmp_path / "fused")
+    with pytest.raises(MetaQAPError, match="fused has learned from 7 of the 7 images"):
+        evaluate_all(["piqe", str(tmp_path / "fused")], [NamedDataset(name="folder", data_dir=rated)])
+
+
+def test_an_own_folder_is_not_measured_on_after_fusing_on_it(without_split, make_model, tmp_path):
+    validation = load_iqa_dataset("folder", split="validation", data_dir=without_split, cache_dir=tmp_path)
+    stage = fused_on("folder", "validation", *validation["image_id"])
+    save_checkpoint(make_model("test_resnet", lineage=[stage]), tmp_path / "fused")
+    with pytest.raises(MetaQAPError, match=r"fused has learned from \d of the 30 images .* \(folder validation\)"):
+        evaluate_folder(without_split, FolderOptions(), checkpoint=str(tmp_path / "fused"))
 
 
 def test_an_official_split_is_not_repeated(evaluate_all, rated):

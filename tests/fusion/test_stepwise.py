@@ -151,3 +151,11 @@ def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
     weighted = cross_fitted(both, quality, shrinkage=1, sizes=[1, 3])
     assert np.corrcoef(weighted, both @ [1, 3])[0, 1] > np.corrcoef(equal, both @ [1, 3])[0, 1]
     assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))
+
+
+def test_a_good_predictor_stays_where_a_constant_one_has_its_name(data):
+    scores, quality = data
+    both = np.column_stack([np.ones(len(quality)), scores[:, 0]])
+    fit = fit_stepwise(both, quality, names=["twin", "twin"])
+    assert fit.weights[0] == 0 and fit.weights[1] > 0.5
+    assert fit.excluded == {"twin": "its scores are constant"}

@@ -9,10 +9,10 @@ import yaml
 from huggingface_hub import ModelCard
 from repository import ROOT
 
-from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.lineage import weights_sha256
+from modeling_metaqap.lineage import Stage, in_words, learner_stages, weights_sha256, write_stages
 from modeling_metaqap.publishing.model_card import card_files, write_card
 
 HUB_CARD = ROOT / "hub_card"
@@ -278,19 +278,36 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
     assert "scores of folder train, n 1,000" in text
     assert "BIQ2021 (https://" in text and "user's own" not in text and "official split, so figures on it" in text
 
-    def trained_on(text):
-        change(checkpoint / "config.json", lambda config: config["training_summary"].update(trained_on=text))
+    def trained_on(*stages):
+        def replace_lineages(config):
+            for learner in config["base_learners"]:
+                learner["lineage"] = write_stages(stages)
 
-    trained_on("biq2021 train; flive train; live train without a*")
+        change(checkpoint / "config.json", replace_lineages)
+
+    learned = [Stage(kind="finetune", dataset=name, split="train") for name in ("biq2021", "flive")]
+    trained_on(*learned, Stage(kind="heads", dataset="live", split="train", hold_out="a*"))
     text = " ".join(card_files(checkpoint, sources)["README.md"].split())
     flive, live = IQA_DATASETS["flive"].title, IQA_DATASETS["live"].title
     assert f"It was trained on BIQ2021 train and {flive} train and {live} train without a*. BIQ2021 is" in text
     for data_set in (flive, live):
         assert f" {data_set} is " in text and f" {data_set} (http" in text
-    for text in (None, "much", "biq2021 train; mine train"):
-        trained_on(text)
-        with pytest.raises(MetaQAPError, match="does not say which data sets the learners were trained on"):
+    for stages, message in (
+        ([], "does not say which images each learner was trained on"),
+        ([Stage(kind="imagenet")], "does not say which images each learner was trained on"),
+        ([*learned, Stage(kind="finetune", dataset="mine", split="train")], "names the data set 'mine'"),
+    ):
+        trained_on(*stages)
+        with pytest.raises(MetaQAPError, match=message):
             card_files(checkpoint, sources)
+
+
+def test_the_card_tells_the_stages_of_each_learner(card):
+    text = " ".join(card.split())
+    config = MetaQAPConfig.from_pretrained(DEFAULT_CHECKPOINT)
+    for learner, stages in zip(config.base_learners, learner_stages(config), strict=True):
+        assert f"- {learner['name']}: {in_words(stages)}." in text
+    assert "(frozen): ImageNet weights of" in text and "17,500 distorted images of 700 photographs" in text
 
 
 def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(sources, tmp_path):

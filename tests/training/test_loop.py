@@ -45,7 +45,10 @@ def test_a_run_can_be_started_from_python(settings, tmp_path):
     assert summary == {"output_dir": str(tmp_path / "run"), "best_validation_srocc": max(epochs)}
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4]
     assert all(row["images_per_second"] > 0 for row in rows if "loss" in row)
-    assert MetaQAPModel.from_pretrained(tmp_path / "run" / "best").config.training_summary["trained_on"]
+    assert (
+        MetaQAPModel.from_pretrained(tmp_path / "run" / "best").config.base_learners[0]["lineage"][-1]["kind"]
+        == "finetune"
+    )
 
 
 def test_a_run_that_diverges_ends_with_a_sentence_and_saves_nothing_of_it(settings, tmp_path, monkeypatch):

@@ -1,0 +1,33 @@
+"""What a run notes of the images that it learned from."""
+
+from dataclasses import replace
+
+from datasets import Dataset
+
+from modeling_metaqap.lineage import DistortedImages, Stage, rated_images
+from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.splits import Splits
+from modeling_metaqap.training.stages import gradient_stage, heads_stage
+
+RATED = Dataset.from_dict({"image_id": ["a", "b", "c"]})
+DISTORTED_OF_RATED = Dataset.from_dict({"reference_id": ["a", "a", "b"]})
+
+
+def test_a_run_notes_what_it_learned_from():
+    splits = Splits(RATED, RATED, DISTORTED_OF_RATED)
+    recipe = Recipe(backbone="test_resnet", refit_head=True)
+    tuned = Stage(kind="finetune", started_from="123", **rated_images("biq2021", "train", "abc"))
+    assert gradient_stage(recipe, splits, started_from="123") == tuned, "no distorted image was used"
+    recipe = replace(recipe, hold_out="fold 1 of 5", synthetic_batch_size=2, distorted_weight=0.1)
+    stages = [function(recipe, splits, started_from=None) for function in (gradient_stage, heads_stage)]
+    for stage, kind in zip(stages, ("finetune", "heads"), strict=True):
+        assert (stage.kind, stage.opinions) == (kind, "biq2021 train+validation without fold 1 of 5")
+        assert str(stage.distorted) == "3 distorted images of 2 photographs of biq2021"
+    elsewhere = Splits(RATED, RATED, Dataset.from_dict({"reference_id": ["a", "other"]}))
+    assert heads_stage(recipe, elsewhere, started_from=None).distorted.dataset is None
+    pretrained = gradient_stage(
+        Recipe(backbone="test_resnet", stage="pretrain"),
+        Splits(DISTORTED_OF_RATED, DISTORTED_OF_RATED, DISTORTED_OF_RATED, DISTORTED_OF_RATED),
+        started_from=None,
+    )
+    assert pretrained == Stage(kind="pretrain", distorted=DistortedImages.of(["a", "a", "b"]))
