@@ -1,16 +1,16 @@
 """Fuse trained base learners into one checkpoint.
 
     python scripts/fit_meta_learner.py --models runs/lite0/best runs/mobilenetv2/best --dataset biq2021 \
-        --data_dir path/to/BIQ2021 --output modeling_metaqap/checkpoints/metaqap-lite
+        --data_dir path/to/BIQ2021 --output_dir modeling_metaqap/checkpoints/metaqap-lite
 
     python scripts/fit_meta_learner.py --models runs/lite0-{fold}/refitted runs/mobilenetv2-{fold}/refitted --folds 5 \
-        --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
+        --dataset biq2021 --data_dir path/to/BIQ2021 --output_dir metaqap
 
     python scripts/fit_meta_learner.py --models runs/lite0/refitted --mean runs/mobilenetv2/refitted \
-        runs/mobilenetv2-frozen/refitted --dataset biq2021 --data_dir path/to/BIQ2021 --output metaqap
+        runs/mobilenetv2-frozen/refitted --dataset biq2021 --data_dir path/to/BIQ2021 --output_dir metaqap
 
     python scripts/fit_meta_learner.py --mean modeling_metaqap/checkpoints/metaqap-lite --dataset folder \
-        --data_dir data/mine --split train_full --output my-metaqap
+        --data_dir data/mine --split train_full --output_dir my-metaqap
 
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
@@ -85,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the new checkpoint")
+    parser.add_argument("--output_dir", type=Path, required=True, help="folder of the new checkpoint")
     parser.add_argument(
         "--coverage", type=float, default=0.9, help="share of opinions that the interval is to hold (0.9)"
     )
@@ -109,18 +109,18 @@ def run(args: argparse.Namespace) -> None:
         cache_dir=args.cache_dir,
         device=args.device,
     )
-    if any(Path(path).resolve() == args.output.resolve() for path in settings.paths):
-        raise MetaQAPError(f"--output {args.output} is one of the learners; write to another folder.")
+    if any(Path(path).resolve() == args.output_dir.resolve() for path in settings.paths):
+        raise MetaQAPError(f"--output_dir {args.output_dir} is one of the learners; write to another folder.")
     is_main = process_state().is_main_process
     errors = Console(stderr=True, quiet=not is_main)
     fusion = fuse(settings, announce=lambda text: errors.print(text, highlight=False, markup=False, soft_wrap=True))
     if not is_main:
         return
     print_steps(fusion.fit)
-    fusion.save(args.output)
+    fusion.save(args.output_dir)
     for name, figure in fusion.record["figures"].items():
         console.print(f"{name}: PLCC {figure['plcc']['value']:.4f}, SROCC {figure['srocc']['value']:.4f}")
-    console.print(f"Wrote {args.output}.")
+    console.print(f"Wrote {args.output_dir}.")
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 
 def run(args: argparse.Namespace, folder: Path) -> None:
-    files = assemble(args.checkpoint, folder, sources=args.card_dir, repo_id=args.repo_id, onnx=args.onnx)
+    files = assemble(args.checkpoint, folder, card_dir=args.card_dir, repo_id=args.repo_id, onnx=args.onnx)
     table = Table(title=f"Files for {args.repo_id}", title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")

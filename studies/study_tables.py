@@ -103,10 +103,10 @@ def meta_learner_table(fit: Json, test: Json, fusions: Json) -> TextTable:
     [shipped] = [label for label in rows if label.endswith("(shipped)")]
     compared = {
         "the meta-learner": (figures["meta-learner, cross-fitted"], test, rows[shipped]),
-        "without it: plain mean": (figures["plain mean"], test["parts"]["plain mean"], rows["plain mean"]),
+        "without it: plain mean": (figures["plain mean"], test["learners"]["plain mean"], rows["plain mean"]),
     }
     for label, name in (("best single learner", best), ("best single learner elsewhere", elsewhere)):
-        compared[f"without it: {label} ({name})"] = (figures[name], test["parts"][name], rows[name])
+        compared[f"without it: {label} ({name})"] = (figures[name], test["learners"][name], rows[name])
     headings = [f"{HOME}, cross-fitted ({figures['plain mean']['n']:,})", f"test split ({test['n']:,})"]
     headings += [f"{source}, left out ({n:,})" for source, n in fusions["n"].items()]
     cells = [

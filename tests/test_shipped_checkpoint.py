@@ -57,7 +57,7 @@ def test_the_ensemble_beats_its_learners_and_their_plain_mean():
 
 def test_it_does_so_on_the_test_split_too():
     [row] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
-    for name, figures in row["parts"].items():
+    for name, figures in row["learners"].items():
         assert row["plcc"]["value"] > figures["plcc"] and row["srocc"]["value"] > figures["srocc"], name
 
 

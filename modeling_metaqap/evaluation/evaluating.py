@@ -110,20 +110,20 @@ def evaluate(
         for group in groups:
             # Seeded splits overlap; no image is scored twice by the same weights.
             known: dict[str, list[float]] = {}
-            parts = []
-            for part in group:
+            measurements = []
+            for split in group:
                 if scorer is None or SPLIT_PLACEHOLDER in checkpoint:
-                    path = _path_for(checkpoint, part)
+                    path = _path_for(checkpoint, split)
                     scorer = open_scorer(path, device=device, batch_size=batch_size)
                     provenance = {"checkpoint": label, **_provenance(path, scorer)}
                     known.clear()
-                parts.append(_measure(scorer, part, known, provenance, seed=seed, n_bootstrap=n_bootstrap))
-            yield parts[0] if len(parts) == 1 else _median(parts)
+                measurements.append(_measure(scorer, split, known, provenance, seed=seed, n_bootstrap=n_bootstrap))
+            yield measurements[0] if len(measurements) == 1 else _median(measurements)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    source: str
+    dataset_name: str
     data_dir: str | Path | None = None
     name: str
     number: int
@@ -131,19 +131,19 @@ class _Split:
 
 
 def _load_splits(
-    source: NamedDataset, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
+    dataset: NamedDataset, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
 ) -> list[list[_Split]]:
     """For each split the numbered ones that it is measured on, or the official one alone."""
-    where: dict[str, Any] = {"data_dir": source.data_dir, "cache_dir": cache_dir}
-    numbered = repeats > 1 and "test_0" in split_names(source.name, **where)
+    where: dict[str, Any] = {"data_dir": dataset.data_dir, "cache_dir": cache_dir}
+    numbered = repeats > 1 and "test_0" in split_names(dataset.name, **where)
     return [
         [
             _Split(
-                source=source.name,
-                data_dir=source.data_dir,
+                dataset_name=dataset.name,
+                data_dir=dataset.data_dir,
                 name=name,
                 number=number,
-                dataset=load_iqa_dataset(source.name, split=name, **where),
+                dataset=load_iqa_dataset(dataset.name, split=name, **where),
             )
             for number, name in enumerate([f"{split}_{i}" for i in range(repeats)] if numbered else [split])
         ]
@@ -168,7 +168,7 @@ def _refuse_seen_in_split(checkpoint: str, split: _Split, *, cache_dir: str | Pa
         all_stages(config),
         split.dataset,
         weights=path,
-        dataset=split.source,
+        dataset=split.dataset_name,
         data_dir=split.data_dir,
         cache_dir=cache_dir,
     )
@@ -199,27 +199,27 @@ def _provenance(checkpoint: str, scorer: AnyScorer) -> dict[str, Any]:
 
 def _measure(
     scorer: AnyScorer,
-    part: _Split,
+    split: _Split,
     known: dict[str, list[float]],
     provenance: dict[str, Any],
     *,
     seed: int,
     n_bootstrap: int,
 ) -> Measurement:
-    image_ids = part.dataset["image_id"][:]
+    image_ids = split.dataset["image_id"][:]
     new = [row for row, image_id in enumerate(image_ids) if image_id not in known]
-    scores = np.column_stack(predict(scorer, part.dataset.select(new)))
+    scores = np.column_stack(predict(scorer, split.dataset.select(new)))
     known |= zip((image_ids[row] for row in new), scores.tolist(), strict=True)
     scores = np.array([known[image_id] for image_id in image_ids])
     predictions, base_scores = scores[:, 0], scores[:, 1:]
-    qualities = np.array(part.dataset["quality"])
+    qualities = np.array(split.dataset["quality"])
     row = {
         **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
-        "dataset": part.source,
-        "split": part.name,
-        "images_sha256": image_ids_sha256(part.dataset["image_id"]),
+        "dataset": split.dataset_name,
+        "split": split.name,
+        "images_sha256": image_ids_sha256(split.dataset["image_id"]),
         **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
-        "parts": part_figures(scorer, base_scores, qualities),
+        "learners": learner_figures(scorer, base_scores, qualities),
         "software": provenance["software"],
     }
     return Measurement(row=row, image_ids=image_ids, predictions=predictions, qualities=qualities)
@@ -256,7 +256,7 @@ def figures(
     return measured
 
 
-def part_figures(
+def learner_figures(
     scorer: AnyScorer, base_scores: npt.NDArray[np.float64], qualities: npt.NDArray[np.float64]
 ) -> dict[str, dict[str, float | None]] | None:
     """PLCC and SROCC of an ensemble's learners alone and of their plain mean; None for what is no ensemble.
@@ -279,9 +279,9 @@ def _defined(values: dict[str, float]) -> dict[str, float | None]:
     return {key: None if math.isnan(value) else value for key, value in values.items()}
 
 
-def _median(parts: Sequence[Measurement]) -> Measurement:
+def _median(measurements: Sequence[Measurement]) -> Measurement:
     """One row for several splits: each figure's median with the lowest and the highest."""
-    rows = [part.row for part in parts]
+    rows = [measurement.row for measurement in measurements]
     hashes = {row["weights_sha256"] for row in rows}
     summary = {
         **{name: rows[0][name] for name in ("checkpoint", "trained_on")},
@@ -303,20 +303,20 @@ def _median(parts: Sequence[Measurement]) -> Measurement:
     summary["interval"] = None
     if None not in intervals:
         summary["interval"] = {key: statistics.median(one[key] for one in intervals) for key in intervals[0]}
-    parts_of = [row["parts"] for row in rows]
-    summary["parts"] = None
-    if None not in parts_of and all(set(one) == set(parts_of[0]) for one in parts_of):
-        summary["parts"] = {
+    figures_of = [row["learners"] for row in rows]
+    summary["learners"] = None
+    if None not in figures_of and all(set(one) == set(figures_of[0]) for one in figures_of):
+        summary["learners"] = {
             name: {
-                key: None if None in (values := [one[name][key] for one in parts_of]) else statistics.median(values)
+                key: None if None in (values := [one[name][key] for one in figures_of]) else statistics.median(values)
                 for key in figures
             }
-            for name, figures in parts_of[0].items()
+            for name, figures in figures_of[0].items()
         }
     # What is the same for all stands once.
     software = rows[0]["software"]
     splits = [{key: value for key, value in row.items() if key != "software"} for row in rows]
-    first = parts[0]
+    first = measurements[0]
     return Measurement(
         row={**summary, "splits": splits, "software": software},
         image_ids=first.image_ids,
@@ -381,8 +381,8 @@ def evaluate_folder(
             )
         [label] = short_names([checkpoint])
         provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
-        part = _Split(source=folder.resolve().name, name="all", number=0, dataset=dataset)
-        return _measure(scorer, part, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
+        split = _Split(dataset_name=folder.resolve().name, name="all", number=0, dataset=dataset)
+        return _measure(scorer, split, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
 
 
 __all__ = ["FolderOptions", "Measurement", "NamedDataset", "evaluate", "evaluate_folder", "open_scorer"]

@@ -111,18 +111,18 @@ def interval_sentence(row: Row) -> str | None:
     )
 
 
-def parts_sentence(row: Row) -> str | None:
+def learners_sentence(row: Row) -> str | None:
     """What an ensemble's learners and their plain mean reached by themselves; None for what is no ensemble."""
-    parts = row.get("parts")
-    if parts is None:
+    learners = row.get("learners")
+    if learners is None:
         return None
-    learners = ", ".join(f"{name} {plcc_srocc(figures)}" for name, figures in parts.items())
-    return f"The parts of {title(row)} by themselves, PLCC / SROCC: {learners}."
+    figures = ", ".join(f"{name} {plcc_srocc(alone)}" for name, alone in learners.items())
+    return f"The learners of {title(row)} by themselves, PLCC / SROCC: {figures}."
 
 
 def sentences(row: Row) -> list[str]:
     """What else there is to say of a row beside its figures."""
-    return [sentence for sentence in (interval_sentence(row), parts_sentence(row)) if sentence is not None]
+    return [sentence for sentence in (interval_sentence(row), learners_sentence(row)) if sentence is not None]
 
 
 def results_markdown(rows: Sequence[Row]) -> str:
@@ -161,7 +161,7 @@ __all__ = [
     "TextTable",
     "format_figure",
     "interval_sentence",
-    "parts_sentence",
+    "learners_sentence",
     "plcc_srocc",
     "results_markdown",
     "results_table",

@@ -93,14 +93,14 @@ class Trial:
 
 
 def assemble(
-    checkpoint: str | Path, folder: str | Path, *, sources: str | Path, repo_id: str, onnx: bool = False
+    checkpoint: str | Path, folder: str | Path, *, card_dir: str | Path, repo_id: str, onnx: bool = False
 ) -> list[Path]:
     """Copy what goes to the Hub into a folder: weights, configuration, processor, code, card and, if asked, ONNX.
 
     Args:
         checkpoint: folder of the checkpoint; links in it become real files.
         folder: to write to; made if it is missing.
-        sources: of the card, see `card_files`.
+        card_dir: of the card, see `card_files`.
         repo_id: Hub id that the card's examples name.
         onnx: also take the exported files in `checkpoint/onnx`.
 
@@ -125,7 +125,7 @@ def assemble(
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint / name, folder / name)
-    write_card(card_files(checkpoint, sources, repo_id=repo_id), folder)
+    write_card(card_files(checkpoint, card_dir, repo_id=repo_id), folder)
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 

@@ -27,12 +27,12 @@ _ENGINES = {
 _SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
 
 
-def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | None = None) -> dict[str, str]:
+def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | None = None) -> dict[str, str]:
     """The card (`README.md`) and `.eval_results/*.yaml` of a checkpoint.
 
     Args:
         checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
-        sources: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
+        card_dir: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
             others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
             `onnx.json` (by `scripts/export_onnx.py`).
         repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
@@ -45,24 +45,24 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
             were trained on.
         OSError: if a file is missing.
     """
-    checkpoint, sources = Path(checkpoint), Path(sources)
+    checkpoint, card_dir = Path(checkpoint), Path(card_dir)
     name = checkpoint.resolve().name
     config, fit, processor = (
         _read(checkpoint / file) for file in ("config.json", "fit.json", "preprocessor_config.json")
     )
     weights = weights_sha256(checkpoint)
-    rows = [row for row in _read(sources / "results.json")["results"] if row.get("split", "").startswith("test")]
+    rows = [row for row in _read(card_dir / "results.json")["results"] if row.get("split", "").startswith("test")]
     own = [row for row in rows if row.get("weights_sha256") == weights]
     if weights is None or not own:
         raise MetaQAPError(
-            f"{sources / 'results.json'} has no test results of the weights in {checkpoint}; measure them with "
+            f"{card_dir / 'results.json'} has no test results of the weights in {checkpoint}; measure them with "
             "`python scripts/evaluate.py`."
         )
     # Results of other methods; those of other weights of this model would be read as this one's.
     others = [row for row in rows if row not in own and row["checkpoint"] != name]
-    published = _read(sources / "published.json")
-    cost = _cost(sources / "cost.json", weights)
-    onnx = _onnx(sources / "onnx.json", weights)
+    published = _read(card_dir / "published.json")
+    cost = _cost(card_dir / "cost.json", weights)
+    onnx = _onnx(card_dir / "onnx.json", weights)
     stages_of = [read_stages(learner.get("lineage")) for learner in config["base_learners"]]
     learned = _opinions(stages_of, checkpoint / "config.json")
     trained_on = " and ".join(dict.fromkeys(str(stage.opinions).replace(*_name_and_title(stage)) for stage in learned))
@@ -70,7 +70,7 @@ def card_files(checkpoint: str | Path, sources: str | Path, *, repo_id: str | No
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
         _front_matter(name, own, trained_on=training_sets),
-        template_str=(sources / "template.md").read_text(encoding="utf-8"),
+        template_str=(card_dir / "template.md").read_text(encoding="utf-8"),
         name=name,
         repo_id=repo_id or name,
         learners=_learners(config, fit),

@@ -183,7 +183,7 @@ def test_it_is_counted_how_many_opinions_the_interval_holds(evaluate_all, withou
     )
 
     [repeated] = evaluate_all([str(tmp_path / "calibrated")], [source], repeat_splits=10)
-    held = [part["interval"]["coverage"] for part in repeated.row["splits"]]
+    held = [split["interval"]["coverage"] for split in repeated.row["splits"]]
     assert len(set(held)) > 1
     assert repeated.row["interval"] == {"calibrated_for": 0.8, "coverage": statistics.median(held), "width": 0.5}
     assert "of these images (median of 10 splits)." in results_markdown([repeated.row])
@@ -443,17 +443,17 @@ def test_an_ensemble_is_measured_with_its_parts(evaluate_all, rated, without_spl
     )
     records = Scorer(tmp_path / "two").score([rated / name for name in ensemble.image_ids])
     base_scores = np.array([record.base_scores for record in records])
-    parts = ensemble.row["parts"]
-    assert list(parts) == ["test_resnet", "test_resnet 2", "plain mean"]
-    for scores, figures in zip([*base_scores.T, base_scores.mean(axis=1)], parts.values(), strict=True):
+    learners = ensemble.row["learners"]
+    assert list(learners) == ["test_resnet", "test_resnet 2", "plain mean"]
+    for scores, figures in zip([*base_scores.T, base_scores.mean(axis=1)], learners.values(), strict=True):
         assert figures["plcc"] == pytest.approx(plcc(scores, ensemble.qualities), abs=1e-5)
         assert figures["srocc"] == pytest.approx(srocc(scores, ensemble.qualities))
-    assert single.row["parts"] is None and baseline.row["parts"] is None
+    assert single.row["learners"] is None and baseline.row["learners"] is None
     [repeated] = evaluate_all(
         [str(tmp_path / "two")], [NamedDataset(name="folder", data_dir=without_split)], repeat_splits=3
     )
-    for name, figures in repeated.row["parts"].items():
-        values = [part["parts"][name]["srocc"] for part in repeated.row["splits"]]
+    for name, figures in repeated.row["learners"].items():
+        values = [split["learners"][name]["srocc"] for split in repeated.row["splits"]]
         assert len(set(values)) > 1 and figures["srocc"] == statistics.median(values)
     [sentence] = [text for text in sentences(ensemble.row) if "plain mean" in text]
-    assert f"plain mean {parts['plain mean']['plcc']:.3f} / {parts['plain mean']['srocc']:.3f}" in sentence
+    assert f"plain mean {learners['plain mean']['plcc']:.3f} / {learners['plain mean']['srocc']:.3f}" in sentence

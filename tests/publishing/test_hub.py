@@ -23,7 +23,7 @@ CODE = {f"{name}_metaqap.py" for name in ("configuration", "image_processing", "
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("assembled") / "hub"
-    assemble(DEFAULT_CHECKPOINT, folder, sources=HUB_CARD, repo_id="someone/metaqap")
+    assemble(DEFAULT_CHECKPOINT, folder, card_dir=HUB_CARD, repo_id="someone/metaqap")
     return folder
 
 
@@ -68,15 +68,15 @@ def test_onnx_files_go_along_on_request_and_have_to_be_there(tmp_path):
         for path in DEFAULT_CHECKPOINT.iterdir():
             if path.is_file():
                 (copied / path.name).write_bytes(path.read_bytes())
-        assemble(copied, tmp_path / "hub", sources=HUB_CARD, repo_id="someone/metaqap", onnx=True)
+        assemble(copied, tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/metaqap", onnx=True)
 
 
 def test_an_incomplete_checkpoint_or_a_folder_in_use_is_one_sentence(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(MetaQAPError, match="is not empty"):
-        assemble(DEFAULT_CHECKPOINT, tmp_path, sources=HUB_CARD, repo_id="someone/metaqap")
+        assemble(DEFAULT_CHECKPOINT, tmp_path, card_dir=HUB_CARD, repo_id="someone/metaqap")
     with pytest.raises(MetaQAPError, match="has no config.json"):
-        assemble(tmp_path, tmp_path / "hub", sources=HUB_CARD, repo_id="someone/metaqap")
+        assemble(tmp_path, tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/metaqap")
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def results():
 
 
 @pytest.fixture
-def sources(tmp_path):
+def card_dir(tmp_path):
     """A copy of the template and its data for a test to change, with one result, the shipped checkpoint's."""
     folder = tmp_path / "hub_card"
     folder.mkdir()
@@ -169,15 +169,15 @@ def test_agreement_of_the_onnx_files_is_as_measured(card):
     assert f"{torch['plcc']:.3f} / {torch['srocc']:.3f} for PyTorch" in text
 
 
-def test_a_changed_result_changes_the_card_everywhere(sources):
-    change(sources / "results.json", lambda data: data["results"][0]["plcc"].update(value=0.12334, low=0.1, high=0.2))
-    files = card_files(DEFAULT_CHECKPOINT, sources)
+def test_a_changed_result_changes_the_card_everywhere(card_dir):
+    change(card_dir / "results.json", lambda data: data["results"][0]["plcc"].update(value=0.12334, low=0.1, high=0.2))
+    files = card_files(DEFAULT_CHECKPOINT, card_dir)
     assert files["README.md"].count("0.123 [0.100, 0.200]") == 2  # results and comparison
     assert files["README.md"].count("value: 0.1233") == 1  # in the model-index
     assert "value: 0.1233" in files[".eval_results/biq2021.yaml"]
 
 
-def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
+def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(card_dir):
     def add(data):
         [own] = data["results"]
         data["results"] += [
@@ -194,8 +194,8 @@ def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
             {"checkpoint": "NIQE", "dataset": "koniq10k", "split": "test", "n": 7, "srocc": {"value": 0.1}},
         ]
 
-    change(sources / "results.json", add)
-    text = card_files(DEFAULT_CHECKPOINT, sources)["README.md"]
+    change(card_dir / "results.json", add)
+    text = card_files(DEFAULT_CHECKPOINT, card_dir)["README.md"]
     rows = table(text, "\n### Beside other methods")
     measured = [(row[0], row[3]) for row in rows if row[3].startswith("measured here")]
     assert measured == [
@@ -207,7 +207,7 @@ def test_baselines_stand_in_the_comparison_and_other_rows_do_no_harm(sources):
     assert len(table(text, "\n## Results\n")) == 1
 
 
-def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(sources):
+def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(card_dir):
     def add(data):
         [own] = data["results"]
         medians = {name: {"value": 0.5, "min": 0.4, "max": 0.6} for name in ("plcc", "srocc", "krocc", "rmse")}
@@ -215,8 +215,8 @@ def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(
         undefined = {"rmse": {"value": None, "low": None, "high": None}}
         data["results"] += [own | medians | split, own | undefined | {"checkpoint": "brisque", "weights_sha256": "b"}]
 
-    change(sources / "results.json", add)
-    files = card_files(DEFAULT_CHECKPOINT, sources)
+    change(card_dir / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, card_dir)
     [_, row] = table(files["README.md"], "\n## Results\n")
     assert row[1:] == ["test_0 to test_9", "232", *["0.500 (0.400 to 0.600)"] * 4]
     assert "median over several splits" in files["README.md"]
@@ -225,23 +225,23 @@ def test_medians_over_splits_and_figures_that_are_not_defined_are_shown_as_such(
     assert notes == ["test_0 to test_9 split, n 232"] * 4
 
 
-def test_a_second_data_set_gets_its_row_its_file_and_its_citation(sources):
+def test_a_second_data_set_gets_its_row_its_file_and_its_citation(card_dir):
     def add(data):
         data["results"].append(data["results"][0] | {"dataset": "koniq10k", "n": 2015})
 
-    before = card_files(DEFAULT_CHECKPOINT, sources)
-    change(sources / "results.json", add)
-    files = card_files(DEFAULT_CHECKPOINT, sources)
+    before = card_files(DEFAULT_CHECKPOINT, card_dir)
+    change(card_dir / "results.json", add)
+    files = card_files(DEFAULT_CHECKPOINT, card_dir)
     assert set(files) - set(before) == {".eval_results/koniq10k.yaml"}
     assert ["KonIQ-10k", "test", "2,015"] in [row[:3] for row in table(files["README.md"], "\n## Results\n")]
     assert "was not measured" in before["README.md"] and "was not measured" not in files["README.md"]
     assert "koniq" in files["README.md"].split("## Citation")[1].lower()
 
 
-def test_a_card_is_not_written_from_results_of_other_weights(sources):
-    change(sources / "results.json", lambda data: data["results"][0].update(weights_sha256="0" * 64))
+def test_a_card_is_not_written_from_results_of_other_weights(card_dir):
+    change(card_dir / "results.json", lambda data: data["results"][0].update(weights_sha256="0" * 64))
     with pytest.raises(MetaQAPError, match="no test results of the weights .* `python scripts/evaluate.py`"):
-        card_files(DEFAULT_CHECKPOINT, sources)
+        card_files(DEFAULT_CHECKPOINT, card_dir)
 
 
 def test_evaluation_files_of_data_sets_that_are_gone_are_removed(tmp_path):
@@ -270,10 +270,10 @@ def test_the_card_tells_what_a_reader_has_to_know(card):
     assert not re.search(r"\{\{ |\{%|\bNone\b|\bnan\b", card.split("---", 2)[2]), "a hole in the template"
 
 
-def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_it_was_trained_on(sources, tmp_path):
+def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_it_was_trained_on(card_dir, tmp_path):
     checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
     change(checkpoint / "fit.json", lambda fit: fit.update(dataset="folder", split="train"))
-    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    text = " ".join(card_files(checkpoint, card_dir)["README.md"].split())
     assert "It was trained on BIQ2021 train. BIQ2021 is" in text
     assert "scores of folder train, n 1,000" in text
     assert "BIQ2021 (https://" in text and "user's own" not in text and "official split, so figures on it" in text
@@ -287,7 +287,7 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
 
     learned = [Stage(kind="finetune", dataset=name, split="train") for name in ("biq2021", "flive")]
     trained_on(*learned, Stage(kind="heads", dataset="live", split="train", hold_out="a*"))
-    text = " ".join(card_files(checkpoint, sources)["README.md"].split())
+    text = " ".join(card_files(checkpoint, card_dir)["README.md"].split())
     flive, live = IQA_DATASETS["flive"].title, IQA_DATASETS["live"].title
     assert f"It was trained on BIQ2021 train and {flive} train and {live} train without a*. BIQ2021 is" in text
     for data_set in (flive, live):
@@ -299,7 +299,7 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
     ):
         trained_on(*stages)
         with pytest.raises(MetaQAPError, match=message):
-            card_files(checkpoint, sources)
+            card_files(checkpoint, card_dir)
 
 
 def test_the_card_tells_the_stages_of_each_learner(card):
@@ -310,8 +310,8 @@ def test_the_card_tells_the_stages_of_each_learner(card):
     assert "(frozen): ImageNet weights of" in text and "17,500 distorted images of 700 photographs" in text
 
 
-def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(sources, tmp_path):
+def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(card_dir, tmp_path):
     checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
-    assert "of the way to equal ones" in " ".join(card_files(checkpoint, sources)["README.md"].split())
+    assert "of the way to equal ones" in " ".join(card_files(checkpoint, card_dir)["README.md"].split())
     change(checkpoint / "fit.json", lambda fit: fit.pop("shrinkage"))
-    assert "of the way" not in card_files(checkpoint, sources)["README.md"]
+    assert "of the way" not in card_files(checkpoint, card_dir)["README.md"]

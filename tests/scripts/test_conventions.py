@@ -6,11 +6,7 @@ import re
 import pytest
 from repository import ROOT, SCRIPTS
 
-PROGRAMS = [
-    path
-    for path in sorted([*SCRIPTS.glob("*.py"), *(ROOT / "studies").glob("*.py")])
-    if path.stem != "fit_meta_learner"
-]
+PROGRAMS = [path for path in sorted([*SCRIPTS.glob("*.py"), *(ROOT / "studies").glob("*.py")])]
 
 
 def options_of(path):

@@ -32,7 +32,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
         assert len(losses(output)) == 3  # half of the 24 images that are not for the test
     source = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache", "--bootstrap", 20]
     checkpoint, models = tmp_path / "ensemble", tmp_path / "fold{fold}" / "refitted"
-    fused = call_script("fit_meta_learner", "--models", models, "--folds", 2, *source, "--output", checkpoint)
+    fused = call_script("fit_meta_learner", "--models", models, "--folds", 2, *source, "--output_dir", checkpoint)
     assert fused.returncode == 0, fused.stderr
     fit = json.loads((checkpoint / "fit.json").read_text())
     assert (fit["folds"], fit["split"], fit["figures"]["meta-learner"]["n"]) == (2, "train+validation", 24)
@@ -49,7 +49,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     [fusion] = read_stages(config.lineage)
     assert (fusion.kind, fusion.folds, fusion.num_images) == ("fusion", 2, 24)
     refused = call_script(
-        "fit_meta_learner", "--models", checkpoint, "--split", "train", *source, "--output", tmp_path / "again"
+        "fit_meta_learner", "--models", checkpoint, "--split", "train", *source, "--output_dir", tmp_path / "again"
     )
     assert refused.returncode == 2
     assert "images that it would be measured on (folder train+validation without" in " ".join(refused.stderr.split())
@@ -63,7 +63,7 @@ def test_learners_of_folds_are_fused_on_the_scores_of_their_held_out_images(trai
     model = MetaQAPModel.from_pretrained(checkpoint)
     assert model.meta_learner.weight.tolist() == pytest.approx([fit["weights"][0] / 2] * 2)
 
-    other = ["--models", trained / "last", "--output", tmp_path / "other"]
+    other = ["--models", trained / "last", "--output_dir", tmp_path / "other"]
     refused = call_script("fit_meta_learner", *other, "--folds", 2, *source)
     assert refused.returncode == 2 and "go together" in refused.stderr
     for fold in (1, 2):
@@ -78,7 +78,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     data = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache"]
     models = [trained / name for name in ("last", "refitted")]
     checkpoint, output = tmp_path / "ensemble", tmp_path / "evaluation"
-    options = ["--names", "one", "two", "--split", "train+validation", "--bootstrap", 20, "--output", checkpoint]
+    options = ["--names", "one", "two", "--split", "train+validation", "--bootstrap", 20, "--output_dir", checkpoint]
     assert call_script("fit_meta_learner", *options, *data).returncode == 2, "no learners"
     refused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert refused.returncode == 2 and not checkpoint.exists()
@@ -91,7 +91,9 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
         config = json.loads((model / "config.json").read_text())
         assert config["base_learners"][0].pop("lineage")
         (model / "config.json").write_text(json.dumps(config))
-    few = call_script("fit_meta_learner", "--models", *models, "--split", "validation", "--output", checkpoint, *data)
+    few = call_script(
+        "fit_meta_learner", "--models", *models, "--split", "validation", "--output_dir", checkpoint, *data
+    )
     assert few.returncode == 2 and "8 residuals are too few" in few.stderr
     fused = call_script("fit_meta_learner", "--models", *models, *options, *data)
     assert fused.returncode == 0, fused.stderr
@@ -134,12 +136,12 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
 
     # An ensemble is its learners, each on its own, or all of them together.
     mean = tmp_path / "mean"
-    options = ["--mean", together, "--split", "train", "--bootstrap", 0, "--output", mean]
+    options = ["--mean", together, "--split", "train", "--bootstrap", 0, "--output_dir", mean]
     fused = call_script("fit_meta_learner", *options, *data)
     assert fused.returncode == 0, fused.stderr
     assert len(set(MetaQAPModel.from_pretrained(mean).meta_learner.weight.tolist())) == 1
     anew = tmp_path / "anew"
-    options = ["--split", "validation+train", "--bootstrap", 20, "--output", anew]
+    options = ["--split", "validation+train", "--bootstrap", 20, "--output_dir", anew]
     refused = call_script("fit_meta_learner", "--models", together, "--names", "one", *options, *data)
     assert refused.returncode == 2 and not anew.exists()
     stored = [learner["name"] for learner in merged.config.base_learners]
@@ -181,7 +183,9 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
 
 def test_the_meta_learner_is_not_fitted_on_test_images(folder, trained, tmp_path):
     data = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache", "--split", "test"]
-    refused = call_script("fit_meta_learner", "--models", trained / "last", *data, "--output", tmp_path / "ensemble")
+    refused = call_script(
+        "fit_meta_learner", "--models", trained / "last", *data, "--output_dir", tmp_path / "ensemble"
+    )
     assert refused.returncode == 2
     assert "holds test images" in refused.stderr
     assert not (tmp_path / "ensemble").exists()

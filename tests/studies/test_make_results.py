@@ -77,9 +77,9 @@ def test_the_page_says_what_the_meta_learner_is_worth_at_home_and_elsewhere(page
     [shipped] = [label for label in fusions["rows"] if label.endswith("(shipped)")]
     rows = {
         "the meta-learner": ("meta-learner, cross-fitted", test, shipped),
-        "without it: plain mean": ("plain mean", test["parts"]["plain mean"], "plain mean"),
-        f"without it: best single learner ({best})": (best, test["parts"][best], best),
-        f"without it: best single learner elsewhere ({there})": (there, test["parts"][there], there),
+        "without it: plain mean": ("plain mean", test["learners"]["plain mean"], "plain mean"),
+        f"without it: best single learner ({best})": (best, test["learners"][best], best),
+        f"without it: best single learner elsewhere ({there})": (there, test["learners"][there], there),
     }
     for name, (at_home, tested, elsewhere) in rows.items():
         places = [figures[at_home], tested, *(fusions["rows"][elsewhere][source] for source in fusions["n"])]

@@ -92,11 +92,13 @@ def _fetch_rest(url: str, partial: Path, *, timeout: float) -> None:
             partial.open("ab" if resumed else "wb") as file,
             tqdm(total=int(rest) if rest else None, unit="B", unit_scale=True, desc=f"Downloading {name}") as bar,
         ):
+            received = 0  # the bar counts nothing where progress bars are switched off
             while chunk := response.read(_CHUNK):
                 file.write(chunk)
+                received += len(chunk)
                 bar.update(len(chunk))
-            if rest is not None and bar.n < int(rest):
-                raise http.client.IncompleteRead(b"", int(rest) - bar.n)
+            if rest is not None and received < int(rest):
+                raise http.client.IncompleteRead(b"", int(rest) - received)
 
 
 def unpack(archive: Path, folder: Path) -> None:

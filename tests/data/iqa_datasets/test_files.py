@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import datasets
 import pytest
 from iqa_fixtures import LAYOUTS, write_biq2021, write_csv, write_image, write_kadid10k, write_xlsx
 
@@ -98,6 +99,14 @@ def test_a_download_is_complete_and_verified(download):
 
     assert path.read_bytes() == CONTENT
     assert [entry.name for entry in path.parent.iterdir()] == ["archive.zip"]
+
+
+def test_a_download_is_complete_without_a_progress_bar(download):
+    datasets.disable_progress_bars()
+    try:
+        assert download(attempts=1).read_bytes() == CONTENT
+    finally:
+        datasets.enable_progress_bars()
 
 
 def test_a_download_goes_on_where_the_connection_broke(download, server):
