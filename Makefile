@@ -9,6 +9,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PYTEST := $(BIN)/python -m pytest
+# Files of tests are shared out among the cores, and each process computes on one thread.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
+test: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-all lint format docs card results space clean
 
@@ -16,10 +20,11 @@ demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow" $(PARALLEL)
 
-test-all: lint
-	$(BIN)/python -m pytest
+# The slow ones start servers, browsers and processes of their own, and so run one after the other.
+test-all: test
+	$(PYTEST) -m slow
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

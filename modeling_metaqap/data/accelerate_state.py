@@ -1,7 +1,9 @@
 """Where the processes that `accelerate launch` starts compute, and how they fail together."""
 
+import atexit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -24,7 +26,21 @@ def without_accelerator() -> bool:
 
 def process_state() -> PartialState:
     """This process's number among all, and its device."""
-    return PartialState(cpu=without_accelerator())
+    state = PartialState(cpu=without_accelerator())
+    if state.num_processes > 1:
+        _close_process_group_at_exit()
+    return state
+
+
+@cache
+def _close_process_group_at_exit() -> None:
+    # Where it is still open when Python ends, its threads abort the process, and the exit status is lost.
+    atexit.register(_close_process_group)
+
+
+def _close_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 @contextmanager

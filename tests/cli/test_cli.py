@@ -279,6 +279,7 @@ def test_an_explanation_never_overwrites_a_photograph(tmp_path, metaqap, photos,
 )
 def test_a_mistake_leaves_the_results_of_an_earlier_run(metaqap, photos, checkpoint, monkeypatch, options):
     monkeypatch.chdir(photos.parent)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nobody waits for the Hub to have it
     (photos.parent / "tiny").symlink_to(checkpoint)
     (photos.parent / "good.csv").write_text("path,quality\nphoto.jpg,0.5\n")
     status, _, _ = metaqap("score", "photos", "-o", "good.csv", *options)

@@ -291,6 +291,7 @@ def test_figures_that_are_not_defined_are_null(evaluate_all, rated, monkeypatch)
         score=lambda images: (ScoreRecord(path="", quality=0.5) for _ in images),
     )
     monkeypatch.setattr("modeling_metaqap.evaluation.evaluating.open_scorer", lambda *args, **kwargs: constant)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # nobody waits for the Hub to have it
     [measurement] = evaluate_all(["constant"], [NamedDataset(name="folder", data_dir=rated)])
     assert measurement.row["srocc"] == {"value": None, "low": None, "high": None}
     assert measurement.row["rmse"]["value"] > 0

@@ -124,6 +124,7 @@ def distorted(tmp_path):
     return options
 
 
+@pytest.mark.slow
 def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
     arguments, distorted, tmp_path, monkeypatch, capsys
 ):
@@ -156,6 +157,7 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
         compare_heads.main([*arguments, *distorted[:2]])
 
 
+@pytest.mark.slow
 def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_model, monkeypatch, capsys):
     # Small stand-ins have no ImageNet weights to download.
     learner = {"backbone": "test_resnet", **imagenet_weights("test_resnet").normalization()}
@@ -201,6 +203,7 @@ def test_a_source_that_is_not_there_is_one_sentence(arguments, capsys):
     assert "holds out none of the 30 images" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_learner_for_each_source_is_measured_on_that_source_alone(arguments, tmp_path, make_model, capsys):
     def train(name, *, rule=None, split="train+validation", seed=0):
         save_learner(make_model, tmp_path / name / "last", arguments, split=split, rule=rule, seed=seed)
