@@ -304,6 +304,10 @@ def test_processes_that_share_out_the_weights_lose_the_same_and_can_be_resumed(t
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    reason="this processor has no bfloat16 of its own, and emulating it takes many minutes",
+)
 def test_processes_that_share_out_the_weights_round_only_what_autocast_rounds(train, tmp_path):
     environment = fsdp_environment()
     options = ["--mixed_precision", "bf16", "--gradient_accumulation_steps", 2]
