@@ -77,26 +77,30 @@ def scripts() -> list[Path]:
     return sorted((ROOT / "scripts").glob("*.py"))
 
 
+def help_page(title: str, about: str, helps: dict[str, str]) -> str:
+    """A page of help texts, each under the name of its program."""
+    parts = [f"# {title}", about]
+    for name, text in helps.items():
+        parts += [f"## {name}", f"```text\n{text}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
 def cli_page() -> str:
-    parts = [
-        "# The `metaqap` command",
+    return help_page(
+        "The `metaqap` command",
         "What each command prints with `--help`. The exit status is 0 when all went well, 1 when an image could not "
         "be read (the others are done), and 2 for a wrong call, which is explained in one sentence.",
-    ]
-    for name in commands():
-        parts += [f"## metaqap {name}", f"```text\n{command_help(name)}\n```"]
-    return "\n\n".join(parts) + "\n"
+        {f"metaqap {name}": command_help(name) for name in commands()},
+    )
 
 
 def scripts_page() -> str:
-    parts = [
-        "# Scripts",
+    return help_page(
+        "Scripts",
         "Programs for the steps of the method, in the folder `scripts/` of the repository. They need the `train` "
         'extra (`pip install ".[train]"`). This is what each prints with `--help`.',
-    ]
-    for path in scripts():
-        parts += [f"## {path.name}", f"```text\n{script_help(path)}\n```"]
-    return "\n\n".join(parts) + "\n"
+        {path.name: script_help(path) for path in scripts()},
+    )
 
 
 # Recipes.

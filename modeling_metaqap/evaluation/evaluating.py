@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..configuration_metaqap import MetaQAPConfig
-from ..data.accelerate_state import process_state
+from ..data.accelerate_state import main_process_first
 from ..data.iqa_datasets import load_iqa_dataset, split_names
 from ..data.seen import FOLDER, refuse_seen
 from ..errors import MetaQAPError
 from ..inference.predicting import distinct_names, predict, process_scorer, short_names
 from ..inference.scorer import Scorer
-from ..lineage import all_stages, image_ids_sha256, software_versions, training_opinions, weights_sha256
+from ..lineage import Stage, all_stages, image_ids_sha256, software_versions, training_opinions, weights_sha256
 from .baselines.scorer import BASELINES, BaselineScorer
 from .metrics import METRICS, evaluate_scores, plcc_and_srocc
 
@@ -93,17 +93,16 @@ def evaluate(
             raise MetaQAPError(f"The {what} {repeated[0]} is named twice.")
     if repeat_splits == 1 and any(SPLIT_PLACEHOLDER in checkpoint for checkpoint in checkpoints):
         raise MetaQAPError(f"{SPLIT_PLACEHOLDER} in a checkpoint's path needs repeated splits.")
-    with process_state().main_process_first():
-        groups = [
+    groups = main_process_first(
+        lambda: [
             group for one in named_datasets for group in _load_splits(one, splits, repeat_splits, cache_dir=cache_dir)
         ]
+    )
     if repeat_splits > 1 and all(len(group) == 1 for group in groups):
         raise MetaQAPError("Splits are repeated on data sets without an official split only, and none is named.")
 
     # Before any image is scored, which can take hours.
-    for checkpoint in checkpoints:
-        for split in [split for group in groups for split in group]:
-            _refuse_seen_in_split(checkpoint, split, cache_dir=cache_dir)
+    _refuse_seen_in_splits(checkpoints, [split for group in groups for split in group], cache_dir=cache_dir)
 
     for checkpoint, label in zip(checkpoints, short_names(checkpoints), strict=True):
         scorer: AnyScorer | None = None
@@ -155,23 +154,34 @@ def _path_for(checkpoint: str, split: _Split) -> str:
     return checkpoint.replace(SPLIT_PLACEHOLDER, str(split.number))
 
 
-def _refuse_seen_in_split(checkpoint: str, split: _Split, *, cache_dir: str | Path | None) -> None:
-    """Raise `MetaQAPError` if a checkpoint has learned from images of the split, in training or in its fusion."""
-    if checkpoint in BASELINES:
-        return
-    path = _path_for(checkpoint, split)
+def _refuse_seen_in_splits(
+    checkpoints: Sequence[str], splits: Sequence[_Split], *, cache_dir: str | Path | None
+) -> None:
+    """Raise `MetaQAPError` if a checkpoint has learned from images of a split, in training or in its fusion."""
+    stages_of: dict[str, list[Stage]] = {}
+    for checkpoint in checkpoints:
+        if checkpoint in BASELINES:
+            continue
+        for split in splits:
+            path = _path_for(checkpoint, split)
+            if path not in stages_of:
+                stages_of[path] = _stages_of(path)
+            refuse_seen(
+                stages_of[path],
+                split.dataset,
+                weights=path,
+                dataset=split.dataset_name,
+                data_dir=split.data_dir,
+                cache_dir=cache_dir,
+            )
+
+
+def _stages_of(path: str) -> list[Stage]:
+    """What the weights of a checkpoint were made of."""
     try:
-        config = MetaQAPConfig.from_pretrained(path)
+        return all_stages(MetaQAPConfig.from_pretrained(path))
     except (OSError, ValueError):
-        return  # not a checkpoint, which is told where it is opened
-    refuse_seen(
-        all_stages(config),
-        split.dataset,
-        weights=path,
-        dataset=split.dataset_name,
-        data_dir=split.data_dir,
-        cache_dir=cache_dir,
-    )
+        return []  # not a checkpoint, which is told where it is opened
 
 
 def open_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> AnyScorer:

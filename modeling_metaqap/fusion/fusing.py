@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError
 
-from ..data.accelerate_state import process_state
+from ..data.accelerate_state import main_process_first
 from ..data.atomic import write_atomically
 from ..data.iqa_datasets import hold_out, load_training_split
 from ..data.seen import refuse_seen
@@ -139,10 +139,11 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
         TestSplitError: for a split with test images.
         OSError: if there is no checkpoint in a folder.
     """
-    with process_state().main_process_first():
-        dataset = load_training_split(
+    dataset = main_process_first(
+        lambda: load_training_split(
             settings.dataset, split=settings.split, data_dir=settings.data_dir, cache_dir=settings.cache_dir
         )
+    )
     targets = np.array(dataset["quality"])
     # All checks come before any image is scored, which takes minutes. This one: are there enough for an interval?
     conformal_radius(targets, targets, coverage=settings.coverage)
@@ -250,18 +251,22 @@ def _check_lineages(
     announce: Callable[[str], None],
 ) -> None:
     """Refuse a learner that has learned from an image that it is to score, and name one that says nothing of it."""
+    # Learners of one checkpoint are checked together, since its data sets have to be read for that.
+    of_paths: dict[str, tuple[datasets.Dataset, list[Stage]]] = {}
     for learner in learners:
         for path, stages, images in zip(learner.paths, learner.stages, unseen, strict=True):
             if not stages:
                 announce(f"{path} does not say what it was trained on, so it may have seen the images to be scored.")
-            refuse_seen(
-                stages,
-                images,
-                weights=path,
-                dataset=settings.dataset,
-                data_dir=settings.data_dir,
-                cache_dir=settings.cache_dir,
-            )
+            of_paths.setdefault(path, (images, []))[1].extend(stages)
+    for path, (images, stages) in of_paths.items():
+        refuse_seen(
+            stages,
+            images,
+            weights=path,
+            dataset=settings.dataset,
+            data_dir=settings.data_dir,
+            cache_dir=settings.cache_dir,
+        )
 
 
 def _scores_of_unseen(

@@ -6,7 +6,7 @@ import re
 import pytest
 from repository import ROOT, SCRIPTS
 
-PROGRAMS = [path for path in sorted([*SCRIPTS.glob("*.py"), *(ROOT / "studies").glob("*.py")])]
+PROGRAMS = sorted([*SCRIPTS.glob("*.py"), *(ROOT / "studies").glob("*.py")])
 
 
 def options_of(path):
