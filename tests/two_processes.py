@@ -10,15 +10,31 @@ from subprocess import CompletedProcess
 from repository import ROOT
 
 
+def free_port() -> int:
+    """A free port of this test process's own.
+
+    It is below the ports that the system gives to connections, so that nothing takes it before process 0 listens.
+    Test processes that run at the same time search in different places.
+    """
+    first = 20_000 + os.getpid() % 1_000 * 10
+    for port in range(first, first + 10):
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError(f"No port from {first} to {first + 9} is free.")
+
+
 def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -> list[CompletedProcess[str]]:
     """Run a program twice at the same time, as process 0 and 1 of one run on the CPU.
 
     Raises:
         subprocess.TimeoutExpired: if one of them waits for the other for ever.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     processes = []
     for rank in range(2):
         variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
@@ -42,4 +58,4 @@ def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -
     ]
 
 
-__all__ = ["run_two_processes"]
+__all__ = ["free_port", "run_two_processes"]

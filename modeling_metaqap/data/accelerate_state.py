@@ -1,6 +1,7 @@
 """Where the processes that `accelerate launch` starts compute, and how they fail together."""
 
 import atexit
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -34,11 +35,14 @@ def process_state() -> PartialState:
 
 @cache
 def _close_process_group_at_exit() -> None:
-    # Where it is still open when Python ends, its threads abort the process, and the exit status is lost.
+    # A thread of the group that still holds a tensor when Python ends aborts the process, and the exit status is lost.
     atexit.register(_close_process_group)
 
 
 def _close_process_group() -> None:
+    # The group's threads end with its last user. A model that was prepared for several processes is one, and it is
+    # part of reference cycles.
+    gc.collect()
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -56,10 +60,8 @@ def failing_together() -> Iterator[None]:
         yield
     except Exception as error:
         failure = error
-    if process_state().num_processes > 1:
-        sentences = gather_object([None if failure is None else sentence(failure)])
-    else:
-        sentences = []
+    alone = process_state().num_processes == 1
+    sentences = [] if alone else gather_object([None if failure is None else sentence(failure)])
     if failure is not None:
         raise failure
     for reason in sentences:

@@ -85,29 +85,34 @@ TWO_PROCESSES = """
 import json, sys
 import torch
 from accelerate import Accelerator
+from modeling_metaqap.data.accelerate_state import process_state
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.step import distortion_loss, quality_loss
 
-report = sys.argv[1]
-accelerator = Accelerator(cpu=True)
-assert accelerator.num_processes == 2
-data = torch.load(report + ".pt", weights_only=True)
-mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
-results = {}
-for surrogate in ("softmax", "soft_rank"):
-    layer = torch.nn.Linear(6, 4)
-    layer.load_state_dict(data["layer"])
-    layer = accelerator.prepare(layer)
-    recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
-    outputs = layer(data["x"][mine])
-    quality = quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
-    distortion = distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
-    accelerator.backward((quality + distortion) * accelerator.num_processes)
-    losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
-    results[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]
-with open(f"{report}.{accelerator.process_index}", "w") as file:
-    json.dump(results, file)
-accelerator.end_training()
+
+def main(report):
+    accelerator = Accelerator(cpu=True)
+    assert process_state().num_processes == accelerator.num_processes == 2
+    data = torch.load(report + ".pt", weights_only=True)
+    mine = slice(4 * accelerator.process_index, 4 * accelerator.process_index + 4)
+    results = {}
+    for surrogate in ("softmax", "soft_rank"):
+        layer = torch.nn.Linear(6, 4)
+        layer.load_state_dict(data["layer"])
+        layer = accelerator.prepare(layer)
+        recipe = Recipe(backbone="x", loss_surrogate=surrogate, loss_mse_weight=0.3, loss_srocc_weight=0.7)
+        outputs = layer(data["x"][mine])
+        quality = quality_loss(accelerator, outputs[:, :1], data["y"][mine], recipe)
+        distortion = distortion_loss(accelerator, outputs[:, 1:], data["classes"][mine])
+        accelerator.backward((quality + distortion) * accelerator.num_processes)
+        losses = [quality.item(), accelerator.reduce(distortion.detach(), "sum").item()]
+        results[surrogate] = [losses, [p.grad.flatten().tolist() for p in layer.parameters()]]
+    with open(f"{report}.{accelerator.process_index}", "w") as file:
+        json.dump(results, file)
+    accelerator.end_training()
+
+
+main(sys.argv[1])
 """
 
 
