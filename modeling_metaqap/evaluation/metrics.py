@@ -114,28 +114,41 @@ def fit_logistic(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Logistic
     if np.ptp(predictions) == 0 or scale == 0:
         raise MetaQAPError("A logistic cannot be fitted to predictions that are all the same.")
     standardised = (predictions - centre) / scale
-    low, high = float(targets.min()), float(targets.max())
-    direction = np.sign(np.mean(standardised * (targets - targets.mean()))) or 1.0
-    middle, swing = (low + high) / 2, direction * (high - low)
+    mean = float(targets.mean())
 
-    # Everything is fitted in standard units and the width as its logarithm: well conditioned and never negative.
+    def transition(parameters: FloatArray) -> tuple[FloatArray, FloatArray, float]:
+        """The logistic from 0 to 1, its deviations from its mean, and the amplitude that suits the targets best."""
+        location, log_width = parameters
+        curve = special.expit((standardised - location) * math.exp(-log_width))
+        deviations = curve - curve.mean()
+        spread = float(deviations @ deviations)
+        return curve, deviations, float(deviations @ (targets - mean)) / spread if spread > 0 else 0.0
+
     def residuals(parameters: FloatArray) -> FloatArray:
-        offset, amplitude, location, log_width = parameters
-        mapped = middle + offset + amplitude * (special.expit((standardised - location) * np.exp(-log_width)) - 0.5)
-        return np.asarray(mapped - targets)
+        _, deviations, amplitude = transition(parameters)
+        return np.asarray(mean + amplitude * deviations - targets)
 
-    bound = max(high - low, np.finfo(np.float64).tiny)
-    result = optimize.least_squares(
-        residuals,
-        x0=[0.0, swing, 0.0, 0.0],
-        # Wide enough for a practically straight line, narrow enough that the parameters cannot run away along it.
-        bounds=([-100 * bound, -100 * bound, -10, -5], [100 * bound, 100 * bound, 10, 5]),
-        x_scale=[bound, bound, 1.0, 1.0],
-    )
-    offset, amplitude, location, log_width = (float(value) for value in result.x)
+    def jacobian(parameters: FloatArray) -> FloatArray:
+        location, log_width = parameters
+        curve, deviations, amplitude = transition(parameters)
+        slope = curve * (1 - curve) * math.exp(-log_width)
+        columns = -amplitude * np.column_stack([slope, slope * (standardised - location)])
+        columns -= columns.mean(axis=0)
+        # What the two limits can make up for is no change of the residuals.
+        spread = float(deviations @ deviations)
+        return columns - np.outer(deviations, deviations @ columns / spread) if spread > 0 else columns
+
+    # Both limits follow from the other two parameters by linear least squares, so only these are searched for
+    # (variable projection: Golub & Pereyra, SIAM Journal on Numerical Analysis 10(2), 1973; Jacobian of Kaufman, BIT
+    # 15, 1975). They are in standard units. The width is a logarithm, so it is never negative; at its upper bound the
+    # curve is practically a straight line.
+    result = optimize.least_squares(residuals, x0=[0.0, 0.0], jac=jacobian, bounds=([-10, -5], [10, 5]))
+    location, log_width = (float(value) for value in result.x)
+    curve, _, amplitude = transition(result.x)
+    low = mean - amplitude * float(curve.mean())
     return LogisticFit(
-        beta1=middle + offset + amplitude / 2,
-        beta2=middle + offset - amplitude / 2,
+        beta1=low + amplitude,
+        beta2=low,
         beta3=centre + scale * location,
         beta4=scale * math.exp(log_width),
     )
