@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 PYTEST := $(BIN)/python -m pytest
 # Files of tests are shared out among the cores, and each process computes on one thread.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
-test: export OMP_NUM_THREADS = 1
+test test-all: export OMP_NUM_THREADS = 1
 
 .PHONY: demo test test-all lint format docs card results space clean
 
@@ -22,9 +22,8 @@ demo: $(VENV)/.installed
 test: lint
 	$(PYTEST) -m "not slow" $(PARALLEL)
 
-# The slow ones start servers, browsers and processes of their own, and so run one after the other.
 test-all: test
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $(PARALLEL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
