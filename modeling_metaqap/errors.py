@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,7 +34,8 @@ def sentence(error: Exception) -> str:
 def exit_with_sentence(program: str) -> Iterator[None]:
     """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
 
-    The exit status is 2, and 130 after Ctrl-C. Any other error is a defect of this package and keeps its traceback.
+    The exit status is 2, and 130 after Ctrl-C. Any other error is a defect of this package: it keeps its traceback and
+    has the status 70 (`EX_SOFTWARE` of sysexits.h), so that nobody takes it for an answer such as 1.
 
     Args:
         program: name of the command or script, which begins the sentence.
@@ -46,6 +48,9 @@ def exit_with_sentence(program: str) -> Iterator[None]:
     except KeyboardInterrupt:
         print(f"{program}: interrupted.", file=sys.stderr)
         sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(70)
 
 
 __all__ = ["DataError", "MetaQAPError", "TestSplitError", "exit_with_sentence", "sentence"]

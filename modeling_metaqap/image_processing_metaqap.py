@@ -1,168 +1,23 @@
-"""Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it.
-
-`crop_layout` says where the crops of an image lie, `prepare_crops` makes them, and `merge_crops` makes one result of
-what they get. Everything that reads or scores images goes through these three.
-"""
+"""Image processor of MetaQAP: any image -> the fewest 512 x 512 crops that cover it."""
 
 import base64
 import binascii
 import io
 import os
 import urllib.request
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers.image_processing_backends import PilBackend
 from transformers.image_processing_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
-
-@dataclass(frozen=True)
-class CropLayout:
-    """Where the crops of one image lie.
-
-    Attributes:
-        resized: Height and width that the image is shrunk to.
-        pad_before: Rows above and columns to the left that are added to a small image.
-        padded: Height and width after that.
-        crop_size: Side of the square crops.
-        corners: Row and column of each crop's upper left pixel in the padded image.
-    """
-
-    resized: tuple[int, int]
-    pad_before: tuple[int, int]
-    padded: tuple[int, int]
-    crop_size: int
-    corners: tuple[tuple[int, int], ...]
-
-
-def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size: int = 512) -> CropLayout:
-    """Where the crops of an image of `height` x `width` pixels lie.
-
-    The shortest edge is shrunk to `shortest_edge` if it is longer and never enlarged; sides below `crop_size` are
-    padded equally on both ends; crops are the fewest that cover the image, evenly spaced.
-
-    Raises:
-        ValueError: for an image without pixels.
-    """
-    if min(height, width) < 1:
-        raise ValueError(f"An image needs at least one pixel, got {height} x {width}.")
-    factor = min(1.0, shortest_edge / min(height, width))
-    resized = (max(1, round(height * factor)), max(1, round(width * factor)))
-    padded = (max(resized[0], crop_size), max(resized[1], crop_size))
-    pad_before = ((padded[0] - resized[0]) // 2, (padded[1] - resized[1]) // 2)
-    starts = []
-    for side in padded:
-        count = -(-side // crop_size)
-        starts.append([round(step * (side - crop_size) / max(1, count - 1)) for step in range(count)])
-    corners = tuple((top, left) for top in starts[0] for left in starts[1])
-    return CropLayout(resized, pad_before, padded, crop_size, corners)
-
-
-def shrink(image: Image.Image, layout: CropLayout, *, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
-    """An image at the size that its layout wants; the image itself if it has that size already.
-
-    Args:
-        image: 8-bit RGB.
-        layout: of this image, or of the one that it was shrunk from.
-        resample: a filter of Pillow, which antialiases.
-    """
-    size = layout.resized[::-1]
-    return image if image.size == size else image.resize(size, Image.Resampling(resample))
-
-
-def prepare_crops(
-    image: Image.Image,
-    layout: CropLayout,
-    *,
-    corners: Sequence[tuple[int, int]] | None = None,
-    resample: int = Image.Resampling.BICUBIC,
-) -> NDArray[np.uint8]:
-    """Shrink an image, pad it by reflection and cut its crops.
-
-    Args:
-        image: 8-bit RGB.
-        layout: of this image, or of the one that it was shrunk from.
-        corners: of other crops than the layout's, in the padded image.
-        resample: see `shrink`.
-
-    Returns:
-        `(N, 3, crop_size, crop_size)`, RGB bytes.
-    """
-    pixels = np.asarray(shrink(image, layout, resample=resample))
-    if layout.padded != layout.resized:
-        pads = [
-            (before, padded - before - side)
-            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
-        ]
-        pixels = np.pad(pixels, (*pads, (0, 0)), mode="reflect")
-    side = layout.crop_size
-    corners = layout.corners if corners is None else corners
-    crops = np.stack([pixels[top : top + side, left : left + side] for top, left in corners])
-    return crops.transpose(0, 3, 1, 2)
-
-
-def merge_crops(values: Tensor, weights: Tensor | None = None) -> Tensor:
-    """What an image gets: the weighted mean of what its crops get.
-
-    Args:
-        values: `(B, N, ...)`, for N crops of each of B images.
-        weights: `(B, N)`, >= 0, with at least one above 0 for each image; default equal weights.
-
-    Returns:
-        `(B, ...)`.
-    """
-    if weights is None:
-        return values.mean(dim=1)
-    shares = weights / weights.sum(dim=1, keepdim=True)
-    return (values * shares.reshape(*shares.shape, *[1] * (values.ndim - 2))).sum(dim=1)
-
-
-#: What brings an image upright, for each value of the EXIF tag "Orientation" that is not upright already.
-_TO_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Any PIL image -> 8-bit RGB: EXIF orientation applied, alpha laid over white, 16-bit scaled, CMYK converted.
-
-    The result carries no metadata, so a second call changes nothing.
-
-    Raises:
-        ValueError: for floating-point pixels (mode "F").
-    """
-    image.load()  # TIFF files are brought upright here and lose the tag
-    # `ImageOps.exif_transpose` also writes the EXIF data anew and fails on malformed tags that have no say here.
-    transpose = _TO_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
-    if transpose is not None:
-        image = image.transpose(transpose)
-    if image.mode.startswith("I"):  # 16-bit grey; PIL's own conversion clips at 255
-        values = np.asarray(image).astype(np.float32)
-        # Mode "I" holds 32-bit integers, but files that decode to it (16-bit PNG and TIFF) use 16 of them.
-        image = Image.fromarray(np.clip(np.rint(values / 257.0), 0, 255).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("An image of floating-point pixels has no defined white; convert it to 8 or 16 bit first.")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    image = image.convert("RGB")
-    image.info.clear()
-    return image
+from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
+from .decoding_metaqap import UnreadableImage, read_rgb, to_rgb
 
 
 def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Image.Image:
@@ -175,13 +30,15 @@ def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Im
         timeout: seconds to wait for a web address.
 
     Raises:
-        ValueError: if the text is none of these.
-        OSError: if the source cannot be read or holds no image.
+        ValueError: if the text is none of these, or the image cannot be read; the message names it and says why.
+        OSError: if the file is missing or the address does not answer.
     """
     text = os.fspath(source)
-    if isinstance(source, os.PathLike) or os.path.isfile(text):
-        with Image.open(text) as image:
-            return to_rgb(image)
+    shown = text if len(text) < 200 else f"{text[:200]}..."
+    if isinstance(source, os.PathLike):
+        os.stat(text)  # says that it is missing
+    if isinstance(source, os.PathLike) or os.path.exists(text):
+        return _read(text, shown)
     if text.startswith(("http://", "https://")):
         # Some servers, Wikimedia's among them, refuse Python's default agent.
         request = urllib.request.Request(text, headers={"User-Agent": "metaqap"})
@@ -191,10 +48,15 @@ def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Im
         try:
             data = base64.b64decode(text.partition(",")[2] if text.startswith("data:image/") else text, validate=True)
         except (binascii.Error, ValueError) as error:
-            shown = text if len(text) < 200 else f"{text[:200]}..."
             raise ValueError(f"{shown!r} is neither an existing image file nor a web address.") from error
-    with Image.open(io.BytesIO(data)) as image:
-        return to_rgb(image)
+    return _read(io.BytesIO(data), shown)
+
+
+def _read(source: str | io.BytesIO, name: str) -> Image.Image:
+    try:
+        return read_rgb(source)
+    except UnreadableImage as error:
+        raise UnreadableImage(f"{name} cannot be read: {error}.") from error
 
 
 def _channels_last(array: np.ndarray, data_format: str | ChannelDimension | None) -> np.ndarray:

@@ -32,7 +32,10 @@ def test_an_interrupted_program_ends_with_status_130(capsys):
 
 
 @pytest.mark.parametrize("error", [ValueError("shapes differ"), KeyError("weight"), RuntimeError("out of memory")])
-def test_a_defect_keeps_its_traceback(error):
-    with pytest.raises(type(error)):
+def test_a_defect_keeps_its_traceback_and_has_a_status_of_its_own(error, capsys):
+    """1 is an answer of some commands: `metaqap score` could not read some of the images."""
+    with pytest.raises(SystemExit) as exit_:
         with exit_with_sentence("train"):
             raise error
+    assert exit_.value.code == 70
+    assert "Traceback" in (err := capsys.readouterr().err) and type(error).__name__ in err

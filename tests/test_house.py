@@ -15,6 +15,8 @@ PACKAGE = ROOT / "modeling_metaqap"
 ROOMS = {"data", "training", "fusion", "inference", "evaluation", "publishing", "demo", "cli"}
 MODEL_FILES = {
     "configuration_metaqap.py",
+    "crops_metaqap.py",
+    "decoding_metaqap.py",
     "image_processing_metaqap.py",
     "losses_metaqap.py",
     "modeling_metaqap.py",

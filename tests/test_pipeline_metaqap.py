@@ -183,7 +183,7 @@ def test_a_damaged_file_is_an_error(assess, photos, tmp_path):
     photos[1].save(buffer, "JPEG")
     path = tmp_path / "cut.jpg"
     path.write_bytes(buffer.getvalue()[:500])
-    with pytest.raises(OSError):
+    with pytest.raises(ValueError, match="cut.jpg cannot be read: it is cut short"):
         assess(str(path))
 
 

@@ -22,15 +22,15 @@ def distort(
 
     with needs_extra("train"):
         from ..data.distortions.grid import distortion_grid
-    from ..inference.decoding import UNREADABLE, explain_error, read_rgb
+    from ..decoding_metaqap import read_rgb
     from ..inference.record_files import cannot_write
     from .printing import errors, silence_libraries
 
     silence_libraries()
     try:
         picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
-    except UNREADABLE as error:
-        raise MetaQAPError(f"{photo} cannot be distorted: {explain_error(error)}.") from error
+    except ValueError as error:
+        raise MetaQAPError(f"{photo} cannot be distorted: {error}.") from error
     try:
         picture.save(output)
     except OSError as error:

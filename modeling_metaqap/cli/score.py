@@ -2,28 +2,22 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import find_images
+from ..data.image_files import find_images, read_list
+from ..data.names import shown_name
 from ..errors import MetaQAPError
-from ..inference.choices import Dtype, Engine
+from ..inference.choices import Dtype, Engine, Order
 from .options import SHIPPED, BatchSize, Checkpoint, Device
+
+# Rows of one table; results of more that are written to a file are not printed as well.
+_MOST_SHOWN = 1000
 
 if TYPE_CHECKING:
     from ..inference.records import ScoreRecord
-
-
-class Order(StrEnum):
-    """Orders of the results."""
-
-    input = "input"
-    best = "best"
-    worst = "worst"
-    path = "path"
 
 
 def score(
@@ -41,6 +35,12 @@ def score(
     dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.float32,
     batch_size: BatchSize = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL bytes, not lines.")
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the rows that an interrupted run has written to --output.")
+    ] = False,
     sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
     explain: Annotated[
         Path | None,
@@ -53,14 +53,19 @@ def score(
 
     The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
     """
-    from_stdin = [line for line in map(str.strip, sys.stdin) if line] if "-" in paths else []
-    images = find_images([path for path in paths if path != "-"], recursive=recursive) + from_stdin
+    images = find_images([path for path in paths if path != "-"], recursive=recursive)
+    if "-" in paths:
+        listed = read_list(sys.stdin.buffer, separator=b"\0" if null else b"\n")
+        images = list(dict.fromkeys(images + listed))
     if not images:
         raise MetaQAPError("There are no images to score: standard input is empty.")
+    if resume and output is None:
+        raise MetaQAPError("--resume continues a file; name it with --output.")
 
     from ..inference.explanations import ExplanationFolder
-    from ..inference.record_files import check_output, record_writer
+    from ..inference.record_files import check_output, open_records, sort_key
     from ..inference.scorer import Scorer
+    from ..lineage import weights_sha256
     from .printing import errors, silence_libraries
 
     silence_libraries()
@@ -68,28 +73,44 @@ def score(
         check_output(output)
     scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype, batch_size=batch_size)
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=images)
-    scored = _with_progress(scorer.score(images, quality_map=explanations is not None), total=len(images))
-    if explanations is not None:
-        scored = map(explanations.write, scored)
+
+    def scored(images: list[str], *, done: int = 0) -> Iterator["ScoreRecord"]:
+        records = scorer.score(images, quality_map=explanations is not None)
+        for record in _with_progress(records, done=done, total=done + len(images)):
+            if explanations is not None:
+                record = explanations.write(record)
+            record.base_scores = record.distortion_probabilities = None  # not shown, and thousands take memory
+            yield record
+
+    if output is None:
+        records = list(scored(images))
+        rows, failed = len(records), sum(record.error is not None for record in records)
+    else:
+        run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
+        # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
+        # once, so that an interrupted run keeps what it has done.
+        with open_records(output, run=run, resume=resume) as file:
+            before = len(file.done)
+            for record in scored([image for image in images if image not in file.done], done=before):
+                file.write(record)
+            rows, failed = len(file.done), file.failed
+            records = list(file.records()) if rows <= _MOST_SHOWN else []
+            file.finish(sort)
     if sort is not Order.input:
-        scored = iter(_sorted(list(scored), sort))
-    records = []
-    # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. In the order of the input each
-    # record is written at once, so that an interrupted run keeps what it has done.
-    with record_writer(output) as write:
-        for record in scored:
-            write(record)
-            records.append(record)
-    _print_records(records)
+        records.sort(key=lambda record: sort_key(record, sort))
+    for begin in range(0, len(records), _MOST_SHOWN):
+        _print_records(records[begin : begin + _MOST_SHOWN], scorer.engine.config.interval_coverage)
     if output is not None:
-        errors.print(f"Wrote {len(records)} rows to {output}.", markup=False, soft_wrap=True)
-    failed = sum(record.error is not None for record in records)
+        errors.print(f"Wrote {rows} rows to {shown_name(str(output))}.", markup=False, soft_wrap=True)
+    if explanations is not None and explanations.missing:
+        first = f"{len(explanations.missing)} images have no picture, the first: {explanations.missing[0]}."
+        errors.print(first, markup=False, soft_wrap=True)
     if failed:
-        errors.print(f"{failed} of {len(records)} images could not be read.")
+        errors.print(f"{failed} of {rows} images could not be read.")
         raise typer.Exit(1)
 
 
-def _with_progress(records: "Iterable[ScoreRecord]", *, total: int) -> "Iterator[ScoreRecord]":
+def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int) -> "Iterator[ScoreRecord]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .printing import errors
@@ -98,30 +119,29 @@ def _with_progress(records: "Iterable[ScoreRecord]", *, total: int) -> "Iterator
         TextColumn("scoring"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=total < 16 or not errors.is_terminal,
+        disable=total - done < 16 or not errors.is_terminal,
     )
     with progress:
-        yield from progress.track(records, total=total)
+        task = progress.add_task("", total=total, completed=done, rate="")
+        for record in records:
+            yield record
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")
 
 
-def _sorted(records: "list[ScoreRecord]", order: Order) -> "list[ScoreRecord]":
-    if order is Order.path:
-        return sorted(records, key=lambda record: record.path)
-    sign = 1 if order is Order.worst else -1
-    # Images without a score come last.
-    return sorted(records, key=lambda record: (record.quality is None, sign * (record.quality or 0)))
-
-
-def _print_records(records: "list[ScoreRecord]") -> None:
+def _print_records(records: "list[ScoreRecord]", coverage: float | None) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from ..inference.records import interval_title
     from .printing import console
 
-    interval_name = next((record.interval_name for record in records if record.quality_low is not None), None)
+    has_interval = any(record.quality_low is not None for record in records)
+    interval_name = interval_title(coverage) if has_interval else None
     has_distortion = any(record.distortion is not None for record in records)
     table = Table()
     table.add_column("image", overflow="fold")
@@ -147,5 +167,5 @@ def _print_records(records: "list[ScoreRecord]") -> None:
                 "" if record.distortion is None else f"{record.distortion} ({record.distortion_probability:.0%})"
             )
         # As `Text`, so that brackets in a path are not taken for markup.
-        table.add_row(Text(record.path), *cells, size)
+        table.add_row(Text(shown_name(record.path)), *cells, size)
     console.print(table)

@@ -4,10 +4,13 @@ Imports nothing heavy, so that a mistyped path is answered at once.
 """
 
 import glob
+import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 from ..errors import MetaQAPError
+from .names import shown_name
 
 #: File name endings that a folder is searched for, in lower case.
 IMAGE_SUFFIXES = frozenset(
@@ -23,6 +26,9 @@ def is_image_file(path: Path) -> bool:
 def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     """Expand files, folders and globs to a list of image files without repetition, folders in sorted order.
 
+    What is named as an image in a folder but is none, such as a broken link or a pipe, is in the list too: whoever
+    reads the images says so.
+
     Args:
         paths: files (of any name), folders (searched for `IMAGE_SUFFIXES`) and glob patterns.
         recursive: also search the folders' sub-folders.
@@ -32,22 +38,35 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     """
     found: dict[str, None] = {}
     for path in paths:
-        if Path(path).is_dir():
+        if os.path.isdir(path):
             candidates = Path(path).rglob("*") if recursive else Path(path).glob("*")
-            files = sorted(str(file) for file in candidates if is_image_file(file))
+            files = sorted(
+                str(file) for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(file)
+            )
             if not files:
                 hint = "" if recursive else "; add --recursive to search its sub-folders"
-                raise MetaQAPError(f"The folder {path} holds no images{hint}.")
-        elif Path(path).exists():
+                raise MetaQAPError(f"The folder {shown_name(path)} holds no images{hint}.")
+        elif os.path.lexists(path):
             files = [path]
         elif glob.has_magic(path):
-            files = sorted(file for file in glob.glob(path, recursive=recursive) if Path(file).is_file())
+            files = sorted(file for file in glob.glob(path, recursive=recursive) if not os.path.isdir(file))
             if not files:
-                raise MetaQAPError(f"No file matches {path}.")
+                raise MetaQAPError(f"No file matches {shown_name(path)}.")
         else:
-            raise MetaQAPError(f"There is no file or folder {path}.")
+            raise MetaQAPError(f"There is no file or folder {shown_name(path)}.")
         found |= dict.fromkeys(files)
     return list(found)
 
 
-__all__ = ["IMAGE_SUFFIXES", "find_images", "is_image_file"]
+def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
+    r"""The names of a list, one on each line or separated by NUL bytes (`find -print0`), without repetition.
+
+    Names may hold any bytes, spaces at their ends included. A line may end in `\r\n`.
+    """
+    names = stream.read().split(separator)
+    if separator == b"\n":
+        names = [name.removesuffix(b"\r") for name in names]
+    return list(dict.fromkeys(os.fsdecode(name) for name in names if name))
+
+
+__all__ = ["IMAGE_SUFFIXES", "find_images", "is_image_file", "read_list"]

@@ -22,7 +22,7 @@ from ..data.image_files import is_image_file
 from ..errors import MetaQAPError
 from ..inference.decoding import silence_size_warning
 from ..inference.pictures import humanize, quality_map_image
-from ..inference.record_files import record_writer
+from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 from . import figures
@@ -295,9 +295,10 @@ class Demo:
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
         path = Path(tempfile.mkdtemp(dir=self._files.name)) / "quality.csv"
-        with record_writer(path) as write:
+        with open_records(path) as file:
             for record in records:
-                write(record)
+                file.write(record)
+            file.finish()
         return str(path)
 
 

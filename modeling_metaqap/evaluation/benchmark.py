@@ -33,8 +33,8 @@ from .. import DEFAULT_CHECKPOINT
 from ..data.distorted.building import find_photographs
 from ..data.distorted.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
 from ..data.distortions import DISTORTIONS, LEVELS, distort
+from ..decoding_metaqap import read_rgb
 from ..errors import MetaQAPError
-from ..image_processing_metaqap import to_rgb
 from ..inference.choices import Engine
 from ..inference.engines import CropEngine, TorchEngine, load_engine
 from ..inference.onnx_export import export_onnx
@@ -272,7 +272,7 @@ def load_photographs(directory: Path | None, *, side: int, count: int) -> list[N
     if directory is None:
         pictures = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea)]
     else:
-        pictures = [to_rgb(Image.open(directory / name)) for name in find_photographs(directory)[:count]]
+        pictures = [read_rgb(directory / name) for name in find_photographs(directory)[:count]]
     return [np.asarray(ImageOps.fit(picture, (side, side))) for picture in pictures[:count]]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ..data.atomic import write_atomically
+from ..data.names import portable_name, spreadsheet_text
 from ..errors import MetaQAPError
 from .evaluating import Measurement
 from .tables import Row
@@ -43,7 +44,9 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
 def write_predictions(path: Path, measurement: Measurement) -> None:
     """One line for each image: id, predicted quality and opinion score as quality."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    columns = (measurement.image_ids, measurement.predictions.tolist(), measurement.qualities.tolist())
+    # Names of files can be formulas to a spreadsheet.
+    names = [spreadsheet_text(portable_name(name)) for name in measurement.image_ids]
+    columns = (names, measurement.predictions.tolist(), measurement.qualities.tolist())
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["image_id", "prediction", "quality"])

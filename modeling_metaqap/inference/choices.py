@@ -22,7 +22,16 @@ class Dtype(StrEnum):
     float16 = "float16"
 
 
+class Order(StrEnum):
+    """Orders of the results."""
+
+    input = "input"
+    best = "best"
+    worst = "worst"
+    path = "path"
+
+
 #: Where an exported file lies in a checkpoint folder.
 ONNX_FILES = {Engine.onnx: "onnx/model.onnx", Engine.onnx_int8: "onnx/model_int8.onnx"}
 
-__all__ = ["ONNX_FILES", "Dtype", "Engine"]
+__all__ = ["ONNX_FILES", "Dtype", "Engine", "Order"]

@@ -1,4 +1,4 @@
-"""Reads image files as upright RGB, large ones with little memory, and says why one cannot be read."""
+"""Reads image files as upright RGB, large ones with little memory, and refuses what is too large."""
 
 import threading
 import warnings
@@ -6,19 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import ExifTags, Image, JpegImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, JpegImagePlugin
 
-from ..errors import MetaQAPError
-from ..image_processing_metaqap import to_rgb
-
-#: What Pillow raises for files that are no images, broken ones and decompression bombs; see `explain_error`.
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+from ..decoding_metaqap import UnreadableImage, errors_explained, open_image, to_rgb, value_of_white
 
 # Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
 # megapixels then needs its decoder's memory and little more.
 _LARGE_PIXELS = 50_000_000
 _LARGE_SHORTEST_EDGE = 2048
 _one_large_image_at_a_time = threading.Lock()
+
+
+#: An image at most about this many times longer than wide is scored.
+MAX_CROPS = 48
 
 
 class Photograph(NamedTuple):
@@ -44,14 +44,6 @@ def silence_size_warning() -> None:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
-def read_rgb(image: str | Path | Image.Image) -> Image.Image:
-    """Any image as 8-bit RGB, upright (see `to_rgb`)."""
-    if isinstance(image, Image.Image):
-        return to_rgb(image)
-    with Image.open(image) as opened:
-        return to_rgb(opened)
-
-
 def read_photograph(
     path: str | Path, *, refuse: Callable[[int, int], str | None] = lambda width, height: None
 ) -> Photograph:
@@ -62,13 +54,12 @@ def read_photograph(
         refuse: told the width and height that the file claims, says why it is not to be decoded, or None.
 
     Raises:
-        MetaQAPError: with the reason, if it is refused.
-        OSError, ValueError, SyntaxError, Image.DecompressionBombError: see `UNREADABLE`.
+        UnreadableImage: with the reason, if it is refused or cannot be read.
     """
-    with Image.open(path) as opened:
+    with errors_explained(), open_image(path) as opened:
         # The header is all that was read so far.
         if reason := refuse(opened.width, opened.height):
-            raise MetaQAPError(reason)
+            raise UnreadableImage(reason)
         factor = min(opened.size) // _LARGE_SHORTEST_EDGE
         if opened.width * opened.height <= _LARGE_PIXELS or factor < 2:
             rgb = to_rgb(opened)
@@ -94,43 +85,18 @@ def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[
 
 def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int], Image.Image]:
     """Averages over `factor` x `factor` pixels: their size before the EXIF orientation, and the upright RGB image."""
+    white = value_of_white(image)
     reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     rows = 64 * factor
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        # Of the metadata a strip needs its transparent colour; it is the whole that is turned upright.
-        strip.info = {name: value for name, value in strip.info.items() if name == "transparency"}
-        reduced.paste(to_rgb(strip).reduce(factor), (0, top // factor))
+        # Of the metadata a strip needs its colours' meaning; it is the whole that is turned upright.
+        strip.info = {name: value for name, value in strip.info.items() if name in ("transparency", "icc_profile")}
+        reduced.paste(to_rgb(strip, white=white).reduce(factor), (0, top // factor))
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     if orientation is not None:
         reduced.getexif()[ExifTags.Base.Orientation] = orientation
     return reduced.size, to_rgb(reduced)
 
 
-def too_many_pixels(limit: int) -> str:
-    """The reason to refuse an image, in a few words."""
-    return f"it has more pixels than the limit of {limit:,}"
-
-
-def explain_error(error: Exception) -> str:
-    """Why an image could not be read, in a few words without a name."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow can read"
-    if isinstance(error, Image.DecompressionBombError):
-        return too_many_pixels(2 * (Image.MAX_IMAGE_PIXELS or 0))
-    if isinstance(error, Image.DecompressionBombWarning):  # where the program makes errors of warnings
-        return too_many_pixels(Image.MAX_IMAGE_PIXELS or 0)
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-__all__ = [
-    "Photograph",
-    "UNREADABLE",
-    "explain_error",
-    "read_photograph",
-    "read_rgb",
-    "silence_size_warning",
-    "too_many_pixels",
-]
+__all__ = ["MAX_CROPS", "Photograph", "read_photograph", "silence_size_warning"]

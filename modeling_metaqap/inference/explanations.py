@@ -1,9 +1,13 @@
 """A folder of pictures that explain scores, one for each image, in sub-folders as the images lie in theirs."""
 
+import errno
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
+from ..data.names import shown_name
+from ..errors import MetaQAPError
 from .pictures import explanation_picture
 from .record_files import cannot_write
 from .records import ScoreRecord
@@ -29,27 +33,37 @@ class ExplanationFolder:
     def __init__(self, folder: Path, scorer: Scorer, *, keep: Iterable[str] = ()):
         self.folder, self.scorer = folder, scorer
         self.labels = scorer.model.config.distortion_labels or []
+        #: Images without a picture, each with the reason.
+        self.missing: list[str] = []
         self._taken = {Path(path).resolve() for path in keep}
         _make(folder)
 
     def write(self, record: ScoreRecord) -> ScoreRecord:
         """Write the picture of a record that has a quality map, and return the record without the map.
 
-        Thousands of maps would fill the memory. A record of an image that could not be read gets no picture.
+        Thousands of maps would fill the memory. A record of an image that could not be read gets no picture, and one
+        whose picture cannot be made is told in `missing`.
 
         Raises:
             MetaQAPError: if the picture cannot be written.
         """
         if record.error is not None:
             return record
-        picture = explanation_picture(self.scorer.read(record.path).pixels, record, self.labels)
-        record.quality_map = None
-        target = self._target(record.path)
-        _make(target.parent)
+        quality_map, record.quality_map = record.quality_map, None
         try:
+            pixels = self.scorer.read(record.path).pixels
+        except MetaQAPError as error:  # the file has gone since it was scored, say
+            self.missing.append(f"{shown_name(record.path)}: {error}")
+            return record
+        picture = explanation_picture(pixels, replace(record, quality_map=quality_map), self.labels)
+        target = self._target(record.path)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
             picture.save(target)
         except OSError as error:
-            raise cannot_write(target, error) from error
+            if error.errno != errno.ENAMETOOLONG:
+                raise cannot_write(target, error) from error
+            self.missing.append(f"{shown_name(record.path)}: its name is too long")
         return record
 
     def _target(self, path: str) -> Path:

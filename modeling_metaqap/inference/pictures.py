@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..data.names import shown_name
 from .records import ScoreRecord
 
 # From bad to excellent. Red against blue-green, lightest in the middle, so that colour-blind people can tell them.
@@ -71,7 +72,9 @@ def explanation_picture(
     caption, text, large = (ImageFont.load_default(size=size) for size in (14, 16, 40))
 
     below = margin + shown.height + 8
-    draw.text((margin, below), _shortened(draw, record.path, caption, shown.width), fill=_FAINT, font=caption)
+    draw.text(
+        (margin, below), _shortened(draw, shown_name(record.path), caption, shown.width), fill=_FAINT, font=caption
+    )
     legend = margin + shown.width + gap
     ramp = quality_map_image(np.linspace(0, 1, shown.width)[None, :].repeat(8, axis=0))
     picture.paste(ramp, (legend, below))

@@ -1,16 +1,28 @@
-"""Writes score records to a CSV, JSON Lines or Parquet file, one by one as they come."""
+"""Files of score records: written row by row as scores come, continued after an interruption, sorted at the end.
+
+CSV and JSON Lines grow in place, one whole row after the other. A Parquet file can only be read when it is complete,
+so its rows are kept in a JSON Lines file beside it, `scores.parquet.part`, of which it is made at the end. What the rows
+were made with stands in `scores.csv.run.json`; an output is only continued with the same.
+"""
 
 import csv
+import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple, Protocol
 
+from ..data.atomic import write_atomically
+from ..data.names import from_portable_name, from_spreadsheet_text, portable_name, spreadsheet_text
 from ..errors import MetaQAPError
+from .choices import Order
 from .records import ScoreRecord
 
 #: What an output file holds: one column for each field of a record that is a single value of the image.
@@ -20,6 +32,9 @@ COLUMNS = {
     if column.name not in ("interval_coverage", "base_scores", "distortion_probabilities", "quality_map")
 }
 
+#: Rows of one row group of a Parquet file.
+ROW_GROUP = 10_000
+
 
 def cannot_write(path: Path, error: OSError) -> MetaQAPError:
     """The sentence for a file or folder that cannot be written."""
@@ -27,7 +42,7 @@ def cannot_write(path: Path, error: OSError) -> MetaQAPError:
 
 
 def check_output(output: Path) -> None:
-    """Refuse a file that `record_writer` could not write, before the work and without touching it.
+    """Refuse a file that cannot be written, before the work and without touching it.
 
     Raises:
         MetaQAPError: for an ending that is not known, a missing folder or package, or a file that is read-only.
@@ -45,33 +60,291 @@ def check_output(output: Path) -> None:
         raise MetaQAPError(f"Cannot write {output}: permission denied.")
 
 
-@contextmanager
-def record_writer(output: Path | None) -> Iterator[Callable[[ScoreRecord], None]]:
-    """A function that writes one record to the file, in the format that its ending names.
+class _Row(NamedTuple):
+    """A row of a file: where it begins and ends in bytes, and what it holds."""
 
-    A file of this name is replaced at once, so open it when everything else is known to work.
+    begin: int
+    end: int
+    record: ScoreRecord
+
+
+class _Format(Protocol):
+    """How records are rows of a text file."""
+
+    header: bytes
+
+    def encode(self, record: ScoreRecord) -> bytes:
+        """The row with its line break."""
+
+    def rows(self, file: IO[bytes]) -> Iterator[_Row]:
+        """The whole rows, up to the end or to one that was torn.
+
+        Raises:
+            ValueError: for a row in the middle that is none.
+        """
+
+
+class _JsonLines:
+    header = b""
+
+    def encode(self, record: ScoreRecord) -> bytes:
+        return (json.dumps(_values(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+    def rows(self, file: IO[bytes]) -> Iterator[_Row]:
+        end = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                return
+            begin, end = end, end + len(line)
+            yield _Row(begin, end, _record(json.loads(line)))
+
+
+class _Csv:
+    header = (",".join(COLUMNS) + "\r\n").encode()
+
+    def encode(self, record: ScoreRecord) -> bytes:
+        text = io.StringIO(newline="")
+        cells = (spreadsheet_text(value) if isinstance(value, str) else value for value in _values(record).values())
+        csv.writer(text).writerow(cells)
+        return text.getvalue().encode()
+
+    def rows(self, file: IO[bytes]) -> Iterator[_Row]:
+        end, line = 0, b""
+
+        def lines() -> Iterator[str]:
+            nonlocal end, line
+            for line in file:
+                end += len(line)
+                yield line.decode("utf-8", "replace")
+
+        begin = 0
+        for number, cells in enumerate(csv.reader(lines())):
+            if not line.endswith(b"\r\n") or len(cells) != len(COLUMNS):
+                # Within quotes a torn row takes in all that follows, which is nothing.
+                if end < os.fstat(file.fileno()).st_size:
+                    raise ValueError(f"row {number + 1} has not {len(COLUMNS)} cells")
+                return
+            if number:
+                values = {
+                    name: None if cell == "" else from_spreadsheet_text(cell) if _kind(name) is str else cell
+                    for name, cell in zip(COLUMNS, cells, strict=True)
+                }
+                yield _Row(begin, end, _record(values))
+            begin = end
+
+
+def _values(record: ScoreRecord) -> dict[str, Any]:
+    return {name: getattr(record, name) for name in COLUMNS} | {"path": portable_name(record.path)}
+
+
+def _kind(column: str) -> Callable[[Any], Any]:
+    """`str`, `float` or `int`."""
+    kinds = typing.get_args(COLUMNS[column]) or (COLUMNS[column],)
+    return next(kind for kind in kinds if kind is not types.NoneType)
+
+
+def _record(values: dict[str, Any]) -> ScoreRecord:
+    if not isinstance(values, dict) or set(values) != set(COLUMNS):
+        raise ValueError("a row has other columns")
+    cells = {name: None if value is None else _kind(name)(value) for name, value in values.items()}
+    return ScoreRecord(**cells | {"path": from_portable_name(cells["path"])})
+
+
+class RecordFile:
+    """A file of records that is being written.
+
+    Attributes:
+        done: paths of the images that have a row.
+        failed: how many of the rows have an error instead of a score.
+    """
+
+    def __init__(self, output: Path, *, run: dict[str, Any] | None, resume: bool):
+        self.output, self.run = output, run
+        self.is_parquet = output.suffix.lower() == ".parquet"
+        self._format: _Format = _Csv() if output.suffix.lower() == ".csv" else _JsonLines()
+        self._rows_path = output.with_name(f"{output.name}.part") if self.is_parquet else output
+        self._run_path = output.with_name(f"{output.name}.run.json")
+        self.done: set[str] = set()
+        self.failed = 0
+        with _errors_of(output):
+            if resume and (self._has_rows() or self._is_finished_parquet()):
+                self._continue()
+            else:
+                self._begin()
+
+    def _begin(self) -> None:
+        # In this order: rows must never stand beside a description of another run.
+        self._run_path.unlink(missing_ok=True)
+        self._file = self._rows_path.open("wb", buffering=0)
+        self._end = 0
+        if self._format.header:
+            self._append(self._format.header)
+        if self.run is not None:
+            write_atomically(self._run_path, (json.dumps(self.run, indent=2) + "\n").encode())
+
+    def _continue(self) -> None:
+        self._check_run()
+        if self._is_finished_parquet():
+            self._rows_from_parquet()
+        end = len(self._format.header)
+        for row in self.rows():
+            self.done.add(row.record.path)
+            self.failed += row.record.error is not None
+            end = row.end
+        self._file = self._rows_path.open("r+b", buffering=0)
+        self._end = end
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def _has_rows(self) -> bool:
+        return self._rows_path.exists() and self._rows_path.stat().st_size > len(self._format.header)
+
+    def _is_finished_parquet(self) -> bool:
+        return self.is_parquet and self.output.exists() and not self._rows_path.exists()
+
+    def _check_run(self) -> None:
+        begin_anew = "leave out --resume to begin anew, or write to another file"
+        try:
+            before = json.loads(self._run_path.read_bytes())
+        except FileNotFoundError:
+            raise MetaQAPError(
+                f"{self.output} cannot be continued, as there is no {self._run_path.name} that says what it was made "
+                f"with; {begin_anew}."
+            ) from None
+        except ValueError:
+            raise MetaQAPError(f"{self._run_path} is damaged; {begin_anew}.") from None
+        now = self.run or {}
+        for name in {**before, **now} if isinstance(before, dict) else ():
+            if before.get(name) != now.get(name):
+                raise MetaQAPError(
+                    f"{self.output} cannot be continued: it was made with the {name} {before.get(name)}, and now it "
+                    f"is {now.get(name)}; {begin_anew}."
+                )
+
+    def rows(self) -> Iterator[_Row]:
+        """The rows that were written.
+
+        Raises:
+            MetaQAPError: for a file that was changed by something else.
+        """
+        with self._rows_path.open("rb") as file:
+            try:
+                yield from self._format.rows(file)
+            except (ValueError, TypeError, csv.Error) as error:
+                raise MetaQAPError(f"{self._rows_path} is damaged: {error}.") from error
+
+    def records(self) -> Iterator[ScoreRecord]:
+        """The records that were written; see `rows`."""
+        return (row.record for row in self.rows())
+
+    def write(self, record: ScoreRecord) -> None:
+        """Append a row.
+
+        Raises:
+            MetaQAPError: if it cannot be written; the rows before it stay whole.
+        """
+        with _errors_of(self.output):
+            self._append(self._format.encode(record))
+        self.done.add(record.path)
+        self.failed += record.error is not None
+
+    def _append(self, row: bytes) -> None:
+        try:
+            rest = memoryview(row)
+            while rest:
+                rest = rest[self._file.write(rest) :]
+        except BaseException:
+            # A full disk takes a part of it.
+            with suppress(OSError):
+                self._file.truncate(self._end)
+                self._file.seek(self._end)
+            raise
+        self._end += len(row)
+
+    def finish(self, order: Order = Order.input) -> None:
+        """Bring the rows into an order and complete the file; a kill leaves it as it was."""
+        with _errors_of(self.output):
+            if order is not Order.input:
+                self._sort(order)
+            if self.is_parquet:
+                write_parquet(self.output, self.records())
+                self._rows_path.unlink()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _sort(self, order: Order) -> None:
+        # Places in the file, not the rows themselves.
+        places = [(sort_key(row.record, order), row.begin, row.end) for row in self.rows()]
+        places.sort(key=lambda place: place[0])
+        temporary = self._rows_path.with_name(f".{self._rows_path.name}.tmp")
+        with self._rows_path.open("rb") as source, temporary.open("wb") as target:
+            target.write(self._format.header)
+            for _, begin, end in places:
+                source.seek(begin)
+                target.write(source.read(end - begin))
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.replace(self._rows_path)
+
+    def _rows_from_parquet(self) -> None:
+        import pyarrow.parquet as pq
+
+        temporary = self._rows_path.with_name(f".{self._rows_path.name}.tmp")
+        with temporary.open("wb") as file:
+            for batch in pq.ParquetFile(self.output).iter_batches(batch_size=ROW_GROUP):
+                for values in batch.to_pylist():
+                    file.write(self._format.encode(_record(values)))
+        temporary.replace(self._rows_path)
+
+
+def sort_key(record: ScoreRecord, order: Order) -> tuple[bool, float | bytes]:
+    """What to sort records by; those without a score come last, however they are sorted by quality."""
+    if order is Order.path:
+        return False, os.fsencode(record.path)
+    sign = 1 if order is Order.worst else -1
+    return record.quality is None, sign * (record.quality or 0.0)
+
+
+def write_parquet(output: Path, records: Iterable[ScoreRecord]) -> None:
+    """Write a Parquet file in row groups of `ROW_GROUP`; a kill leaves the file as it was."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    arrow = {str: pa.string(), float: pa.float64(), int: pa.int64()}
+    schema = pa.schema([(name, arrow[_kind(name)]) for name in COLUMNS])  # type: ignore[index]
+    values = (_values(record) for record in records)
+    temporary = output.with_name(f".{output.name}.tmp")
+    with temporary.open("wb") as file:
+        with pq.ParquetWriter(file, schema) as writer:
+            while group := list(islice(values, ROW_GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, schema=schema))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(output)
+
+
+@contextmanager
+def open_records(output: Path, *, run: dict[str, Any] | None = None, resume: bool = False) -> Iterator[RecordFile]:
+    """A file to write records to, in the format that its ending names.
+
+    A file of this name is replaced at once, so open it when everything else is known to work. Call `finish` at the
+    end.
+
+    Args:
+        output: `.csv`, `.jsonl` or `.parquet`.
+        run: what the scores are made with, as JSON values by name; written beside the output.
+        resume: keep the rows of an interrupted run of the same `run`, and append to them.
 
     Raises:
-        MetaQAPError: as `check_output` does.
+        MetaQAPError: as `check_output` does, and for an output that cannot be continued.
     """
-    if output is None:
-        yield lambda record: None
-        return
     check_output(output)
-    open_writer = {".csv": _csv_writer, ".jsonl": _jsonl_writer, ".parquet": _parquet_writer}[output.suffix.lower()]
-    resources = ExitStack()
-    with _errors_of(output):
-        write = resources.enter_context(open_writer(output))
-
-    def write_record(record: ScoreRecord) -> None:
-        with _errors_of(output):
-            write(record)
-
+    file = RecordFile(output, run=run, resume=resume)
     try:
-        yield write_record
+        yield file
     finally:
-        with _errors_of(output):
-            resources.close()
+        file.close()
 
 
 @contextmanager
@@ -83,58 +356,13 @@ def _errors_of(output: Path) -> Iterator[None]:
         raise cannot_write(output, error) from error
 
 
-def _row(record: ScoreRecord) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in COLUMNS}
-
-
-@contextmanager
-def _csv_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
-    with output.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, COLUMNS)
-        rows.writeheader()
-
-        def write(record: ScoreRecord) -> None:
-            rows.writerow(_row(record))
-            file.flush()
-
-        yield write
-
-
-@contextmanager
-def _jsonl_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
-    with output.open("w", encoding="utf-8") as file:
-
-        def write(record: ScoreRecord) -> None:
-            file.write(json.dumps(_row(record), ensure_ascii=False) + "\n")
-            file.flush()
-
-        yield write
-
-
-@contextmanager
-def _parquet_writer(output: Path) -> Iterator[Callable[[ScoreRecord], None]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {str: pa.string(), str | None: pa.string(), float | None: pa.float64(), int | None: pa.int64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in COLUMNS.items()])  # type: ignore[index]
-    records: list[dict[str, Any]] = []
-    with pq.ParquetWriter(output, schema) as file:
-
-        def flush() -> None:
-            file.write_table(pa.Table.from_pylist(records, schema=schema))
-            records.clear()
-
-        def write(record: ScoreRecord) -> None:
-            records.append(_row(record))
-            if len(records) >= 1000:
-                flush()
-
-        try:
-            yield write
-        finally:
-            if records:
-                flush()
-
-
-__all__ = ["COLUMNS", "cannot_write", "check_output", "record_writer"]
+__all__ = [
+    "COLUMNS",
+    "ROW_GROUP",
+    "RecordFile",
+    "cannot_write",
+    "check_output",
+    "open_records",
+    "sort_key",
+    "write_parquet",
+]

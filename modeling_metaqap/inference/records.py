@@ -41,7 +41,12 @@ class ScoreRecord:
     @property
     def interval_name(self) -> str:
         """What to call the interval for people, such as "90 % interval"."""
-        return "interval" if self.interval_coverage is None else f"{percent(self.interval_coverage)} interval"
+        return interval_title(self.interval_coverage)
+
+
+def interval_title(coverage: float | None) -> str:
+    """What to call an interval that is calibrated to hold this share of the opinion scores."""
+    return "interval" if coverage is None else f"{percent(coverage)} interval"
 
 
 def percent(share: float) -> str:
@@ -49,4 +54,4 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-__all__ = ["ScoreRecord", "percent"]
+__all__ = ["ScoreRecord", "interval_title", "percent"]

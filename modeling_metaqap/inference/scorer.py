@@ -1,5 +1,6 @@
 """`Scorer`: files and streams of images -> one record each, in bounded memory, past images that cannot be read."""
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,11 +14,12 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from .. import DEFAULT_CHECKPOINT
+from ..crops_metaqap import CropLayout, prepare_crops, shrink
+from ..decoding_metaqap import UnreadableImage, read_rgb, too_many_pixels
 from ..errors import MetaQAPError
-from ..image_processing_metaqap import CropLayout, prepare_crops, shrink, to_rgb
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
-from .decoding import UNREADABLE, Photograph, explain_error, read_photograph, too_many_pixels
+from .decoding import MAX_CROPS, Photograph, read_photograph
 from .engines import TorchEngine, load_engine
 from .records import ScoreRecord
 
@@ -55,7 +57,8 @@ class Scorer:
         num_workers: threads that decode images.
         max_pixels: images of more are refused before they are decoded. Pillow itself warns of what has more than its
             `Image.MAX_IMAGE_PIXELS` and refuses twice as many.
-        max_crops: images that need more crops, long and narrow ones, are refused too.
+        max_crops: images that need more crops, long and narrow ones, are refused too; each takes the time of one
+            ordinary photograph.
         pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
             scores do not differ in the last bit either when images are shared out among processes.
 
@@ -82,7 +85,7 @@ class Scorer:
         batch_size: int = 8,
         num_workers: int = 4,
         max_pixels: int | None = None,
-        max_crops: int | None = None,
+        max_crops: int | None = MAX_CROPS,
         pad_batches: bool = False,
     ):
         if batch_size < 1:
@@ -148,12 +151,12 @@ class Scorer:
         """
         try:
             if isinstance(image, Image.Image):
-                rgb = to_rgb(image)
+                rgb = read_rgb(image)
                 photograph = Photograph(rgb, rgb.width, rgb.height)
             else:
                 photograph = read_photograph(image, refuse=self._refuse)
-        except UNREADABLE as error:
-            raise MetaQAPError(explain_error(error)) from error
+        except UnreadableImage as error:
+            raise MetaQAPError(str(error)) from error
         pixels = photograph.pixels
         resample = self.image_processor.resample
         return photograph._replace(pixels=shrink(pixels, self._layout(pixels), resample=resample))
@@ -195,6 +198,9 @@ class Scorer:
         if prepared.crops is None:
             return record
         assessment = assess_image(prepared.outputs, self.engine.config.distortion_labels)
+        if not math.isfinite(assessment["quality"]):
+            record.error = "the model gave it no finite score"
+            return record
         if assessment["quality_low"] is not None:
             record.interval_coverage = self.engine.config.interval_coverage
         for name, value in assessment.items():

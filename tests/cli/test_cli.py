@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import warnings
 
@@ -45,7 +46,8 @@ def metaqap(monkeypatch, capsys):
 
     def run(*arguments, stdin=""):
         monkeypatch.setattr("sys.argv", ["metaqap", *map(str, arguments)])
-        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        standard_input = io.TextIOWrapper(io.BytesIO(stdin if isinstance(stdin, bytes) else stdin.encode()))
+        monkeypatch.setattr("sys.stdin", standard_input)
         with pytest.raises(SystemExit) as exit_:
             main()
         captured = capsys.readouterr()
@@ -81,7 +83,7 @@ def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, 
     assert [row["path"].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png", "[2].png", "broken.jpg"]
     assert all(float(row["quality"]) for row in rows[:3])
     assert rows[3]["quality"] is None
-    assert rows[3]["error"] == "not an image that Pillow can read"
+    assert rows[3]["error"] == "not an image, or of a format that is not read; save it as JPEG or PNG"
     # Not calibrated and without a distortion head: nothing is invented.
     assert all(row["quality_low"] is None and row["distortion"] is None for row in rows)
 
@@ -189,7 +191,11 @@ def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):
     ("photo", "grid", "message"),
     [
         ("nowhere.png", "grid.png", "nowhere.png cannot be distorted: no such file or directory."),
-        ("text.png", "grid.png", "text.png cannot be distorted: not an image that Pillow can read."),
+        (
+            "text.png",
+            "grid.png",
+            "text.png cannot be distorted: not an image, or of a format that is not read; save it as JPEG or PNG.",
+        ),
         ("tiny.png", "grid.png", "tiny.png cannot be distorted"),
         ("photo.png", "grid.txt", "must end in .png, .jpg or .webp"),
         ("photo.png", "nowhere/grid.png", "Cannot write"),
@@ -285,6 +291,171 @@ def test_a_mistake_leaves_the_results_of_an_earlier_run(metaqap, photos, checkpo
     status, _, _ = metaqap("score", "photos", "-o", "good.csv", *options)
     assert status == 2
     assert (photos.parent / "good.csv").read_text() == "path,quality\nphoto.jpg,0.5\n"
+
+
+def paths_in(output):
+    return [record.path for record in open_records_again(output)]
+
+
+def open_records_again(output):
+    """The records of a finished or interrupted output, as `--resume` reads them."""
+    from modeling_metaqap.inference.record_files import RecordFile
+
+    run = json.loads(output.with_name(f"{output.name}.run.json").read_text())
+    file = RecordFile(output, run=run, resume=True)
+    file.close()
+    return list(file.records())
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_names_in_any_bytes_are_scored_and_survive_the_output(
+    metaqap, checkpoint, tmp_path, monkeypatch, suffix, capsys
+):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    names = [b"\xff caf\xe9.png", b"new\nline.png", b"=1+1.png", b"-1.png", b"file:a%20.png", b"'a.png", b" b .png"]
+    for name in names:
+        path = folder / os.fsdecode(name)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+    monkeypatch.chdir(folder)
+    output = tmp_path / f"scores.{suffix}"
+    status, out, err = metaqap("score", "-", "-0", "-o", output, "--checkpoint", checkpoint, stdin=b"\0".join(names))
+    assert (status, "Traceback" in err) == (0, False)
+    assert "\\xe9.png" in out or "\\udce9.png" in out
+    assert [os.fsencode(path) for path in paths_in(output)] == names
+    if suffix == "csv":
+        with output.open(newline="", encoding="utf-8") as file:
+            cells = [row["path"] for row in csv.DictReader(file)]
+        assert cells == [
+            "file:%FF%20caf%E9.png",
+            "new\nline.png",
+            "'=1+1.png",
+            "'-1.png",
+            "file:file%3Aa%2520.png",
+            "''a.png",
+            " b .png",
+        ]
+
+
+def test_a_list_of_lines_keeps_spaces_and_bytes(metaqap, photos, checkpoint, tmp_path):
+    name = os.fsencode(photos) + b"/ sp\xe9ce .png"
+    (photos / "[0].png").rename(os.fsdecode(name))
+    output = tmp_path / "scores.jsonl"
+    assert metaqap("score", "-", "-o", output, "--checkpoint", checkpoint, stdin=name + b"\r\n\n")[0] == 0
+    assert paths_in(output) == [os.fsdecode(name)]
+
+
+def test_an_argument_longer_than_a_name_may_be_is_one_sentence(metaqap, checkpoint):
+    status, _, err = metaqap("score", "x" * 300, "--checkpoint", checkpoint)
+    assert status == 2 and "There is no file or folder" in err and "Traceback" not in err
+
+
+def test_what_is_no_file_gets_an_error_and_the_rest_its_scores(metaqap, photos, checkpoint, tmp_path):
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "gone.jpg").symlink_to("nowhere")
+    output = tmp_path / "scores.jsonl"
+    assert metaqap("score", photos, "-o", output, "--checkpoint", checkpoint)[0] == 1
+    errors = {record.path.rsplit("/", 1)[1]: record.error for record in open_records_again(output)}
+    assert errors["pipe.jpg"] == "it is a named pipe, not a file"
+    assert errors["gone.jpg"] == "no such file or directory"
+    assert [errors[f"[{index}].png"] for index in range(3)] == [None] * 3
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
+    metaqap, photos, checkpoint, tmp_path, monkeypatch, suffix
+):
+    from modeling_metaqap.inference.scorer import Scorer
+
+    (photos / "broken.png").write_text("no image")
+    expected, output = tmp_path / f"whole.{suffix}", tmp_path / f"scores.{suffix}"
+    metaqap("score", photos, "--checkpoint", checkpoint, "-o", expected)
+    score, asked = Scorer.score, []
+
+    def interrupted(self, images, **options):
+        yield from score(self, images[:2], **options)
+        raise KeyboardInterrupt
+
+    def counted(self, images, **options):
+        asked.extend(images)
+        return score(self, images, **options)
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    assert metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")[0] == 130
+    torn = output.with_name(f"{output.name}.part") if suffix == "parquet" else output
+    with torn.open("ab") as file:
+        file.write(b'"half a row')
+    monkeypatch.setattr(Scorer, "score", counted)
+    status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")
+    assert status == 1 and out.count("80 x 64") == 3
+    assert len(asked) == 2
+    assert output.read_bytes() == expected.read_bytes()
+    asked.clear()
+    assert metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")[0] == 1
+    assert asked == [] and output.read_bytes() == expected.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("scores*")) == [output.name, f"{output.name}.run.json"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_an_output_of_other_weights_or_options_is_not_continued(
+    metaqap, photos, checkpoint, tmp_path, with_head, suffix
+):
+    output = tmp_path / f"scores.{suffix}"
+    metaqap("score", photos, "--checkpoint", checkpoint, "-o", output)
+    before = output.read_bytes()
+    for options in (["--checkpoint", with_head], ["--checkpoint", checkpoint, "--dtype", "bfloat16"]):
+        status, _, err = metaqap("score", photos, "-o", output, "--resume", *options)
+        assert status == 2 and "cannot be continued: it was made with" in err and len(err.splitlines()) == 1
+    output.with_name(f"{output.name}.run.json").unlink()
+    status, _, err = metaqap("score", photos, "-o", output, "--resume", "--checkpoint", checkpoint)
+    assert status == 2 and "cannot be continued, as there is no" in err
+    assert output.read_bytes() == before
+
+
+def test_sorted_results_are_written_as_they_come_too(metaqap, photos, checkpoint, tmp_path, monkeypatch):
+    from modeling_metaqap.inference.scorer import Scorer
+
+    score = Scorer.score
+
+    def interrupted(self, images, **options):
+        yield from score(self, images[:2], **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    metaqap("score", photos, "--checkpoint", checkpoint, "-o", tmp_path / "scores.csv", "--sort", "worst")
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 2
+
+
+def test_a_score_that_is_no_number_is_the_error_of_its_image(metaqap, photos, tmp_path):
+    model = MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"]))
+    with torch.no_grad():
+        model.base_learners[0].quality_head.weight.fill_(float("nan"))
+    save_checkpoint(model, tmp_path / "nan")
+    output = tmp_path / "scores.jsonl"
+    status, _, err = metaqap("score", photos, "--checkpoint", tmp_path / "nan", "-o", output)
+    if status != 2:  # the checkpoint may be refused as a whole
+        assert status == 1
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert [row["error"] for row in rows] == ["the model gave it no finite score"] * 3
+
+
+def test_a_photograph_that_vanishes_before_it_is_explained_does_not_end_the_run(
+    metaqap, photos, with_head, tmp_path, monkeypatch
+):
+    from modeling_metaqap.inference.scorer import Scorer
+
+    score = Scorer.score
+
+    def vanishing(self, images, **options):
+        for record in score(self, images, **options):
+            if "[1]" in record.path:
+                (photos / "[1].png").unlink()
+            yield record
+
+    monkeypatch.setattr(Scorer, "score", vanishing)
+    status, _, err = metaqap("score", photos, "--checkpoint", with_head, "--explain", tmp_path / "why")
+    assert status == 0
+    assert "1 images have no picture, the first: " in err and "[1].png: no such file" in err
 
 
 def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(

@@ -24,6 +24,8 @@ from modeling_metaqap import (
 
 HUB_FILES = [
     "configuration_metaqap.py",
+    "crops_metaqap.py",
+    "decoding_metaqap.py",
     "image_processing_metaqap.py",
     "losses_metaqap.py",
     "modeling_metaqap.py",

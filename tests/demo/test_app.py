@@ -194,7 +194,11 @@ class TestBatch:
         assert list(written[0]) == list(COLUMNS)
         assert [row["path"] for row in written] == [row["file"] for row in rows]
         assert [float(row["quality"]) for row in written[:3]] == [row["quality"] for row in rows[:3]]
-        assert written[3]["error"] == rows[3]["error"] == "not an image that Pillow can read"
+        assert (
+            written[3]["error"]
+            == rows[3]["error"]
+            == "not an image, or of a format that is not read; save it as JPEG or PNG"
+        )
 
     def test_the_page_counts_what_was_scored_and_what_not(self, assessor, photos, tmp_path):
         broken = tmp_path / "broken.jpg"

@@ -232,14 +232,14 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     with open(tmp_path / "quality.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert {name: float(rows[f"{name}.png"]["quality"]) for name in quality} == pytest.approx(quality, abs=1e-5)
-    assert rows["broken.jpg"]["error"] == "not an image that Pillow can read"
+    assert rows["broken.jpg"]["error"] == "not an image, or of a format that is not read; save it as JPEG or PNG"
 
 
 def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_page, photos, quality):
     page = open_page()
     upload(page, "score-photo", photos / "broken.jpg")
     assert text_of(page, "#score-gauge [role=alert]") == (
-        "broken.jpg cannot be scored: not an image that Pillow can read."
+        "broken.jpg cannot be scored: not an image, or of a format that is not read; save it as JPEG or PNG."
     )
     page.locator("#score-photo").get_by_role("button", name="Remove Image").click()
     page.wait_for_selector("#score-gauge .mq-hint")

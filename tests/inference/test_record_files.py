@@ -1,25 +1,139 @@
 """Files of score records."""
 
+import csv
+import os
+
 import pytest
 
 from modeling_metaqap import ScoreRecord
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.inference.record_files import record_writer
+from modeling_metaqap.inference.choices import Order
+from modeling_metaqap.inference.record_files import open_records
+
+RUN = {"weights": "abc"}
+FORMATS = pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def record(index, **values):
+    return ScoreRecord(path=f'{index}, \n "photo".jpg', quality=0.1 * index, width=3, height=4, **values)
+
+
+@FORMATS
 def test_what_fails_between_records_is_not_taken_for_a_failure_to_write(tmp_path, suffix):
     with pytest.raises(OSError, match="the photograph is gone"):
-        with record_writer(tmp_path / f"records{suffix}") as write:
-            write(ScoreRecord(path="a.jpg", quality=0.5))
+        with open_records(tmp_path / f"records{suffix}", run=RUN) as file:
+            file.write(record(1))
             raise OSError("the photograph is gone")
-    assert (tmp_path / f"records{suffix}").stat().st_size > 0
+    with open_records(tmp_path / f"records{suffix}", run=RUN, resume=True) as file:
+        assert list(file.records()) == [record(1)]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_a_full_disk_is_a_sentence_that_names_the_file(suffix, tmp_path, monkeypatch):
+def test_a_full_disk_is_a_sentence_that_names_the_file(suffix, tmp_path):
     full = tmp_path / f"records{suffix}"
     full.symlink_to("/dev/full")
     with pytest.raises(MetaQAPError, match=f"Cannot write {full}: no space left on device"):
-        with record_writer(full) as write:
-            write(ScoreRecord(path="a.jpg", quality=0.5))
+        with open_records(full) as file:
+            file.write(record(1))
+
+
+@FORMATS
+def test_a_disk_that_is_full_in_the_middle_of_a_row_leaves_whole_rows(suffix, tmp_path, monkeypatch):
+    output = tmp_path / f"records{suffix}"
+    with pytest.raises(MetaQAPError, match="no space left on device"):
+        with open_records(output, run=RUN) as file:
+            file.write(record(1))
+            real = file._file
+
+            class Full:
+                def write(self, data):
+                    if len(data) > 20:
+                        return real.write(data[:20])
+                    raise OSError(28, os.strerror(28))
+
+                def __getattr__(self, name):
+                    return getattr(real, name)
+
+            file._file = Full()
+            file.write(record(2))
+    rows = output if suffix != ".parquet" else output.with_name(f"{output.name}.part")
+    assert rows.read_bytes().endswith(b"\n")
+    with open_records(output, run=RUN, resume=True) as file:
+        assert list(file.records()) == [record(1)]
+
+
+@FORMATS
+@pytest.mark.parametrize("order", list(Order))
+def test_the_finished_file_is_sorted_and_has_all_rows(suffix, order, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_metaqap.inference.record_files.ROW_GROUP", 2)
+    records = [record(index) for index in (3, 1, 2, 5, 4)] + [ScoreRecord(path="0 broken", error="damaged")]
+    with open_records(tmp_path / f"records{suffix}", run=RUN) as file:
+        for one in records:
+            file.write(one)
+        file.finish(order)
+    expected = {
+        Order.input: records,
+        Order.worst: [*sorted(records[:-1], key=lambda one: one.quality), records[-1]],
+        Order.best: [*sorted(records[:-1], key=lambda one: -one.quality), records[-1]],
+        Order.path: sorted(records, key=lambda one: one.path),
+    }
+    with open_records(tmp_path / f"records{suffix}", run=RUN, resume=True) as file:
+        assert list(file.records()) == expected[order]
+        assert file.failed == 1
+    if suffix == ".parquet":
+        parquet = pytest.importorskip("pyarrow.parquet")
+        file.finish()
+        assert parquet.ParquetFile(tmp_path / "records.parquet").num_row_groups == 3
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_wherever_a_row_is_torn_the_whole_ones_before_it_are_kept(suffix, tmp_path):
+    output = tmp_path / f"records{suffix}"
+    with open_records(output, run=RUN) as file:
+        for index in range(3):
+            file.write(record(index))
+    whole = output.read_bytes()
+    with open_records(output, run=RUN, resume=True) as file:
+        begins = [row.begin for row in file.rows()]
+    for cut in range(begins[2], len(whole)):
+        output.write_bytes(whole[:cut])
+        with open_records(output, run=RUN, resume=True) as file:
+            assert len(file.done) == 2, cut
+            file.write(record(2))
+        assert output.read_bytes() == whole
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_file_that_was_changed_by_something_else_is_one_sentence(suffix, tmp_path):
+    output = tmp_path / f"records{suffix}"
+    with open_records(output, run=RUN) as file:
+        for index in range(3):
+            file.write(ScoreRecord(path=f"{index}.jpg"))
+    lines = output.read_bytes().split(b"\n")
+    output.write_bytes(b"\n".join([*lines[:2], b"something else", *lines[2:]]))
+    with pytest.raises(MetaQAPError, match="is damaged"):
+        with open_records(output, run=RUN, resume=True):
+            pass
+
+
+def test_formulas_are_harmless_in_csv_and_numbers_stay_numbers(tmp_path):
+    names = ["=cmd|'calc'!A1.jpg", "+1.jpg", "-1.jpg", "@a.jpg", "\ta.jpg", "\ra.jpg", "'a.jpg", "a.jpg"]
+    with open_records(tmp_path / "records.csv", run=RUN) as file:
+        for name in names:
+            file.write(ScoreRecord(path=name, quality=-0.25, error=None))
+    with (tmp_path / "records.csv").open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["path"] for row in rows] == [*(f"'{name}" for name in names[:-1]), "a.jpg"]
+    assert {row["quality"] for row in rows} == {"-0.25"}
+    with open_records(tmp_path / "records.csv", run=RUN, resume=True) as file:
+        assert [one.path for one in file.records()] == names
+
+
+def test_a_run_that_is_begun_anew_leaves_no_old_description(tmp_path):
+    output = tmp_path / "records.csv"
+    with open_records(output, run=RUN) as file:
+        file.write(record(1))
+    with open_records(output, run={"weights": "other"}):
+        pass
+    with open_records(output, run={"weights": "other"}, resume=True) as file:
+        assert file.done == set()

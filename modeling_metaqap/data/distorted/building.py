@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...crops_metaqap import crop_layout, prepare_crops, shrink
+from ...decoding_metaqap import read_rgb
 from ...errors import DataError
-from ...image_processing_metaqap import crop_layout, prepare_crops, shrink, to_rgb
 from ..atomic import write_atomically
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
 from ..distortions.base import LEVELS
@@ -216,7 +217,7 @@ def build_part(directory: Path, photographs: Sequence[str], path: Path, settings
         for name in photographs:
             try:
                 photograph = _read(directory / name, name, settings)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except ValueError as error:
                 skipped.append((name, str(error)))
             else:
                 rows.extend(_distort(photograph, name, settings))
@@ -261,8 +262,7 @@ def _distort(photograph: NDArray[np.uint8], name: str, settings: BuildSettings) 
 
 def _read(path: Path, name: str, settings: BuildSettings) -> NDArray[np.uint8]:
     """A photograph as it is to be distorted: RGB, shrunk and cropped as the settings say."""
-    with Image.open(path) as opened:
-        image = to_rgb(opened)
+    image = read_rgb(path)
     side = settings.crop_size or settings.min_side
     layout = crop_layout(image.height, image.width, shortest_edge=settings.shortest_edge, crop_size=side)
     height, width = layout.resized

@@ -1,7 +1,6 @@
 """A torch data set of distorted crops that writes nothing."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...image_processing_metaqap import to_rgb
+from ...decoding_metaqap import read_rgb
 from ..crops import random_crop
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
 from ..distortions.base import LEVELS
@@ -93,10 +92,7 @@ class DistortedImages(Dataset):
 
     def _image(self, index: int) -> Image.Image:
         image = self.images[index]
-        if isinstance(image, (str, Path)):
-            with Image.open(image) as opened:
-                return to_rgb(opened)
-        return to_rgb(image if isinstance(image, Image.Image) else image["image"])
+        return read_rgb(image["image"] if isinstance(image, dict) else image)
 
 
 __all__ = ["DistortedImages"]

@@ -17,10 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import PIL.Image
 from datasets.utils import tqdm
-from PIL import UnidentifiedImageError
 
+from ...decoding_metaqap import errors_explained, open_image
 from ...errors import DataError
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -212,19 +211,17 @@ def check_image(path: Path, *, title: str) -> None:
     Raises:
         DataError: The file is missing, empty, truncated, or no image.
     """
+    if not path.exists():
+        raise DataError(f"{title}: the image {path} is listed in the label files but does not exist.")
     try:
-        with path.open("rb") as file, PIL.Image.open(file) as image:
+        with errors_explained(), open_image(path) as image, path.open("rb") as file:
             file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
             tail = file.read()
             ends = {"JPEG": tail.endswith(b"\xff\xd9"), "PNG": tail.startswith(b"IEND")}
             if not ends.get(image.format or "", False):
                 image.load()
-    except FileNotFoundError:
-        raise DataError(f"{title}: the image {path} is listed in the label files but does not exist.") from None
-    except UnidentifiedImageError:
-        raise DataError(f"{title}: {path} is not an image file; replace it with the published one.") from None
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise DataError(f"{title}: the image {path} is damaged ({error}); get it again.") from None
+    except ValueError as error:
+        raise DataError(f"{title}: the image {path} cannot be read: {error}.") from None
 
 
 # Reading label files.

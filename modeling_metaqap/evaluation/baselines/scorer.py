@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ...decoding_metaqap import read_rgb
 from ...errors import MetaQAPError
-from ...inference.decoding import UNREADABLE, explain_error, read_rgb
 from ...inference.records import ScoreRecord
 from .piqe import piqe
 
@@ -111,8 +111,8 @@ class BaselineScorer:
                     # Of divisions by the variation of a flat image, which is told below.
                     warnings.simplefilter("ignore", RuntimeWarning)
                     distortion = float(self._rate_distortion(pixels))
-            except UNREADABLE as error:
-                record.error = explain_error(error)
+            except ValueError as error:
+                record.error = str(error)
             else:
                 if math.isfinite(distortion):
                     record.quality = -distortion

@@ -98,9 +98,9 @@ def test_an_incomplete_data_set_is_refused(load):
     ("damage", "message"),
     [
         (lambda root: (root / "Images" / ROTATED).unlink(), r"Images/ss01 \(3\)\.jpg is listed .* does not exist"),
-        (lambda root: truncate(root / "Images" / ROTATED), r"Images/ss01 \(3\)\.jpg is damaged"),
-        (lambda root: (root / "Images" / ROTATED).write_bytes(b"<html>"), r"\(3\)\.jpg is not an image file"),
-        (lambda root: (root / "Images" / ROTATED).write_bytes(b""), r"\(3\)\.jpg is not an image file"),
+        (lambda root: truncate(root / "Images" / ROTATED), r"Images/ss01 \(3\)\.jpg cannot be read: it is cut short"),
+        (lambda root: (root / "Images" / ROTATED).write_bytes(b"<html>"), r"cannot be read: it is a web page"),
+        (lambda root: (root / "Images" / ROTATED).write_bytes(b""), r"\(3\)\.jpg cannot be read: the file is empty"),
         (lambda root: (root / TEST_CSV).unlink(), r"'Test \(Images and MOS\)\.csv' not found in"),
         (
             lambda root: (root / TEST_CSV).write_text("name;score\n"),
@@ -127,7 +127,7 @@ def test_damage_is_noticed_although_the_data_set_was_cached_before(load, biq2021
     load("test")
     truncate(biq2021 / "Images" / ROTATED)
 
-    with pytest.raises(DataError, match="is damaged"):
+    with pytest.raises(DataError, match="cannot be read"):
         load("test")
 
 

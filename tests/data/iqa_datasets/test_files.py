@@ -326,7 +326,7 @@ def test_a_complete_image_passes_and_a_truncated_one_does_not(tmp_path, suffix):
 
     path.write_bytes(path.read_bytes()[:-60])
 
-    with pytest.raises(DataError, match=f"image.{suffix} is (damaged|not an image file)"):
+    with pytest.raises(DataError, match=f"image.{suffix} cannot be read"):
         check_image(path, title="set")
 
 

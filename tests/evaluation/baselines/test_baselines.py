@@ -49,7 +49,10 @@ def test_brisque_gives_the_scores_of_its_package(examples):
 def test_an_image_that_cannot_be_scored_says_why(scorer, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"broken")
     [broken] = scorer.score([tmp_path / "broken.jpg"])
-    assert (broken.quality, broken.error) == (None, "not an image that Pillow can read")
+    assert (broken.quality, broken.error) == (
+        None,
+        "not an image, or of a format that is not read; save it as JPEG or PNG",
+    )
     [flat] = scorer.score([Image.new("RGB", (64, 64), "grey")])
     if scorer.baseline.title == "BRISQUE":
         assert "hardly varies" in flat.error

@@ -1,0 +1,119 @@
+"""Odd files: each one is read, or refused with a reason that a person can act on."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from corpus import SCORE, _in_format, cases, photograph, wide_gamut_profile
+from PIL import Image
+
+from modeling_metaqap.decoding_metaqap import PHOTO_FORMATS, UnreadableImage, errors_explained, open_image, read_rgb
+from modeling_metaqap.inference.decoding import read_photograph
+
+CASES = [case for case in cases(changed=2) if case.group not in ("far too narrow",)]
+
+
+def output_of(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("group", sorted({case.group for case in CASES}))
+def test_each_odd_file_is_read_or_refused_with_the_expected_reason(group, tmp_path):
+    (tmp_path / "whole.jpg").write_bytes(_in_format(photograph(), "jpg"))
+    for index, case in enumerate(case for case in CASES if case.group == group):
+        path = tmp_path / f"{index}.jpg" if group != "links" else tmp_path / case.name.decode()
+        case.write(path)
+        try:
+            pixels, _, _ = read_photograph(path)
+        except UnreadableImage as error:
+            reason = str(error)
+            assert case.outcome != SCORE, f"{case.name!r}: {reason}"
+            assert (case.outcome or "") in reason, case.name
+            assert reason[0].islower() and not reason.endswith(".") and "\n" not in reason
+        else:
+            assert case.outcome in (SCORE, None), case.name
+            assert pixels.mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError, NotImplementedError, IndexError, AssertionError, OverflowError, MemoryError, KeyError]
+)
+def test_whatever_a_decoder_raises_is_a_reason_and_not_its_own_words(error, monkeypatch, tmp_path):
+    photograph().save(tmp_path / "a.png")
+
+    def load(self):
+        raise error("decoder error -2 of 0x7f")
+
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(UnreadableImage) as raised:
+        read_rgb(tmp_path / "a.png")
+    assert "decoder" not in str(raised.value)
+
+
+def test_ctrl_c_is_no_error_of_an_image():
+    with pytest.raises(KeyboardInterrupt), errors_explained():
+        raise KeyboardInterrupt
+
+
+def test_formats_of_no_photographs_are_not_opened_whatever_the_name(tmp_path):
+    """EPS among them, for which Pillow would start Ghostscript."""
+    path = tmp_path / "photo.jpg"
+    photograph().save(path, "EPS")
+    with Image.open(path) as image:
+        assert image.format == "EPS"
+    with pytest.raises(UnreadableImage, match="PostScript"):
+        open_image(path)
+    assert not set(PHOTO_FORMATS) & {"EPS", "WMF", "MPEG", "FITS", "HDF5", "GRIB"}
+
+
+def test_what_becomes_of_a_file_does_not_depend_on_what_was_opened_before():
+    """Pillow loads plug-ins as files need them; ours are all there from the start."""
+    code = "from modeling_metaqap.decoding_metaqap import PHOTO_FORMATS as formats; from PIL import Image; "
+    assert output_of(code + "print(set(formats) - set(Image.OPEN))") == "set()"
+
+
+def test_reading_images_does_not_load_pytorch():
+    code = "import sys, modeling_metaqap.decoding_metaqap, modeling_metaqap.crops_metaqap; "
+    assert output_of(code + "print('torch' in sys.modules)") == "False"
+
+
+def test_12_bits_in_16_are_scaled_if_the_file_says_so(tmp_path):
+    case = next(case for case in CASES if case.name == b"12 in 16 said.tif")
+    case.write(tmp_path / "a.tif")
+    expected = np.asarray(photograph().convert("L")).astype(float) * 16 * 255 / 4095
+    np.testing.assert_allclose(np.asarray(read_rgb(tmp_path / "a.tif"))[..., 0], expected, atol=1)
+
+
+def test_colours_of_a_wide_gamut_are_converted_to_srgb():
+    """Reference: Adobe RGB (1998) pure green lies outside sRGB, and grey stays grey (both have the white D65)."""
+    colours = Image.new("RGB", (3, 1))
+    colours.putdata([(0, 255, 0), (128, 128, 128), (200, 60, 60)])
+    data = io.BytesIO()
+    colours.save(data, "PNG", icc_profile=wide_gamut_profile())
+    green, grey, red = np.asarray(read_rgb(data))[0].astype(int)
+    assert green.tolist() == pytest.approx([0, 255, 1], abs=3)
+    assert np.abs(grey - 127).max() <= 3
+    assert red[0] > 222 and red[1] < 60, "sRGB needs a larger value for the same red"
+
+
+def test_a_profile_of_srgb_changes_nothing():
+    from PIL import ImageCms
+
+    plain = photograph()
+    data = io.BytesIO()
+    plain.save(data, "PNG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    np.testing.assert_array_equal(np.asarray(read_rgb(data)), np.asarray(plain))
+
+
+def test_the_large_ones_of_16_bits_are_scaled_as_a_whole(tmp_path, monkeypatch):
+    """A dark strip does not tell what white is."""
+    pixels = np.zeros((1200, 1300), dtype=np.uint16)
+    pixels[:400], pixels[400:] = 2000, 65535
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_PIXELS", 1_000_000)
+    monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_SHORTEST_EDGE", 600)
+    shrunk = np.asarray(read_photograph(tmp_path / "a.tif").pixels)
+    assert shrunk.shape[0] == 600 and shrunk[0, 0, 0] == 8 and shrunk[-1, 0, 0] == 255
