@@ -1,8 +1,8 @@
 """Files of score records: written row by row as scores come, continued after an interruption, sorted at the end.
 
 CSV and JSON Lines grow in place, one whole row after the other. A Parquet file can only be read when it is complete,
-so its rows are kept in a JSON Lines file beside it, `scores.parquet.part`, of which it is made at the end. What the rows
-were made with stands in `scores.csv.run.json`; an output is only continued with the same.
+so its rows are kept in a JSON Lines file beside it, `scores.parquet.part`, of which it is made at the end. What the
+rows were made with stands in `scores.csv.run.json`; an output is only continued with the same.
 """
 
 import csv
