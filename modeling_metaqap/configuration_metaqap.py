@@ -45,6 +45,7 @@ _BASE_LEARNER_KEYS = {
     "image_std",
     "stages",
     "kernel_head",
+    "residual_heads",
     "distortion_head",
     "lineage",
 }
@@ -61,6 +62,7 @@ class MetaQAPConfig(PreTrainedConfig):
             `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
             backbone's stages to pool, default all), `kernel_head` (`{"num_components": P, "num_centers": M}` for a
             sum of M Gaussians on P principal components beside the linear quality head, default none),
+            `residual_heads` (list of such sizes, one for each time that the learner was adapted to further ratings),
             `distortion_head` (whether this learner names distortions, default true), `lineage` (list of what its
             weights were made of, one entry for each stage, written by the code that trains).
             Defaults to one `tf_efficientnet_lite0`.
@@ -163,6 +165,7 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         "image_std": IMAGENET_STD,
         "stages": None,
         "kernel_head": None,
+        "residual_heads": [],
         "distortion_head": True,
         "lineage": [],
     }
@@ -178,17 +181,26 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
         )
-    kernel_head = learner["kernel_head"]
-    if kernel_head is not None and (
-        not isinstance(kernel_head, dict)
-        or set(kernel_head) != {"num_components", "num_centers"}
-        or not all(type(size) is int and size > 0 for size in kernel_head.values())
-    ):
+    kernel_head, residual_heads = learner["kernel_head"], learner["residual_heads"]
+    if kernel_head is not None and not _are_head_sizes(kernel_head):
         raise ValueError(
             f"`kernel_head` must be None or have `num_components` and `num_centers` above 0; got {kernel_head!r}."
         )
+    if not isinstance(residual_heads, list) or not all(map(_are_head_sizes, residual_heads)):
+        raise ValueError(
+            "`residual_heads` must be a list, and each of them needs `num_components` and `num_centers` above 0; got "
+            f"{residual_heads!r}."
+        )
     _check_lineage(learner["lineage"])
     return learner
+
+
+def _are_head_sizes(sizes: Any) -> bool:
+    return (
+        isinstance(sizes, dict)
+        and set(sizes) == {"num_components", "num_centers"}
+        and all(type(size) is int and size > 0 for size in sizes.values())
+    )
 
 
 def _check_lineage(lineage: Any) -> None:

@@ -128,10 +128,10 @@ def _checked_crop_weights(crop_weights: Tensor) -> Tensor:
 
 
 class MetaQAPKernelHead(nn.Module):
-    """What a linear head leaves over, as a sum of Gaussians on the principal components of the features.
+    """What the heads before it leave over, as a sum of Gaussians on the principal components of the features.
 
     Each Gaussian vanishes away from its centre, the features of one training photograph, so a photograph that
-    resembles none of them gets the linear head's score alone.
+    resembles none of them gets the other heads' score alone.
 
     All its tensors are buffers: they are fitted in closed form (kernel ridge regression), never by gradient descent.
     """
@@ -159,7 +159,7 @@ class MetaQAPKernelHead(nn.Module):
         return points, self.coefficients.float() * torch.exp(-self.gamma.float() * distances)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Standardised features `(B, F)` -> what to add to the linear head's score, `(B,)`."""
+        """Standardised features `(B, F)` -> what to add to the other heads' score, `(B,)`."""
         return self._gaussians(features)[1].sum(dim=1)
 
     def gradient(self, features: Tensor) -> Tensor:
@@ -173,9 +173,10 @@ class MetaQAPKernelHead(nn.Module):
 class MetaQAPBaseLearner(GradientCheckpointingLayer):
     """One base learner: timm CNN -> averages of every stage's activations and of their squares -> heads.
 
-    The quality head is linear, with an optional `MetaQAPKernelHead` beside it; the distortion head is linear. The
-    features of a crop are averages over space only, and what an image gets is the weighted mean over its crops. So a
-    score is the mean of a local quality map, see `local_quality`, and crops can be computed one by one.
+    The quality head is linear, with an optional `MetaQAPKernelHead` beside it, and a further one for each time that
+    the learner was adapted to somebody's own ratings; the distortion head is linear. The features of a crop are
+    averages over space only, and what an image gets is the weighted mean over its crops. So a score is the mean of a
+    local quality map, see `local_quality`, and crops can be computed one by one.
     """
 
     backbone: nn.Module
@@ -185,6 +186,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     feature_std: Tensor
     quality_head: nn.Linear
     kernel_head: MetaQAPKernelHead | None
+    residual_heads: nn.ModuleList
     distortion_head: nn.Linear | None
 
     def __init__(self, config: MetaQAPConfig, index: int):
@@ -204,6 +206,9 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         self.quality_head = nn.Linear(num_features, 1)
         self.kernel_head = (
             MetaQAPKernelHead(num_features, **learner["kernel_head"]) if learner["kernel_head"] else None
+        )
+        self.residual_heads = nn.ModuleList(
+            MetaQAPKernelHead(num_features, **sizes) for sizes in learner["residual_heads"]
         )
         self.distortion_head = (
             nn.Linear(num_features, len(config.distortion_labels))
@@ -235,7 +240,14 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         """Standardised features `(B, F)` -> quality `(B,)`."""
         # Written out, because autocast would run `F.linear` in half precision and images of like quality would tie.
         scores = (features * self.quality_head.weight.float()).sum(dim=1) + self.quality_head.bias.float()
-        return scores if self.kernel_head is None else scores + self.kernel_head(features)
+        for head in self.kernel_heads():
+            scores = scores + head(features)
+        return scores
+
+    def kernel_heads(self) -> list[MetaQAPKernelHead]:
+        """All heads that are sums of Gaussians: the learner's own one and those of later adaptations."""
+        own = [] if self.kernel_head is None else [self.kernel_head]
+        return [*own, *self.residual_heads]  # type: ignore[list-item]
 
     def forward(
         self, pixel_values: Tensor, crop_weights: Tensor
@@ -274,8 +286,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
             `(M, *grid)`; the mean of each map is the score of that crop.
         """
         slope = self.quality_head.weight.float().expand(len(features), -1)
-        if self.kernel_head is not None:
-            slope = slope + self.kernel_head.gradient(features)
+        for head in self.kernel_heads():
+            slope = slope + head.gradient(features)
         offset = self.score(features) - (slope * features).sum(dim=1)
         slope = slope / self.feature_std.float()
         offset = offset - (slope * self.feature_mean.float()).sum(dim=1)
@@ -334,6 +346,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         "image_std",
         "quality_head",
         "kernel_head",
+        "residual_heads",
         "distortion_head",
         "meta_learner",
     ]

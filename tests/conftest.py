@@ -33,11 +33,11 @@ def make_model() -> Callable[..., MetaQAPModel]:
                 learner.quality_head.weight.normal_(std=0.02)
                 learner.feature_mean.normal_(std=0.1)
                 learner.feature_std.uniform_(0.5, 1.5)
-                if learner.kernel_head is not None:
-                    torch.nn.init.orthogonal_(learner.kernel_head.components)
-                    learner.kernel_head.centers.normal_()
-                    learner.kernel_head.coefficients.normal_()
-                    learner.kernel_head.gamma.fill_(0.1)
+                for head in learner.kernel_heads():
+                    torch.nn.init.orthogonal_(head.components)
+                    head.centers.normal_()
+                    head.coefficients.normal_()
+                    head.gamma.fill_(0.1)
                 for module in learner.backbone.modules():
                     if isinstance(module, torch.nn.BatchNorm2d):
                         module.running_mean.normal_(std=0.1)

@@ -17,6 +17,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
             "image_std": IMAGENET_STD,
             "stages": None,
             "kernel_head": None,
+            "residual_heads": [],
             "distortion_head": True,
             "lineage": [],
         }
@@ -142,3 +143,9 @@ def test_labels_that_no_learner_can_name_are_refused():
 def test_an_impossible_kernel_head_is_refused(kernel_head):
     with pytest.raises(ValueError, match="`kernel_head` must be None or have"):
         MetaQAPConfig(base_learners=[{"backbone": "test_resnet", "kernel_head": kernel_head}])
+
+
+@pytest.mark.parametrize("residual_heads", [None, {"num_components": 4, "num_centers": 9}, [{"num_centers": 9}]])
+def test_impossible_heads_of_adaptations_are_refused(residual_heads):
+    with pytest.raises(ValueError, match="`residual_heads` must be a list"):
+        MetaQAPConfig(base_learners=[{"backbone": "test_resnet", "residual_heads": residual_heads}])

@@ -148,6 +148,23 @@ def test_an_unfitted_kernel_head_adds_nothing(images):
     assert learner.kernel_head(features).abs().max() == 0
 
 
+def test_the_heads_of_later_adaptations_add_to_the_score_and_to_its_map(make_model, images, tmp_path):
+    sizes = [{"num_components": 5, "num_centers": 3}, {"num_components": 4, "num_centers": 7}]
+    model = make_model(KERNEL_LEARNER | {"residual_heads": sizes})
+    learner = model.base_learners[0]
+    with torch.no_grad():
+        features = learner.standardize(learner.pool(learner.stage_activations(images)))
+        added = sum(head(features) for head in learner.residual_heads)
+    assert added.abs().min() > 1e-3
+    outputs = run(model, images, output_quality_map=True)
+    torch.testing.assert_close(outputs.quality_map.mean(dim=(1, 2)), outputs.logits[:, 0], rtol=0, atol=1e-4)
+    model.save_pretrained(tmp_path)
+    loaded = MetaQAPModel.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(run(loaded, images).logits, outputs.logits)
+    learner.residual_heads = torch.nn.ModuleList()
+    torch.testing.assert_close(outputs.logits[:, 0], run(model, images).logits[:, 0] + added, rtol=0, atol=1e-4)
+
+
 # from_base_models
 
 

@@ -27,8 +27,9 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     """
     folder = Path(folder)
     package = Path(__file__).parent.parent
+    halved = (".backbone.", ".kernel_head.", ".residual_heads.")
     state = {
-        name: value.half() if (".backbone." in name or ".kernel_head." in name) and value.ndim >= 2 else value
+        name: value.half() if value.ndim >= 2 and any(part in name for part in halved) else value
         for name, value in model.state_dict().items()
     }
     assess = ImageQualityAssessmentPipeline(model=model, image_processor=MetaQAPImageProcessor())

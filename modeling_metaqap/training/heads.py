@@ -119,7 +119,8 @@ def fit_ridge_head(
     learner.quality_head.weight.copy_(weight.unsqueeze(0))
     learner.quality_head.bias.fill_(y.mean().item())
     learner.kernel_head = None
-    model.config.base_learners[0]["kernel_head"] = None  # type: ignore[index]
+    learner.residual_heads = torch.nn.ModuleList()
+    model.config.base_learners[0] |= {"kernel_head": None, "residual_heads": []}  # type: ignore[index]
     fitted = (x - mean) / std @ weight + y.mean()
     return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
 

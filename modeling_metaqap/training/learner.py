@@ -62,7 +62,7 @@ def _open_learner(init: str | Path, config: MetaQAPConfig) -> MetaQAPModel:
     [wanted] = config.base_learners  # type: ignore[misc]
     for own in trained.config.base_learners if trained.config.num_base_learners == 1 else []:  # type: ignore[union-attr]
         kept = {name: own[name] for name in ("image_mean", "image_std", "lineage")}
-        if own | {"kernel_head": None} == wanted | kept:
+        if own | {"kernel_head": None, "residual_heads": []} == wanted | kept:
             wanted.update(kept)
             return trained
     raise MetaQAPError(f"{init} does not hold the base learner that the recipe describes.")
@@ -78,7 +78,7 @@ def _load_learner(
 ) -> None:
     """Take over the weights of a trained learner.
 
-    The kernel head, and a distortion head that the new one does not have, are dropped. With `new_distortion_head` the
+    The kernel heads, and a distortion head that the new one does not have, are dropped. With `new_distortion_head` the
     trained learner needs none.
     """
     same = trained.config.distortion_labels == config.distortion_labels
@@ -86,7 +86,7 @@ def _load_learner(
         raise MetaQAPError(
             f"{init} has no head for the {len(config.distortion_labels)} distortions; pretrain it first."
         )
-    dropped = ("kernel_head.",) if same else ("kernel_head.", "distortion_head.")
+    dropped = ("kernel_head.", "residual_heads.", *(() if same else ("distortion_head.",)))
     weights = base_learners_of(trained)[0].state_dict()
     weights = {name: tensor for name, tensor in weights.items() if not name.startswith(dropped)}
     # Not strict for the sake of these heads; everything else is there, as the descriptions are the same.

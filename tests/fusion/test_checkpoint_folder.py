@@ -14,12 +14,16 @@ CODE = {f"{name}_metaqap.py" for name in ("configuration", "image_processing", "
 
 
 def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, tmp_path):
-    model = make_model({"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}})
+    sizes = {"num_components": 6, "num_centers": 9}
+    model = make_model({"backbone": "test_resnet", "kernel_head": sizes, "residual_heads": [sizes]})
     save_checkpoint(model, tmp_path / "checkpoint")
     stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
     halved = {name for name, value in stored.items() if value.dtype == torch.float16}
     backbone = {name for name, value in model.state_dict().items() if ".backbone." in name and value.ndim >= 2}
-    assert halved == backbone | {f"base_learners.0.kernel_head.{name}" for name in ("components", "centers")}
+    heads = ("kernel_head", "residual_heads.0")
+    assert halved == backbone | {
+        f"base_learners.0.{head}.{name}" for head in heads for name in ("components", "centers")
+    }
     loaded = MetaQAPModel.from_pretrained(tmp_path / "checkpoint")
     assert loaded.dtype == torch.float32
     pixels = torch.rand(2, 3, 64, 64)

@@ -47,8 +47,9 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def checkpoint(make_checkpoint, photos, tmp_path_factory):
-    """An ensemble with interval, kernel head and distortion heads, exported into its own folder with an int8 file."""
-    with_kernel = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
+    """An ensemble with interval, all kinds of heads, exported into its own folder with an int8 file."""
+    sizes = {"num_components": 6, "num_centers": 9}
+    with_kernel = {"backbone": "test_resnet", "kernel_head": sizes, "residual_heads": [sizes]}
     folder = make_checkpoint(
         tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", with_kernel, interval_radius=0.1
     )
