@@ -1,6 +1,7 @@
 """Anybody's own rated images: a folder and a CSV file."""
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,19 @@ from ...errors import DataError
 from .base import SPLITS, IQADatasetBuilder, IQADatasetConfig, IQARecord
 from .files import FileIndex, parse_score, read_csv
 
-# Names under which a column is recognised, the first one first, in any case.
-_IMAGE_COLUMNS = ("file_name", "image_name", "image name", "image_id", "image", "filename", "name", "path")
-_MOS_COLUMNS = ("mos", "dmos", "score", "quality", "rating")
-_STD_COLUMNS = ("mos_std", "std", "sd")
-_REFERENCE_COLUMNS = ("reference_id", "reference", "ref_img")
-_SPLIT_COLUMNS = ("split", "set")
+#: Names under which a column is recognised, the first one first, in any case.
+IMAGE_COLUMNS = ("file_name", "image_name", "image name", "image_id", "image", "filename", "name", "path")
+MOS_COLUMNS = ("mos", "dmos", "score", "quality", "rating")
+STD_COLUMNS = ("mos_std", "std", "sd")
+REFERENCE_COLUMNS = ("reference_id", "reference", "ref_img")
+SPLIT_COLUMNS = ("split", "set")
 _SPLITS = {name: name for name in SPLITS} | {"training": "train", "valid": "validation", "val": "validation"}
+
+
+def known_column(columns: Iterable[str], names: Sequence[str]) -> str | None:
+    """The column that has the first of some names that there is, in any case."""
+    folded = {column.casefold(): column for column in columns}
+    return next((folded[name] for name in names if name in folded), None)
 
 
 @dataclass
@@ -76,8 +83,8 @@ class Folder(IQADatasetBuilder):
         self.higher_is_better = higher_is_better
         self._labels = self._find_labels(Path(data_dir).expanduser().absolute(), labels)
         self._rows = read_csv(self._labels, columns=(), title=self.title)
-        self._columns = {name.casefold(): name for name in (self._rows[0] if self._rows else {})}
-        self._split_column = self._known_column(_SPLIT_COLUMNS)
+        self._columns = list(self._rows[0] if self._rows else {})
+        self._split_column = known_column(self._columns, SPLIT_COLUMNS)
         self.has_official_split = self._split_column is not None
         splits = (
             {_SPLITS.get(row[self._split_column].casefold()) for row in self._rows} if self._split_column else set()
@@ -109,25 +116,25 @@ class Folder(IQADatasetBuilder):
         # The label file may lie elsewhere.
         return hashlib.sha256(super()._fingerprint().encode() + self._labels.read_bytes()).hexdigest()
 
-    def _known_column(self, names: tuple[str, ...]) -> str | None:
-        return next((self._columns[name] for name in names if name in self._columns), None)
-
     def _column(self, option: str, names: tuple[str, ...]) -> str:
         chosen = getattr(self.config, option)
-        column = self._known_column(names) if chosen is None else chosen
-        if column not in self._columns.values():
+        column = known_column(self._columns, names) if chosen is None else chosen
+        if column not in self._columns:
             what = f"no column {chosen!r}" if chosen else f"none of the columns {', '.join(names)}"
             raise DataError(
-                f"{self._labels} has {what}; choose {option} from {', '.join(self._columns.values()) or 'nothing'}."
+                f"{self._labels} has {what}; choose {option} from {', '.join(self._columns) or 'nothing'}."
             )
         return str(column)
 
     def _read_records(self) -> list[IQARecord]:
         image_column, mos_column = (
-            self._column("image_column", _IMAGE_COLUMNS),
-            self._column("mos_column", _MOS_COLUMNS),
+            self._column("image_column", IMAGE_COLUMNS),
+            self._column("mos_column", MOS_COLUMNS),
         )
-        std_column, reference_column = self._known_column(_STD_COLUMNS), self._known_column(_REFERENCE_COLUMNS)
+        std_column, reference_column = (
+            known_column(self._columns, STD_COLUMNS),
+            known_column(self._columns, REFERENCE_COLUMNS),
+        )
         images = FileIndex(self.root)
         records = []
         for row in self._rows:
