@@ -13,13 +13,18 @@ from . import __version__
 from .errors import MetaQAPError
 
 #: What can be done to weights.
-KINDS = ("imagenet", "pretrain", "finetune", "heads", "fusion")
+KINDS = ("imagenet", "pretrain", "finetune", "heads", "fusion", "adapt")
 _VERBS = {
     "pretrain": "pretrained on",
     "finetune": "fine-tuned on",
     "heads": "heads fitted on",
     "fusion": "fused on",
+    "adapt": "adapted to",
 }
+
+# Hexadecimal digits of a file's SHA-256 that tell it apart: among a million pairs of files, two have the same ones by
+# chance once in four thousand times.
+_HASH_DIGITS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +72,22 @@ class Stage:
 
     Attributes:
         kind: one of `KINDS`: "imagenet" (weights of an ImageNet classifier), "pretrain" (gradient steps on pseudo
-            opinion scores), "finetune" (gradient steps on opinion scores), "heads" (heads fitted in closed form) or
-            "fusion" (a meta-learner fitted to the scores of several learners).
+            opinion scores), "finetune" (gradient steps on opinion scores), "heads" (heads fitted in closed form),
+            "fusion" (a meta-learner fitted to the scores of several learners) or "adapt" (heads in closed form on what
+            the scores leave over of a person's own ratings).
         started_from: SHA-256 of the weight file that the stage started from.
         dataset: data set with the opinion scores that were learned from.
         split: of it, in the notation of `load_iqa_dataset`.
         hold_out: rule by which images of this split were held out, see `hold_out`.
         num_images: how many images of it were learned from.
         image_ids_sha256: SHA-256 of their sorted ids, see `image_ids_sha256`.
+        image_hashes: the beginning of each file's SHA-256, see `image_hashes`, where names say little.
         distorted: the distorted images that were learned from.
         source: where ImageNet weights come from.
         licence: of ImageNet weights.
         folds: of a fusion, number of folds that the learners were trained on.
         shrinkage: of a fusion, share of the way from the regression's weights to equal ones.
-        plcc, srocc: of a fusion on its images, each scored by a regression on others.
+        plcc, srocc: of a fusion or an adaptation on its images, each scored by a regression on others.
     """
 
     kind: str
@@ -90,6 +97,7 @@ class Stage:
     hold_out: str | None = None
     num_images: int | None = None
     image_ids_sha256: str | None = None
+    image_hashes: str | None = None
     distorted: DistortedImages | None = None
     source: str | None = None
     licence: str | None = None
@@ -198,6 +206,18 @@ def image_ids_sha256(image_ids: Iterable[str]) -> str:
     return hashlib.sha256("".join(f"{name}\n" for name in image_ids).encode()).hexdigest()
 
 
+def image_hashes(digests: Iterable[str]) -> str:
+    """The first digits of the SHA-256 of each of some image files, sorted and one after the other."""
+    return "".join(sorted(digest[:_HASH_DIGITS] for digest in digests))
+
+
+def shares_images(stage: Stage, digests: Iterable[str]) -> list[bool]:
+    """Whether a stage learned from each of some image files, whose SHA-256 is given, as far as it has hashes."""
+    joined = stage.image_hashes or ""
+    learned = {joined[start : start + _HASH_DIGITS] for start in range(0, len(joined), _HASH_DIGITS)}
+    return [digest[:_HASH_DIGITS] in learned for digest in digests]
+
+
 def software_versions() -> dict[str, str]:
     """Versions of what a score depends on."""
     names = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy", "datasets")
@@ -234,11 +254,13 @@ __all__ = [
     "DistortedImages",
     "Stage",
     "all_stages",
+    "image_hashes",
     "image_ids_sha256",
     "in_words",
     "learner_stages",
     "rated_images",
     "read_stages",
+    "shares_images",
     "software_versions",
     "training_opinions",
     "weights_sha256",

@@ -1,5 +1,6 @@
 """Refusing to measure weights on images that they were made of."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import datasets
 
 from ..errors import DataError, MetaQAPError
-from ..lineage import Stage, image_ids_sha256
+from ..lineage import Stage, image_ids_sha256, shares_images
 from .iqa_datasets import hold_out, load_training_split
 
 #: All folders of images have this name, so their ids have to tell them apart.
@@ -27,7 +28,8 @@ def refuse_seen(
     """Refuse images whose opinion scores any stage of some weights has learned from.
 
     The ids of a stage's images follow from its data set, split and hold-out rule. A folder of images is that of the
-    stage if the digest of these ids is the same.
+    stage if the digest of these ids is the same. Where a stage has hashes of its image files, any image with the same
+    content counts, whatever its name or data set.
 
     Args:
         stages: what the weights were made of.
@@ -40,6 +42,7 @@ def refuse_seen(
         MetaQAPError: if the weights have learned from some of the images.
         DataError: if a data set lacks images of a stage.
     """
+    stages = list(stages)
     where = {"data_dir": data_dir, "cache_dir": cache_dir, **options}
     ids, digest = set(images["image_id"]), image_ids_sha256(sorted(images["image_id"]))
     seen: set[str] = set()
@@ -50,11 +53,25 @@ def refuse_seen(
         if shared:
             seen |= shared
             learned[opinions] = None
+    if with_hashes := [stage for stage in stages if stage.image_hashes]:
+        digests = _file_digests(images)
+        for stage in with_hashes:
+            same_files = zip(images["image_id"], shares_images(stage, digests), strict=True)
+            if shared := {image_id for image_id, is_shared in same_files if is_shared}:
+                seen |= shared
+                learned[str(stage.opinions)] = None
     if seen:
         raise MetaQAPError(
             f"{weights} has learned from {len(seen):,} of the {len(images):,} images that it would be measured on "
             f"({'; '.join(learned)}); take images that it has not seen."
         )
+
+
+def _file_digests(images: datasets.Dataset) -> list[str]:
+    """SHA-256 of each image file."""
+    files = images.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    contents = (row["image"]["bytes"] or Path(row["image"]["path"]).read_bytes() for row in files)
+    return [hashlib.sha256(content).hexdigest() for content in contents]
 
 
 def _by_opinions(stages: Iterable[Stage], dataset: str) -> dict[str, list[Stage]]:
