@@ -1,0 +1,91 @@
+"""`metaqap adapt`: rated photographs -> a checkpoint of one's own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import MetaQAPError
+from .options import SHIPPED, BatchSize, Checkpoint, Device, needs_extra
+
+
+def adapt(
+    folder: Annotated[Path, typer.Argument(help="Folder with your rated photographs.")],
+    csv: Annotated[
+        Path,
+        typer.Option(
+            help="A row for each photograph with its name and mean rating; or for each rating, with a column rater "
+            "too; or for each comparison, with the columns better and worse."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
+    mos_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option(help="Lowest and highest rating that a rater could give; default 0 1.", show_default=False),
+    ] = None,
+    lower_is_better: Annotated[
+        bool, typer.Option("--lower-is-better", help="Lower ratings are better ones, as with DMOS.")
+    ] = False,
+    image_column: Annotated[str | None, typer.Option(help="Column with the photographs' names.")] = None,
+    mos_column: Annotated[str | None, typer.Option(help="Column with the ratings.")] = None,
+    checkpoint: Checkpoint = SHIPPED,
+    device: Device = None,
+    batch_size: BatchSize = 8,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder to keep features in; default the user's cache.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation and of the learning curve.")] = 0,
+) -> None:
+    """Fit a checkpoint to your own ratings in minutes, without a GPU: 15 ratings or more.
+
+    The new checkpoint is used like any other. Its folder also says what to expect of it: adaptation.json,
+    learning_curve.png and README.md.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise MetaQAPError(f"{output} is there already; name a new folder.")
+    with needs_extra("train"):
+        from ..fusion.adapting import AdaptationSettings
+        from ..fusion.adapting import adapt as adapt_checkpoint
+    from rich.table import Table
+
+    from ..inference.record_files import cannot_write
+    from .printing import console, errors, feature_progress, silence_libraries
+
+    silence_libraries()
+    with feature_progress() as on_progress:
+        adaptation = adapt_checkpoint(
+            folder,
+            csv,
+            checkpoint=checkpoint,
+            image_column=image_column,
+            mos_column=mos_column,
+            mos_range=mos_range,
+            higher_is_better=not lower_is_better,
+            settings=AdaptationSettings(seed=seed),
+            cache_dir=cache_dir,
+            device=device,
+            batch_size=batch_size,
+            on_progress=on_progress,
+        )
+    try:
+        adaptation.save(output)
+    except OSError as error:
+        raise cannot_write(output, error) from error
+
+    record = adaptation.record
+    table = Table(title=f"{folder}: {record['n']} ratings, each predicted by the others", title_justify="left")
+    table.add_column("")
+    for heading in ("before [95 % interval]", "after [95 % interval]"):
+        table.add_column(heading, justify="right")
+    for name, heading in (("plcc", "PLCC"), ("srocc", "SROCC"), ("rmse", "RMSE")):
+        figures = (record["figures"][when][name] for when in ("before", "after"))
+        table.add_row(heading, *(f"{one['value']:.3f} \\[{one['low']:.3f}, {one['high']:.3f}]" for one in figures))
+    console.print(table)
+    table = Table(title="What fewer ratings would have given, on a fifth that was left out", title_justify="left")
+    for heading in ("ratings", "PLCC", "SROCC", "RMSE"):
+        table.add_column(heading, justify="right")
+    for point in record["learning_curve"]:
+        table.add_row(f"{point['n']:,}", *(f"{point[name]:.3f}" for name in ("plcc", "srocc", "rmse")))
+    console.print(table)
+    console.print(adaptation.conclusion, markup=False, soft_wrap=True)
+    errors.print(f"Wrote the checkpoint to {output}.", markup=False, soft_wrap=True)

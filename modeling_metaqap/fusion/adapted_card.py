@@ -1,0 +1,67 @@
+"""The model card of a checkpoint that was adapted to somebody's own ratings."""
+
+from typing import Any
+
+from ..configuration_metaqap import MetaQAPConfig
+from ..lineage import in_words, learner_stages, read_stages
+
+_FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "rmse": "RMSE"}
+
+
+def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> str:
+    """The card in Markdown; each number comes from the record.
+
+    Args:
+        config: of the adapted model.
+        record: of its `Adaptation`.
+        name: of the checkpoint.
+    """
+    figures = record["figures"]
+    rows = [
+        f"| {heading} | {_figure(figures['before'][figure])} | {_figure(figures['after'][figure])} |"
+        for figure, heading in _FIGURES.items()
+    ]
+    curve = [
+        f"| {point['n']:,} | {point['plcc']:.3f} | {point['srocc']:.3f} | {point['rmse']:.3f} |"
+        for point in record["learning_curve"]
+    ]
+    lineages = [
+        f"- {learner['name']}: {in_words(stages)}"
+        for learner, stages in zip(config.base_learners, learner_stages(config), strict=True)  # type: ignore[arg-type]
+    ]
+    parts = [
+        "---\nlanguage: en\nlibrary_name: transformers\npipeline_tag: image-classification\ntags:\n"
+        "- image-quality-assessment\n- no-reference\n- metaqap\n- custom_code\n---",
+        f"# {name}",
+        "MetaQAP scores how good a photograph looks, without a reference image to compare it with. This checkpoint "
+        f"was adapted to {record['n']:,} ratings by `metaqap adapt`.",
+        "```python\nfrom PIL import Image\nfrom transformers import AutoImageProcessor, AutoModel\n\n"
+        f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()\n'
+        f'image_processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)\n'
+        'print(model(**image_processor(Image.open("photo.jpg"), return_tensors="pt")).logits.item())\n```',
+        "## What to expect",
+        f"{record['conclusion']} Each rating was predicted by a fit on the other folds' ratings; in brackets 95 % "
+        f"bootstrap intervals. The interval of a score is \u00b1 {record['interval_radius']:.3f}.",
+        "| | before | after |\n|---|---|---|\n" + "\n".join(rows),
+    ]
+    if curve:
+        parts += [
+            "With fewer ratings, on a fifth that was left out:",
+            "| ratings | PLCC | SROCC | RMSE |\n|---|---|---|---|\n" + "\n".join(curve),
+            "![Learning curve](learning_curve.png)",
+        ]
+    parts += [
+        "These figures hold for photographs and raters like those of the ratings.",
+        "## What it was made of",
+        "\n".join(lineages),
+        f"All together: {in_words(read_stages(config.lineage))}.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(figure: dict[str, float]) -> str:
+    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if "low" in figure else ""
+    return f"{figure['value']:.3f}{interval}"
+
+
+__all__ = ["adapted_card"]

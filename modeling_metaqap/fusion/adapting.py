@@ -1,0 +1,316 @@
+"""Adapting a checkpoint to a person's own ratings: minutes for the features, and seconds for heads in closed form."""
+
+import json
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import DEFAULT_CHECKPOINT
+from ..data.atomic import write_atomically
+from ..data.ratings import Ratings, read_ratings
+from ..errors import MetaQAPError
+from ..evaluation.metrics import evaluate_scores
+from ..inference.features import ImageFeatures, image_features
+from ..inference.scorer import Scorer
+from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weights_sha256, write_stages
+from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
+from .adapted_card import adapted_card
+from .checkpoint_folder import save_checkpoint
+from .conformal import conformal_radius
+from .expectation import choose_fit, cross_validated, learning_curve
+from .residual_regression import (
+    CENTERS,
+    Basis,
+    Fit,
+    FloatArray,
+    IntArray,
+    draw_centers,
+    fit_basis,
+    fit_line,
+    functions_of,
+)
+
+#: Beside the weights, says how they were adapted.
+ADAPTATION_FILE = "adaptation.json"
+CURVE_FILE = "learning_curve.png"
+#: With fewer ratings nothing can be said about what they bring.
+FEWEST = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptationSettings:
+    """How a checkpoint is adapted.
+
+    Attributes:
+        centers: photographs that Gaussians stand on, at most.
+        coverage: share of opinion scores that the prediction interval is to hold, in (0, 1).
+        folds: of the cross-validation.
+        draws: of the learning curve; 0 leaves it out.
+        n_bootstrap: draws of the bootstrap for the figures; 0 leaves their intervals out.
+        seed: of everything that is drawn.
+    """
+
+    centers: int = CENTERS
+    coverage: float = 0.9
+    folds: int = 10
+    draws: int = 10
+    n_bootstrap: int = 1000
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adaptation:
+    """An adapted checkpoint and what to expect of it.
+
+    Attributes:
+        model: with its interval and its lineage.
+        record: what `adaptation.json` holds: which ratings, what was fitted, the figures before and after by
+            cross-validation, and the learning curve.
+    """
+
+    model: MetaQAPModel
+    record: dict[str, Any]
+
+    @property
+    def conclusion(self) -> str:
+        """One sentence on what the ratings brought."""
+        return str(self.record["conclusion"])
+
+    def save(self, folder: str | Path) -> None:
+        """Write the checkpoint, and beside it the record, the plot of the learning curve and a model card.
+
+        Raises:
+            OSError: if something cannot be written.
+        """
+        folder = Path(folder)
+        save_checkpoint(self.model, folder)
+        write_atomically(folder / ADAPTATION_FILE, (json.dumps(self.record, indent=2) + "\n").encode())
+        if self.record["learning_curve"]:
+            from .adapted_plot import plot_learning_curve
+
+            plot_learning_curve(self.record, folder / CURVE_FILE)
+        write_atomically(folder / "README.md", adapted_card(self.model.config, self.record, folder.name).encode())
+
+
+def adapt(
+    folder: str | Path,
+    csv: str | Path,
+    *,
+    checkpoint: str | Path = DEFAULT_CHECKPOINT,
+    image_column: str | None = None,
+    mos_column: str | None = None,
+    mos_range: tuple[float, float] | None = None,
+    higher_is_better: bool = True,
+    settings: AdaptationSettings | None = None,
+    cache_dir: str | Path | None = None,
+    device: str | None = None,
+    batch_size: int = 8,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Adaptation:
+    """Adapt a checkpoint to a person's own ratings.
+
+    The backbones stay as they are. The shipped score is what is known before; the ratings give it a scale, and heads
+    in closed form add what it leaves over. Where they do not help, they are left out.
+
+    Args:
+        folder, csv, image_column, mos_column, mos_range, higher_is_better: see `read_ratings`.
+        checkpoint: folder or Hub id to begin with.
+        settings: default `AdaptationSettings()`.
+        cache_dir, on_progress: see `image_features`.
+        device, batch_size: see `Scorer`.
+
+    Raises:
+        MetaQAPError: for ratings that cannot be used, in one sentence.
+        DataError: see `read_ratings`.
+
+    Example:
+
+    ```python
+    >>> from modeling_metaqap import adapt
+
+    >>> adaptation = adapt("photographs", "ratings.csv", mos_range=(1, 5))
+    >>> adaptation.save("my-metaqap")
+    ```
+    """
+    ratings = read_ratings(
+        folder,
+        csv,
+        image_column=image_column,
+        mos_column=mos_column,
+        mos_range=mos_range,
+        higher_is_better=higher_is_better,
+    )
+    _refuse_too_few(ratings)
+    scorer = Scorer(checkpoint, device=device, batch_size=batch_size)
+    features = image_features(scorer, ratings.paths, cache_dir=cache_dir, on_progress=on_progress)
+    return adapt_to_features(
+        scorer.model,
+        features,
+        ratings.quality,
+        names=ratings.names,
+        groups=ratings.groups,
+        are_strengths=ratings.are_strengths,
+        started_from=weights_sha256(checkpoint),
+        settings=settings,
+    )
+
+
+def adapt_to_features(
+    model: MetaQAPModel,
+    features: ImageFeatures,
+    quality: FloatArray,
+    *,
+    names: Sequence[str],
+    groups: IntArray | None = None,
+    are_strengths: bool = False,
+    started_from: str | None = None,
+    dataset: str = "folder",
+    split: str = "all",
+    settings: AdaptationSettings | None = None,
+) -> Adaptation:
+    """As `adapt`, for photographs whose features are known already.
+
+    Args:
+        model: to begin with; it is not changed.
+        features: of the n photographs by this model.
+        quality: `(n,)`, ratings in [0, 1], higher is better, or strengths.
+        names: of the photographs.
+        groups: `(n,)`, numbers that versions of one photograph share; default all are different.
+        are_strengths: whether `quality` has no scale. It gets that of the model's scores.
+        started_from: SHA-256 of the model's weight file.
+        dataset, split: which the photographs are of.
+        settings: default `AdaptationSettings()`.
+
+    Raises:
+        MetaQAPError: see `adapt`.
+    """
+    settings = settings or AdaptationSettings()
+    scores = features.quality(model)
+    if np.ptp(scores) == 0:
+        raise MetaQAPError("All the photographs have the same score, so nothing can be learned from their ratings.")
+    if are_strengths:
+        quality = scores.mean() + (quality - quality.mean()) * scores.std() / quality.std()
+    groups = np.arange(len(quality)) if groups is None else groups
+    if len(np.unique(groups)) < FEWEST:
+        raise MetaQAPError(
+            f"The ratings are of {len(np.unique(groups))} different photographs; it takes {FEWEST} to adapt to them."
+        )
+    if fit_line(scores, quality).slope <= 0:
+        raise MetaQAPError(
+            "The ratings fall where the scores rise; if lower ratings are better ones, say --lower-is-better."
+        )
+    standardized = features.standardized(model)
+    drawn = draw_centers(len(quality), most=settings.centers, seed=settings.seed)
+    bases = [fit_basis(rows, drawn) for rows in standardized]
+    functions = functions_of(bases, standardized)
+    rows = np.arange(len(quality))
+
+    fit = choose_fit(scores, quality, functions, rows, groups=groups)
+    cross = cross_validated(scores, quality, functions, groups=groups, folds=settings.folds, seed=settings.seed)
+    curve = []
+    if settings.draws:
+        curve = learning_curve(scores, quality, functions, groups=groups, draws=settings.draws, seed=settings.seed)
+    coefficients = None
+    if fit is not None and fit.gamma is not None and fit.weights is not None:
+        coefficients = functions[fit.gamma].coefficients(fit.weights)
+    adapted = _with_heads(model, fit, bases, coefficients)
+    adapted.config.interval_radius = conformal_radius(cross, quality, coverage=settings.coverage)
+    adapted.config.interval_coverage = settings.coverage
+    figures = {
+        name: evaluate_scores(values, quality, seed=settings.seed, n_bootstrap=settings.n_bootstrap)
+        for name, values in (("before", scores), ("after", cross))
+    }
+    stage = Stage(
+        kind="adapt",
+        started_from=started_from,
+        dataset=dataset,
+        split=split,
+        num_images=len(names),
+        image_ids_sha256=image_ids_sha256(sorted(names)),
+        image_hashes=image_hashes(features.digests),
+        plcc=figures["after"]["plcc"]["value"],
+        srocc=figures["after"]["srocc"]["value"],
+    )
+    for learner in adapted.config.base_learners:  # type: ignore[union-attr]
+        learner["lineage"] = write_stages([*read_stages(learner["lineage"]), stage])
+    record = {
+        "n": len(names),
+        "dataset": dataset,
+        "split": split,
+        "images_sha256": image_ids_sha256(sorted(names)),
+        "started_from": started_from,
+        "settings": asdict(settings),
+        "fitted": "nothing" if fit is None else "scale" if fit.gamma is None else "heads",
+        "slope": 1.0 if fit is None else fit.slope,
+        "offset": 0.0 if fit is None else fit.offset,
+        "gamma": None if fit is None else fit.gamma,
+        "penalty": None if fit is None else fit.penalty,
+        "interval_radius": adapted.config.interval_radius,
+        "figures": figures,
+        "learning_curve": curve,
+    }
+    record["conclusion"] = _conclusion(record)
+    return Adaptation(model=adapted, record=record)
+
+
+def _refuse_too_few(ratings: Ratings) -> None:
+    if len(ratings) < FEWEST:
+        raise MetaQAPError(f"There are ratings of {len(ratings)} photographs; it takes {FEWEST} to adapt to them.")
+
+
+@torch.no_grad()
+def _with_heads(
+    model: MetaQAPModel, fit: Fit | None, bases: Sequence[Basis], coefficients: FloatArray | None
+) -> MetaQAPModel:
+    """A copy of a model that gives the fitted scores; each learner's own score is brought to the same scale."""
+    config = deepcopy(model.config)
+    if coefficients is not None:
+        for learner, basis in zip(config.base_learners, bases, strict=True):  # type: ignore[arg-type]
+            sizes = {"num_components": basis.components.shape[1], "num_centers": len(basis.centers)}
+            learner["residual_heads"] = [*learner["residual_heads"], sizes]
+    adapted = type(model)(config)
+    adapted.load_state_dict(model.state_dict(), strict=False)
+    adapted.eval()
+    if fit is None:
+        return adapted
+    # quality = offset + slope * (weight @ scores + intercept) + the mean of the learners' Gaussians
+    meta_learner: Any = adapted.meta_learner
+    weights = meta_learner.weight.double().tolist()
+    meta_learner.intercept.copy_(fit.offset + fit.slope * meta_learner.intercept.double())
+    meta_learner.weight.copy_(fit.slope * meta_learner.weight.double())
+    if coefficients is None:
+        return adapted
+    for learner, basis, weight in zip(adapted.base_learners, bases, weights, strict=True):
+        head = learner.residual_heads[-1]  # type: ignore[index, union-attr]
+        assert isinstance(head, MetaQAPKernelHead)
+        head.components.copy_(torch.from_numpy(basis.components))
+        head.centers.copy_(torch.from_numpy(basis.centers))
+        head.gamma.fill_(fit.gamma / basis.variance)  # type: ignore[operator]
+        head.coefficients.copy_(torch.from_numpy(coefficients / (len(weights) * fit.slope * weight)))
+    return adapted
+
+
+def _conclusion(record: dict[str, Any]) -> str:
+    before, after = (record["figures"][name]["srocc"]["value"] for name in ("before", "after"))
+    what = {
+        "nothing": "The ratings agree with the scores as they are, so nothing was changed",
+        "scale": "The ratings gave the scores another scale; heads of their own would not have helped",
+        "heads": "The ratings gave the scores another scale and heads of their own",
+    }[record["fitted"]]
+    return f"{what}: SROCC {before:.3f} before and {after:.3f} after, on ratings that were left out."
+
+
+__all__ = [
+    "ADAPTATION_FILE",
+    "CURVE_FILE",
+    "FEWEST",
+    "Adaptation",
+    "AdaptationSettings",
+    "adapt",
+    "adapt_to_features",
+]

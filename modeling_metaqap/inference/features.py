@@ -1,0 +1,177 @@
+"""Features and scores of photographs by each learner of a checkpoint, computed once and kept on disk."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..errors import MetaQAPError
+from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
+from .scorer import Prepared, Scorer
+
+FloatArray = npt.NDArray[np.float64]
+
+#: Photographs that are computed, and written to disk, together.
+_TOGETHER = 64
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """Of n photographs by K base learners.
+
+    Attributes:
+        digests: SHA-256 of each file.
+        pooled: for each learner `(n, F)` float32, before standardisation; the mean over the crops.
+        base_scores: `(n, K)`.
+    """
+
+    digests: list[str]
+    pooled: list[npt.NDArray[np.float32]]
+    base_scores: FloatArray
+
+    def standardized(self, model: MetaQAPModel) -> list[FloatArray]:
+        """Features by each learner with zero mean and unit variance over its own training images, `(n, F)`."""
+        return [
+            (rows - learner.feature_mean.double().cpu().numpy()) / learner.feature_std.double().cpu().numpy()
+            for rows, learner in zip(self.pooled, _learners(model), strict=True)
+        ]
+
+    def quality(self, model: MetaQAPModel) -> FloatArray:
+        """The model's score of each photograph, `(n,)`."""
+        meta_learner = model.meta_learner
+        weight, intercept = meta_learner.weight.double().cpu().numpy(), meta_learner.intercept.item()  # type: ignore[operator, union-attr]
+        return np.asarray(self.base_scores @ weight + intercept)
+
+
+def default_cache() -> Path:
+    """Where features are kept unless another folder is named: `$XDG_CACHE_HOME/metaqap/features`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaqap" / "features"
+
+
+def image_features(
+    scorer: Scorer,
+    paths: Sequence[Path],
+    *,
+    cache_dir: str | Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ImageFeatures:
+    """Features of photographs, as the heads of the learners get them; what is on disk is not computed again.
+
+    An interrupted run keeps what it has done. A photograph is known by what its file holds, whatever its name, and a
+    checkpoint by all its weights.
+
+    Args:
+        scorer: with PyTorch, in float32.
+        paths: of the photographs.
+        cache_dir: default `default_cache()`.
+        on_progress: gets the numbers of photographs that are done and of all.
+
+    Raises:
+        MetaQAPError: for a photograph that cannot be read.
+        OSError: if the cache cannot be written.
+    """
+    digests = [_sha256(path) for path in paths]
+    folder = Path(cache_dir or default_cache()) / _model_sha256(scorer.model)[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    known = _read_shards(folder, set(digests))
+    path_of = dict(zip(digests, paths, strict=True))
+    todo = [digest for digest in path_of if digest not in known]
+    on_progress(len(path_of) - len(todo), len(path_of))
+    with ThreadPoolExecutor(scorer.num_workers) as pool:
+        for start in range(0, len(todo), _TOGETHER):
+            batch = todo[start : start + _TOGETHER]
+            prepared = list(pool.map(scorer.prepare, [path_of[digest] for digest in batch]))
+            for one in prepared:
+                if one.record.error is not None:
+                    raise MetaQAPError(f"{one.record.path} cannot be read: {one.record.error}.")
+            rows = _compute(scorer, prepared)
+            _write_shard(folder, batch, rows)
+            known |= dict(zip(batch, zip(*rows, strict=True), strict=True))
+            on_progress(len(path_of) - len(todo) + start + len(batch), len(path_of))
+    *pooled, base_scores = (np.stack(column) for column in zip(*(known[digest] for digest in digests), strict=True))
+    return ImageFeatures(digests, pooled, base_scores.astype(np.float64))
+
+
+@torch.inference_mode()
+def _compute(scorer: Scorer, prepared: Sequence[Prepared]) -> list[np.ndarray]:
+    """Pooled features by each learner `(n, F)`, and then the base scores `(n, K)`."""
+    model = scorer.model
+    device = next(model.parameters()).device
+    crops = [(row, crop) for row, one in enumerate(prepared) for crop in one.crops]  # type: ignore[union-attr]
+    of_learner: list[list[torch.Tensor]] = [[] for _ in model.base_learners]
+    for start in range(0, len(crops), scorer.batch_size):
+        pixels = torch.from_numpy(np.stack([crop for _, crop in crops[start : start + scorer.batch_size]]))
+        values = pixels.to(device, memory_format=torch.channels_last).float() / 255
+        for pooled, learner in zip(of_learner, _learners(model), strict=True):
+            pooled.append(learner.pool(learner.stage_activations(values)))
+    owners = torch.tensor([row for row, _ in crops])
+    rows, scores = [], []
+    for pooled, learner in zip(of_learner, _learners(model), strict=True):
+        features = torch.cat(pooled)
+        rows.append(_means(features.cpu(), owners).numpy())
+        # Before averaging: the heads are no straight lines.
+        scores.append(_means(learner.score(learner.standardize(features)).cpu(), owners))
+    return [*rows, torch.stack(scores, dim=1).numpy()]
+
+
+def _means(values: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
+    """The mean over each owner's rows."""
+    counts = torch.bincount(owners)
+    sums = torch.zeros(len(counts), *values.shape[1:]).index_add_(0, owners, values)
+    return sums / counts.view(-1, *[1] * (values.ndim - 1))
+
+
+def _learners(model: MetaQAPModel) -> Iterable[MetaQAPBaseLearner]:
+    return model.base_learners  # type: ignore[return-value]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _model_sha256(model: MetaQAPModel) -> str:
+    """Of all the weights, and of what each learner's weights are the weights of."""
+    digest = hashlib.sha256()
+    for learner in model.config.base_learners:  # type: ignore[union-attr]
+        digest.update(f"{learner['backbone']} {learner['stages']}\n".encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read_shards(folder: Path, wanted: set[str]) -> dict[str, tuple[np.ndarray, ...]]:
+    """Rows of the photographs that are on disk, by digest."""
+    known = {}
+    for file in sorted(folder.glob("*.npz")):
+        try:
+            with np.load(file) as shard:
+                digests = shard["digests"].tolist()
+                if wanted.isdisjoint(digests):
+                    continue
+                columns = [shard[f"column_{number}"] for number in range(len(shard.files) - 1)]
+        except (BadZipFile, OSError, ValueError, KeyError, EOFError):
+            continue  # of another program, or damaged; what it held is computed again
+        known |= {
+            digest: row for digest, row in zip(digests, zip(*columns, strict=True), strict=True) if digest in wanted
+        }
+    return known
+
+
+def _write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndarray]) -> None:
+    file = folder / f"{hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}.npz"
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with temporary.open("wb") as opened:
+        np.savez(opened, digests=np.array(digests), **{f"column_{k}": column for k, column in enumerate(columns)})
+    temporary.replace(file)
+
+
+__all__ = ["ImageFeatures", "default_cache", "image_features"]

@@ -1,0 +1,177 @@
+"""Adapting a checkpoint to own ratings, from the folder to the files of the new checkpoint."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_metaqap import MetaQAPModel, Scorer
+from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
+from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.adapting import ADAPTATION_FILE, CURVE_FILE, AdaptationSettings, adapt
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.inference import features as features_module
+from modeling_metaqap.inference.features import image_features
+from modeling_metaqap.lineage import all_stages
+
+QUICK = AdaptationSettings(folds=5, draws=2, n_bootstrap=20)
+
+
+@pytest.fixture
+def checkpoint(make_model, tmp_path_factory):
+    """Two learners, one of which has a kernel head, whose scores rise with the ratings of `rated`."""
+    kernel = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
+    folder = tmp_path_factory.mktemp("checkpoint") / "before"
+    save_checkpoint(make_model("test_resnet", kernel), folder)
+    return folder
+
+
+@pytest.fixture
+def rated(rated_sources, checkpoint, tmp_path_factory):
+    """The folder of `rated_sources` with ratings between the checkpoint's own scores and the true quality."""
+    folder = tmp_path_factory.mktemp("rated") / "photographs"
+    shutil.copytree(rated_sources, folder)
+    (folder / "labels.csv").unlink()
+    paths = sorted(folder.glob("*.png"))
+    scores = np.array([record.quality for record in Scorer(checkpoint).score(paths)])
+    truth = np.array([int(path.stem[1:]) / 29 for path in paths])
+    ratings = 2 + (scores - scores.mean()) / scores.std() * 0.3 + truth
+    with (folder / "ratings.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["image", "mos"], *zip([path.name for path in paths], ratings, strict=True)])
+    return folder
+
+
+@pytest.fixture
+def adapted(rated, checkpoint, tmp_path):
+    return adapt(
+        rated,
+        rated / "ratings.csv",
+        checkpoint=checkpoint,
+        mos_range=(1, 5),
+        settings=QUICK,
+        cache_dir=tmp_path / "cache",
+    )
+
+
+def test_the_checkpoint_gives_the_scores_that_were_fitted(adapted, rated, checkpoint, tmp_path):
+    assert adapted.record["fitted"] == "heads"
+    adapted.save(tmp_path / "after")
+    paths = sorted(rated.glob("*.png"))
+    with (rated / "ratings.csv").open() as file:
+        ratings = [(float(row["mos"]) - 1) / 4 for row in csv.DictReader(file)]
+    before, after = (
+        [record.quality for record in Scorer(folder).score(paths)] for folder in (checkpoint, tmp_path / "after")
+    )
+    assert np.corrcoef(after, ratings)[0, 1] > np.corrcoef(before, ratings)[0, 1]
+    assert np.abs(np.subtract(after, ratings)).mean() < 0.1
+    # Nothing of the model that it began with is changed.
+    assert MetaQAPModel.from_pretrained(checkpoint).config.base_learners[0]["residual_heads"] == []
+
+
+def test_the_folder_says_what_to_expect(adapted, tmp_path):
+    adapted.save(tmp_path / "after")
+    record = json.loads((tmp_path / "after" / ADAPTATION_FILE).read_text())
+    assert record["n"] == 30
+    for when in ("before", "after"):
+        figure = record["figures"][when]["srocc"]
+        assert figure["low"] <= figure["value"] <= figure["high"]
+    assert [point["n"] for point in record["learning_curve"]] == [0, 15, 24]
+    assert (tmp_path / "after" / CURVE_FILE).read_bytes().startswith(b"\x89PNG")
+    card = (tmp_path / "after" / "README.md").read_text()
+    assert f"{record['figures']['after']['srocc']['value']:.3f}" in card
+    assert "adapted to folder all, n 30" in card
+
+
+def test_the_result_can_be_adapted_again(adapted, rated, tmp_path):
+    adapted.save(tmp_path / "after")
+    again = adapt(
+        rated,
+        rated / "ratings.csv",
+        checkpoint=tmp_path / "after",
+        mos_range=(1, 5),
+        settings=QUICK,
+        cache_dir=tmp_path / "cache",
+    )
+    heads = [len(learner["residual_heads"]) for learner in again.model.config.base_learners]
+    assert heads in ([1, 1], [2, 2])
+    assert [stage.kind for stage in all_stages(again.model.config)] == ["adapt", "adapt"]
+
+
+def test_an_adapted_checkpoint_is_not_measured_on_any_of_its_photographs(adapted, rated, tmp_path):
+    """Not even on few of them, under other names."""
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copyfile(rated / "a0.png", other / "renamed.png")
+    shutil.copyfile(rated / "b1.png", other / "again.png")
+    (other / "labels.csv").write_text("image,mos\nrenamed.png,0.1\nagain.png,0.2\n")
+    images = load_iqa_dataset("folder", split="all", data_dir=other, cache_dir=tmp_path / "arrow")
+    stages = all_stages(adapted.model.config)
+    with pytest.raises(MetaQAPError, match="has learned from 2 of the 2 images"):
+        refuse_seen(stages, images, weights="mine", dataset="folder", data_dir=other, cache_dir=tmp_path / "arrow")
+    (other / "renamed.png").write_bytes((other / "renamed.png").read_bytes() + b" ")
+    (other / "again.png").write_bytes((other / "again.png").read_bytes() + b" ")
+    images = load_iqa_dataset("folder", split="all", data_dir=other, cache_dir=tmp_path / "arrow2")
+    refuse_seen(stages, images, weights="mine", dataset="folder", data_dir=other, cache_dir=tmp_path / "arrow2")
+
+
+def test_comparisons_are_enough(rated, checkpoint, tmp_path):
+    paths = sorted(rated.glob("*.png"))
+    scores = np.array([record.quality for record in Scorer(checkpoint).score(paths)])
+    rng = np.random.default_rng(0)
+    with (rated / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["better", "worse"])
+        for _ in range(300):
+            one, other = rng.choice(len(paths), 2, replace=False)
+            pair = (one, other) if scores[one] > scores[other] else (other, one)
+            writer.writerow([paths[number].name for number in pair])
+    adaptation = adapt(rated, rated / "pairs.csv", checkpoint=checkpoint, settings=QUICK, cache_dir=tmp_path / "cache")
+    assert adaptation.record["figures"]["after"]["srocc"]["value"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (14, {}, "ratings of 14 photographs; it takes 15"),
+        (30, {"higher_is_better": False}, "ratings fall where the scores rise; .* --lower-is-better"),
+    ],
+)
+def test_ratings_that_cannot_be_used_are_one_sentence(rated, checkpoint, tmp_path, rows, options, message):
+    lines = (rated / "ratings.csv").read_text().splitlines()
+    (rated / "ratings.csv").write_text("\n".join(lines[: rows + 1]) + "\n")
+    with pytest.raises(MetaQAPError, match=message):
+        adapt(
+            rated,
+            "ratings.csv",
+            checkpoint=checkpoint,
+            mos_range=(1, 5),
+            settings=QUICK,
+            cache_dir=tmp_path / "cache",
+            **options,
+        )
+
+
+def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(features_module, "_TOGETHER", 8)
+    paths = sorted(rated.glob("*.png"))
+    scorer = Scorer(checkpoint, batch_size=3)
+    progress = []
+    first = image_features(scorer, paths[:20], cache_dir=tmp_path, on_progress=lambda *both: progress.append(both))
+    assert progress == [(0, 20), (8, 20), (16, 20), (20, 20)]
+    progress.clear()
+    both = image_features(scorer, paths, cache_dir=tmp_path, on_progress=lambda *both: progress.append(both))
+    assert progress == [(20, 30), (28, 30), (30, 30)]
+    expected = [record.quality for record in scorer.score(paths)]
+    np.testing.assert_allclose(both.quality(scorer.model), expected, atol=1e-6)
+    np.testing.assert_array_equal(both.pooled[1][:20], first.pooled[1])
+    learner = scorer.model.base_learners[1]
+    with torch.no_grad():
+        again = learner.score(torch.from_numpy(both.standardized(scorer.model)[1]).float())
+    np.testing.assert_allclose(again, both.base_scores[:, 1], atol=1e-5)
+    # A damaged file is no obstacle.
+    next(tmp_path.rglob("*.npz")).write_bytes(b"damaged")
+    np.testing.assert_allclose(image_features(scorer, paths, cache_dir=tmp_path).pooled[0], both.pooled[0], atol=1e-6)
