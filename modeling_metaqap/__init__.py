@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from .errors import MetaQAPError as MetaQAPError
     from .errors import TestSplitError as TestSplitError
     from .evaluation.metrics import evaluate_scores as evaluate_scores
+    from .fusion.adapting import Adaptation as Adaptation
+    from .fusion.adapting import adapt as adapt
     from .fusion.conformal import conformal_radius as conformal_radius
     from .fusion.stepwise import fit_stepwise as fit_stepwise
+    from .fusion.suggesting import suggest as suggest
     from .image_processing_metaqap import MetaQAPImageProcessor as MetaQAPImageProcessor
     from .inference.onnx_export import export_onnx as export_onnx
     from .inference.records import ScoreRecord as ScoreRecord
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 #: Where each public name is defined.
 _PUBLIC = {
+    "Adaptation": "fusion.adapting",
     "DISTORTION_NAMES": "data.distortions",
     "DataError": "errors",
     "ImageQualityAssessmentPipeline": "pipeline_metaqap",
@@ -57,6 +61,7 @@ _PUBLIC = {
     "ScoreRecord": "inference.records",
     "Scorer": "inference.scorer",
     "TestSplitError": "errors",
+    "adapt": "fusion.adapting",
     "conformal_radius": "fusion.conformal",
     "distort": "data.distortions",
     "evaluate_scores": "evaluation.metrics",
@@ -66,6 +71,7 @@ _PUBLIC = {
     "load_training_split": "data.iqa_datasets",
     "pseudo_mos": "data.distorted.pseudo_mos",
     "quality_aware_loss": "losses_metaqap",
+    "suggest": "fusion.suggesting",
 }
 
 __all__ = ["DEFAULT_CHECKPOINT", "__version__", *_PUBLIC]

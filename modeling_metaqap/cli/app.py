@@ -11,12 +11,14 @@ import typer
 
 from .. import __version__
 from ..errors import MetaQAPError, exit_with_sentence
+from .adapt import adapt
 from .distort import distort
 from .evaluate import evaluate
 from .export import export
 from .info import info
 from .score import score
 from .serve import serve
+from .suggest import suggest
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -36,7 +38,7 @@ def main_options(
     """No-reference image quality: how good does a photograph look, without another one to compare it with?"""
 
 
-for command in (score, distort, evaluate, info, serve, export):
+for command in (score, distort, evaluate, adapt, suggest, info, serve, export):
     app.command()(command)
 
 

@@ -2,8 +2,11 @@
 
 import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.utils import logging as transformers_logging
 
 from ..inference.decoding import silence_size_warning
@@ -21,4 +24,14 @@ def silence_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-__all__ = ["console", "errors", "silence_libraries"]
+@contextmanager
+def feature_progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar, in a terminal, for a function that gets the numbers of photographs that are done and of all."""
+    columns = (TextColumn("features of photographs"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
+    with progress:
+        task = progress.add_task("features", total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+__all__ = ["console", "errors", "feature_progress", "silence_libraries"]

@@ -553,3 +553,63 @@ def test_a_decompression_bomb_is_not_distorted_but_told_in_one_sentence(metaqap,
     status, _, err = metaqap("distort", photos / "[0].png", "--output", tmp_path / "grid.png")
     assert status == 2
     assert "cannot be distorted: it has more pixels than the limit of 2,000" in " ".join(err.split())
+
+
+# adapt and suggest
+
+
+@pytest.fixture
+def cheap_adaptation(monkeypatch, tmp_path):
+    """Few draws, and a cache of features that only this test has."""
+    from modeling_metaqap.fusion import adapting
+
+    settings = adapting.AdaptationSettings
+    monkeypatch.setattr(adapting, "AdaptationSettings", lambda seed: settings(seed=seed, draws=2, n_bootstrap=20))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def rate(folder, score):
+    """Ratings from 1 to 5 that rise with the scores."""
+    names = [path.name for path in sorted(folder.glob("*.png"))]
+    rows = [f"{name},{3 + np.clip(score[name], -2, 2):.3f}" for name in names]
+    (folder / "ratings.csv").write_text("\n".join(["image,rating", *rows]) + "\n")
+
+
+def test_a_checkpoint_is_adapted_and_says_what_to_expect(
+    metaqap, rated_sources, checkpoint, tmp_path, cheap_adaptation
+):
+    status, _, _ = metaqap("score", rated_sources, "--checkpoint", checkpoint, "--output", tmp_path / "scores.csv")
+    with (tmp_path / "scores.csv").open() as file:
+        scores = {row["path"].rsplit("/", 1)[-1]: float(row["quality"]) for row in csv.DictReader(file)}
+    rate(rated_sources, {name: (score - np.mean([*scores.values()])) * 50 for name, score in scores.items()})
+    call = ("adapt", rated_sources, "--csv", rated_sources / "ratings.csv", "--checkpoint", checkpoint)
+    status, out, err = metaqap(*call, "--output", tmp_path / "mine")
+    assert status == 2
+    assert "say with --mos-range" in err
+    status, out, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
+    assert status == 0, err
+    assert "30 ratings, each predicted by the others" in out
+    assert "on ratings that were left out" in out
+    assert {"adaptation.json", "learning_curve.png", "README.md"} < {
+        path.name for path in (tmp_path / "mine").iterdir()
+    }
+    status, out, _ = metaqap("info", "--checkpoint", tmp_path / "mine")
+    assert "adapted to folder all, n 30" in out
+    status, _, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
+    assert status == 2
+    assert "is there already" in err
+
+
+def test_photographs_to_rate_next_are_named_in_a_csv(metaqap, rated_sources, checkpoint, tmp_path, cheap_adaptation):
+    output = tmp_path / "to-rate.csv"
+    (rated_sources / "labels.csv").write_text("image,mos\na0.png,0.5\nb1.png,0.6\n")
+    call = ("suggest", rated_sources, "--checkpoint", checkpoint, "--output", output)
+    status, _, err = metaqap(*call, "-n", 5, "--csv", rated_sources / "labels.csv")
+    assert status == 0, err
+    with output.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["image"] for row in rows} - {"a0.png", "b1.png"}) == 5
+    assert all(row["mos"] == "" for row in rows)
+    status, _, err = metaqap(*call, "-n", 50)
+    assert status == 2
+    assert "to-rate.csv is there already" in err
