@@ -20,7 +20,7 @@ from ..inference.scorer import Scorer
 from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weights_sha256, write_stages
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
 from .adapted_card import adapted_card
-from .checkpoint_folder import save_checkpoint
+from .checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from .conformal import conformal_radius
 from .expectation import choose_fit, cross_validated, learning_curve
 from .residual_regression import (
@@ -35,9 +35,6 @@ from .residual_regression import (
     functions_of,
 )
 
-#: Beside the weights, says how they were adapted.
-ADAPTATION_FILE = "adaptation.json"
-CURVE_FILE = "learning_curve.png"
 #: With fewer ratings nothing can be said about what they bring.
 FEWEST = 15
 
@@ -306,8 +303,6 @@ def _conclusion(record: dict[str, Any]) -> str:
 
 
 __all__ = [
-    "ADAPTATION_FILE",
-    "CURVE_FILE",
     "FEWEST",
     "Adaptation",
     "AdaptationSettings",

@@ -14,6 +14,10 @@ from ..pipeline_metaqap import ImageQualityAssessmentPipeline
 
 #: Beside the weights, says how they were fused.
 FIT_FILE = "fit.json"
+#: Beside the weights, says how they were adapted to somebody's own ratings.
+ADAPTATION_FILE = "adaptation.json"
+#: What fewer ratings would have given.
+CURVE_FILE = "learning_curve.png"
 
 
 def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
@@ -64,4 +68,4 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     raise MetaQAPError(f"{file} was not written by scripts/fit_meta_learner.py.")
 
 
-__all__ = ["FIT_FILE", "read_fit", "save_checkpoint"]
+__all__ = ["ADAPTATION_FILE", "CURVE_FILE", "FIT_FILE", "read_fit", "save_checkpoint"]

@@ -13,7 +13,10 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
+from ..fusion.adapted_card import adapted_card
+from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE
 from ..inference.choices import ONNX_FILES
 from ..inference.engines import OnnxEngine
 from ..inference.scorer import Scorer
@@ -100,7 +103,7 @@ def assemble(
     Args:
         checkpoint: folder of the checkpoint; links in it become real files.
         folder: to write to; made if it is missing.
-        card_dir: of the card, see `card_files`.
+        card_dir: of the card, see `card_files`; not needed for an adapted checkpoint.
         repo_id: Hub id that the card's examples name.
         onnx: also take the exported files in `checkpoint/onnx`.
 
@@ -115,17 +118,24 @@ def assemble(
     if folder.exists() and any(folder.iterdir()):
         raise MetaQAPError(f"{folder} is not empty; name a new folder.")
     code = sorted(path.name for path in checkpoint.glob("*_metaqap.py"))
-    for name in (*CHECKPOINT_FILES, "modeling_metaqap.py"):
+    # How a checkpoint was adapted stands in place of how it was fused, which are the results of other weights.
+    is_adapted = (checkpoint / ADAPTATION_FILE).is_file()
+    needed = [ADAPTATION_FILE if is_adapted and name == FIT_FILE else name for name in CHECKPOINT_FILES]
+    for name in [*needed, "modeling_metaqap.py"]:
         if not (checkpoint / name).is_file():
             raise MetaQAPError(f"{checkpoint} has no {name}, so it is no complete checkpoint.")
-    names = [*CHECKPOINT_FILES, *code]
+    names = [*needed, *code, *([CURVE_FILE] if is_adapted and (checkpoint / CURVE_FILE).is_file() else [])]
     if onnx:
         OnnxEngine(checkpoint)  # raises if its file is missing or of other weights
         names += [name for name in ONNX_FILES.values() if (checkpoint / name).is_file()]
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint / name, folder / name)
-    write_card(card_files(checkpoint, card_dir, repo_id=repo_id), folder)
+    if not is_adapted:
+        write_card(card_files(checkpoint, card_dir, repo_id=repo_id), folder)
+    else:
+        record = json.loads((folder / ADAPTATION_FILE).read_text(encoding="utf-8"))
+        write_card({"README.md": adapted_card(MetaQAPConfig.from_pretrained(checkpoint), record, repo_id)}, folder)
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 

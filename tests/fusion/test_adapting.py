@@ -12,8 +12,8 @@ from modeling_metaqap import MetaQAPModel, Scorer
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.adapting import ADAPTATION_FILE, CURVE_FILE, AdaptationSettings, adapt
-from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt
+from modeling_metaqap.fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from modeling_metaqap.inference import features as features_module
 from modeling_metaqap.inference.features import image_features
 from modeling_metaqap.lineage import all_stages

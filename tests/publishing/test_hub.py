@@ -11,6 +11,7 @@ from repository import ROOT
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.adapting import Adaptation
 from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.publishing.hub import assemble, publish, try_out
 
@@ -59,6 +60,18 @@ def test_the_folder_has_exactly_what_the_hub_needs_as_real_files(folder):
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert weights_sha256(folder) == weights_sha256(DEFAULT_CHECKPOINT)
     assert 'from_pretrained("someone/metaqap"' in (folder / "README.md").read_text()
+
+
+def test_an_adapted_checkpoint_goes_with_the_card_of_its_adaptation(make_model, tmp_path):
+    figure = {name: {"value": 0.5} for name in ("plcc", "srocc", "rmse")}
+    record = {"n": 20, "conclusion": "It helped.", "interval_radius": 0.1, "learning_curve": []}
+    record["figures"] = {"before": figure, "after": figure}
+    model = make_model("test_resnet")
+    Adaptation(model=model, record=record).save(tmp_path / "mine")
+    assemble(tmp_path / "mine", tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/mine")
+    expected = CODE | {"README.md", "adaptation.json", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert set(content(tmp_path / "hub")) == expected
+    assert 'from_pretrained("someone/mine"' in (tmp_path / "hub" / "README.md").read_text()
 
 
 def test_onnx_files_go_along_on_request_and_have_to_be_there(tmp_path):
