@@ -31,7 +31,6 @@ from .residual_regression import (
     IntArray,
     draw_centers,
     fit_basis,
-    fit_line,
     functions_of,
 )
 
@@ -145,6 +144,7 @@ def adapt(
     _refuse_too_few(ratings)
     scorer = Scorer(checkpoint, device=device, batch_size=batch_size)
     features = image_features(scorer, ratings.paths, cache_dir=cache_dir, on_progress=on_progress)
+    _refuse_twins(ratings, features.digests)
     return adapt_to_features(
         scorer.model,
         features,
@@ -190,6 +190,8 @@ def adapt_to_features(
     scores = features.quality(model)
     if np.ptp(scores) == 0:
         raise MetaQAPError("All the photographs have the same score, so nothing can be learned from their ratings.")
+    if np.ptp(quality) == 0:
+        raise MetaQAPError("All the ratings are the same, so nothing can be learned from them.")
     if are_strengths:
         quality = scores.mean() + (quality - quality.mean()) * scores.std() / quality.std()
     groups = np.arange(len(quality)) if groups is None else groups
@@ -197,7 +199,8 @@ def adapt_to_features(
         raise MetaQAPError(
             f"The ratings are of {len(np.unique(groups))} different photographs; it takes {FEWEST} to adapt to them."
         )
-    if fit_line(scores, quality).slope <= 0:
+    # Beyond what chance does.
+    if np.corrcoef(scores, quality)[0, 1] < -2 / np.sqrt(len(quality)):
         raise MetaQAPError(
             "The ratings fall where the scores rise; if lower ratings are better ones, say --lower-is-better."
         )
@@ -258,6 +261,18 @@ def adapt_to_features(
 def _refuse_too_few(ratings: Ratings) -> None:
     if len(ratings) < FEWEST:
         raise MetaQAPError(f"There are ratings of {len(ratings)} photographs; it takes {FEWEST} to adapt to them.")
+
+
+def _refuse_twins(ratings: Ratings, digests: Sequence[str]) -> None:
+    """Refuse one file under two names, by which its rating would be predicted from itself."""
+    first: dict[str, int] = {}
+    for row, digest in enumerate(digests):
+        other = first.setdefault(digest, row)
+        if ratings.references[other] != ratings.references[row]:
+            raise MetaQAPError(
+                f"{ratings.names[other]} and {ratings.names[row]} are the same photograph; keep one of them, or give "
+                "both the same name in a column reference_id."
+            )
 
 
 @torch.no_grad()

@@ -97,5 +97,5 @@ def test_each_flaw_is_one_sentence(read, text, options, message):
 def test_a_missing_folder_or_file_is_one_sentence(photographs, tmp_path):
     with pytest.raises(DataError, match="folder .*nowhere does not exist"):
         read_ratings(tmp_path / "nowhere", "ratings.csv")
-    with pytest.raises(DataError, match=r"file ratings.csv does not exist"):
+    with pytest.raises(DataError, match="ratings.csv does not exist"):
         read_ratings(photographs, "ratings.csv")

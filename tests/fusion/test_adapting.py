@@ -155,6 +155,12 @@ def test_ratings_that_cannot_be_used_are_one_sentence(rated, checkpoint, tmp_pat
         )
 
 
+def test_one_photograph_under_two_names_is_one_sentence(rated, checkpoint, tmp_path):
+    shutil.copyfile(rated / "a0.png", rated / "b1.png")
+    with pytest.raises(MetaQAPError, match=r"a0.png and b1.png are the same photograph; keep one of them, or"):
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=tmp_path / "cache")
+
+
 def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(features_module, "_TOGETHER", 8)
     paths = sorted(rated.glob("*.png"))
