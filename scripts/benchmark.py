@@ -27,6 +27,7 @@ from modeling_metaqap.data.distortions import DISTORTIONS
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.benchmark import SECTIONS, Bench, load_photographs, machine
 from modeling_metaqap.evaluation.tables import TextTable
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console()
 
@@ -111,6 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seconds", type=float, default=0.3, help="time for each repeated measurement (0.3)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON to write (%(default)s)")
     args = parser.parse_args(arguments)
+    keep_freed_memory()
     with exit_with_sentence("benchmark"):
         if args.count < 1 or args.side < 32:
             raise MetaQAPError("At least one photograph of at least 32 pixels is needed.")

@@ -31,6 +31,7 @@ from modeling_metaqap.data.distorted.reference_population import (
 from modeling_metaqap.data.distortions import LEVELS
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.tables import TextTable
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
 
@@ -93,6 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--report", type=Path, default=REPORT, help="where the report is written")
     args = parser.parse_args(arguments)
+    keep_freed_memory()
     with exit_with_sentence("calibrate_pseudo_mos"):
         calibrate(args)
 

@@ -27,6 +27,7 @@ from modeling_metaqap.data.distorted.building import (
 )
 from modeling_metaqap.data.distorted.pseudo_mos import resolve_metrics
 from modeling_metaqap.errors import DataError, exit_with_sentence
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console(stderr=True)
 
@@ -94,6 +95,7 @@ def make_dataset(args: argparse.Namespace) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     args = parse_arguments(arguments)
+    keep_freed_memory()
     with exit_with_sentence("distort"):
         try:
             make_dataset(args)

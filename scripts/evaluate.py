@@ -35,6 +35,7 @@ from modeling_metaqap.evaluation.evaluating import Measurement, NamedDataset, ev
 from modeling_metaqap.evaluation.report import write_report
 from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.evaluation.tables import HEADINGS, TextTable, format_figure, sentences, title
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console(width=None if sys.stdout.isatty() else 160)
 
@@ -104,6 +105,7 @@ def main() -> None:
     is_main = state.is_main_process
     if is_main and state.num_processes > 1:
         print(f"{state.num_processes} processes share the images", file=sys.stderr)
+    keep_freed_memory()
     with exit_with_sentence("evaluate"):
         results = args.results or (args.output_dir / "results.json" if args.output_dir else None)
         if results is not None:

@@ -24,6 +24,7 @@ from modeling_metaqap.evaluation.metrics import evaluate_scores
 from modeling_metaqap.inference.choices import ONNX_FILES
 from modeling_metaqap.inference.onnx_export import export_onnx
 from modeling_metaqap.lineage import software_versions, weights_sha256
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON to write: the figures")
     args = parser.parse_args()
     transformers_logging.disable_progress_bar()
+    keep_freed_memory()
     with exit_with_sentence("export_onnx"):
         if args.limit < 10:
             raise MetaQAPError("At least 10 images are needed to correlate scores with opinions; raise --limit.")

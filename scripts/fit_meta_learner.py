@@ -40,6 +40,7 @@ from modeling_metaqap.data.accelerate_state import process_state
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.fusion.fusing import FusionSettings, fuse
 from modeling_metaqap.fusion.stepwise import StepwiseFit
+from modeling_metaqap.memory import keep_freed_memory
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -126,6 +127,7 @@ def run(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_arguments()
     transformers_logging.disable_progress_bar()
+    keep_freed_memory()
     with exit_with_sentence("fit_meta_learner"):
         run(args)
 

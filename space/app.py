@@ -5,6 +5,8 @@ from pathlib import Path
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.demo import serve
+from modeling_metaqap.memory import keep_freed_memory
 
 if __name__ == "__main__":
+    keep_freed_memory()
     serve(os.environ.get("METAQAP_CHECKPOINT") or DEFAULT_CHECKPOINT, examples=Path(__file__).parent / "examples")

@@ -11,6 +11,7 @@ import typer
 
 from .. import __version__
 from ..errors import MetaQAPError, exit_with_sentence
+from ..memory import keep_freed_memory
 from .adapt import adapt
 from .distort import distort
 from .evaluate import evaluate
@@ -44,6 +45,7 @@ for command in (score, distort, evaluate, adapt, suggest, info, serve, export):
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence on standard error and status 2, never a traceback."""
+    keep_freed_memory()
     with exit_with_sentence("metaqap"):
         try:
             status = app(sys.argv[1:] or ["--help"], prog_name="metaqap", standalone_mode=False)

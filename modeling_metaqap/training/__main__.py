@@ -3,6 +3,7 @@
 import json
 
 from ..errors import exit_with_sentence
+from ..memory import keep_freed_memory
 from .arguments import parse_arguments
 
 
@@ -12,6 +13,7 @@ def main(description: str | None = __doc__) -> None:
     Args:
         description: what `--help` begins with.
     """
+    keep_freed_memory()
     with exit_with_sentence("train"):
         recipe, settings = parse_arguments(description=description)
         # Only now, so that --help and a wrong option are answered at once.
