@@ -74,6 +74,9 @@ class MetaQAPConfig(PreTrainedConfig):
             calibrated; `MetaQAPOutput.interval` is `None` then.
         interval_coverage (`float`, *optional*, defaults to 0.9):
             Share of new images whose opinion score the interval is calibrated to hold, between 0 and 1.
+        learner_subsets (`list[dict]`, *optional*):
+            Which learners to take where fewer than all are wanted: for each number of them one entry with `learners`
+            (positions in `base_learners`), `weights` and `intercept` of their meta-learner, and `interval_radius`.
         loss_mse_weight (`float`, *optional*, defaults to 0.5):
             `lambda_mse` of the quality-aware loss.
         loss_srocc_weight (`float`, *optional*, defaults to 0.5):
@@ -102,6 +105,7 @@ class MetaQAPConfig(PreTrainedConfig):
     distortion_labels: list[str] | None = None
     interval_radius: float | None = None
     interval_coverage: float = 0.9
+    learner_subsets: list[dict[str, Any]] | None = None
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
@@ -116,6 +120,7 @@ class MetaQAPConfig(PreTrainedConfig):
             )
         self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
         _check_lineage(self.lineage)
+        _check_subsets(self.learner_subsets, len(self.base_learners))
         if self.distortion_labels is None:
             self.distortion_labels = list(KADID_DISTORTIONS)
         if self.distortion_labels and not any(learner["distortion_head"] for learner in self.base_learners):
@@ -201,6 +206,22 @@ def _are_head_sizes(sizes: Any) -> bool:
         and set(sizes) == {"num_components", "num_centers"}
         and all(type(size) is int and size > 0 for size in sizes.values())
     )
+
+
+def _check_subsets(subsets: Any, num_base_learners: int) -> None:
+    if subsets is None:
+        return
+    for subset in subsets:
+        learners = subset.get("learners", [])
+        if (
+            set(subset) != {"learners", "weights", "intercept", "interval_radius"}
+            or not 0 < len(set(learners)) == len(learners) == len(subset["weights"])
+            or not all(type(index) is int and 0 <= index < num_base_learners for index in learners)
+        ):
+            raise ValueError(
+                "Each of the `learner_subsets` needs `learners` (different positions in `base_learners`), as many "
+                f"`weights`, `intercept` and `interval_radius`; got {subset!r}."
+            )
 
 
 def _check_lineage(lineage: Any) -> None:

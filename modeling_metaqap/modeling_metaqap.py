@@ -466,6 +466,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             for model, _ in kept
         ]
         config.interval_radius = None
+        config.learner_subsets = None
         config.lineage = None
         ensemble = cls(config)
         for base_learner, (model, _) in zip(ensemble.base_learners, kept, strict=True):
@@ -487,6 +488,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             if not learner["distortion_head"]:
                 config.distortion_labels = []
             config.interval_radius = None
+            config.learner_subsets = None
             config.lineage = None
             model = type(self)(config)
             model.base_learners[0].load_state_dict(base_learner.state_dict())

@@ -1,0 +1,82 @@
+"""Which learners to keep where fewer than all are wanted."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..evaluation.metrics import plcc, srocc
+from .conformal import conformal_radius
+from .stepwise import shrink
+
+
+def choose_learners(
+    base_scores: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    shrinkage: float = 0.0,
+    coverage: float = 0.9,
+    folds: int = 10,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """The learners that together serve best, for each number of them, with a meta-learner of their own.
+
+    Every set of learners is fused by linear regression, and judged by its SROCC on images that its regression has not
+    seen. The learners themselves must not have seen any of the images.
+
+    Args:
+        base_scores: `(n, K)`.
+        targets: `(n,)`, quality.
+        shrinkage: of the regressions' weights, see `shrink`.
+        coverage: of the interval, in (0, 1).
+        folds: parts that the images are cut into at random; each is fused by a regression on the others.
+        seed: of the cut.
+
+    Returns:
+        For each number of learners from 1 to K: `learners` (positions), `weights`, `intercept`, `interval_radius`, and
+        the `plcc` and `srocc` that the choice was made by.
+
+    Raises:
+        MetaQAPError: for too few images for the interval.
+        ValueError: for scores or targets of other shapes.
+    """
+    x, y = np.asarray(base_scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if x.ndim != 2 or y.shape != (len(x),):
+        raise ValueError(f"Need base scores (n, K) and targets (n,), got {x.shape} and {y.shape}.")
+    held_out = np.array_split(np.random.default_rng(seed).permutation(len(y)), folds)
+    chosen = []
+    for count in range(1, x.shape[1] + 1):
+        tried = []
+        for learners in combinations(range(x.shape[1]), count):
+            columns = x[:, list(learners)]
+            fused = np.empty(len(y))
+            for rows in held_out:
+                others = np.setdiff1d(np.arange(len(y)), rows)
+                weights, intercept = _regression(columns[others], y[others], shrinkage)
+                fused[rows] = columns[rows] @ weights + intercept
+            tried.append((srocc(fused, y), learners, columns, fused))
+        best, learners, columns, fused = max(tried, key=lambda one: one[0])
+        weights, intercept = _regression(columns, y, shrinkage)
+        chosen.append(
+            {
+                "learners": list(learners),
+                "weights": weights.tolist(),
+                "intercept": intercept,
+                "interval_radius": conformal_radius(fused, y, coverage=coverage),
+                "plcc": plcc(fused, y),
+                "srocc": best,
+            }
+        )
+    return chosen
+
+
+def _regression(
+    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], shrinkage: float
+) -> tuple[npt.NDArray[np.float64], float]:
+    design = np.column_stack([x, np.ones(len(y))])
+    weights = shrink(np.linalg.lstsq(design, y, rcond=None)[0][:-1], shrinkage)
+    return weights, float(y.mean() - x.mean(axis=0) @ weights)
+
+
+__all__ = ["choose_learners"]
