@@ -29,10 +29,20 @@ def score(
     ] = None,
     checkpoint: Checkpoint = SHIPPED,
     engine: Annotated[
-        Engine, typer.Option(help="What runs the model; onnx and onnx-int8 need `metaqap export` first.")
-    ] = Engine.torch,
+        Engine,
+        typer.Option(
+            help="What runs the model. auto is ONNX Runtime where it is installed, and makes its file once, in your "
+            "cache; onnx and onnx-int8 take the files of `metaqap export`."
+        ),
+    ] = Engine.auto,
     device: Device = None,
-    dtype: Annotated[Dtype, typer.Option(help="Number format of the computation.")] = Dtype.float32,
+    dtype: Annotated[
+        Dtype,
+        typer.Option(help="Number format of the computation; auto is bfloat16 where the device has it in hardware."),
+    ] = Dtype.float32,
+    learners: Annotated[
+        int | None, typer.Option(help="Take so many of the base learners: faster, less accurate. Default all.")
+    ] = None,
     batch_size: BatchSize = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
     null: Annotated[
@@ -71,7 +81,17 @@ def score(
     silence_libraries()
     if output is not None:
         check_output(output)
-    scorer = Scorer(checkpoint, engine=engine, device=device, dtype=dtype, batch_size=batch_size)
+    if explain is not None and engine is Engine.auto:
+        engine = Engine.torch  # the only one that gives a quality map
+    scorer = Scorer(
+        checkpoint,
+        engine=engine,
+        device=device,
+        dtype=dtype,
+        learners=learners,
+        num_images=len(images),
+        batch_size=batch_size,
+    )
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=images)
 
     def scored(images: list[str], *, done: int = 0) -> Iterator["ScoreRecord"]:

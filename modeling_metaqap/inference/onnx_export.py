@@ -64,6 +64,8 @@ def export_onnx(
     *,
     photographs: Sequence[Photograph] = (),
     int8: bool = False,
+    learners: int | None = None,
+    tolerance: float | None = None,
 ) -> Export:
     """Write `onnx/model.onnx` by transformers' own exporter, and on request `onnx/model_int8.onnx`.
 
@@ -79,10 +81,13 @@ def export_onnx(
         output: folder of the files, which also gets configuration and image processor; default the checkpoint's own.
         photographs: to compare with PyTorch, default a few generated pictures.
         int8: also write the int8 file; needs photographs.
+        learners: how many of the learners; default all.
+        tolerance: how much the file may differ from PyTorch, in units of quality, default `TOLERANCE`; the int8
+            file's difference is only measured.
 
     Raises:
         MetaQAPError: for a checkpoint or photographs that cannot be used, a missing package, or an export that does
-            not agree with PyTorch to `TOLERANCE`; nothing is written then.
+            not agree with PyTorch to `tolerance`; nothing is written then.
     """
     if output is None and not Path(checkpoint).is_dir():
         raise MetaQAPError(f"{checkpoint} is not a local folder; name another folder to write to.")
@@ -96,8 +101,9 @@ def export_onnx(
             f"The export needs {error.name}; install it with `pip install onnx onnxscript onnxruntime`."
         ) from error
 
+    tolerance = TOLERANCE if tolerance is None else tolerance
     folder = Path(checkpoint if output is None else output)
-    reference = Scorer(checkpoint, device="cpu")
+    reference = Scorer(checkpoint, device="cpu", learners=learners)
     side = reference.image_processor.crop_size["height"]
     inputs: dict[str, Any] = {
         "pixel_values": torch.full((2, 3, 3, side, side), 0.5),
@@ -129,9 +135,9 @@ def export_onnx(
             records[engine] = list(Scorer(temporary, engine=engine).score(judged))
             agreement[engine] = compare(records[Engine.torch], records[engine])
         largest = agreement[Engine.onnx].largest
-        if largest > TOLERANCE:
+        if largest > tolerance:
             raise MetaQAPError(
-                f"The ONNX file differs from PyTorch by {largest:.2g}, more than {TOLERANCE:g}, and was not kept."
+                f"The ONNX file differs from PyTorch by {largest:.2g}, more than {tolerance:g}, and was not kept."
             )
         for file in sorted(Path(temporary).rglob("*")):
             target = folder / file.relative_to(temporary)

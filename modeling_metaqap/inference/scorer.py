@@ -50,9 +50,13 @@ class Scorer:
 
     Args:
         checkpoint: folder or Hub id; default the ensemble that ships with the package.
-        engine: `"torch"`, or `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime.
+        engine: `"torch"`; `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime; or
+            `"auto"`, see `load_engine`.
         device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
-        dtype: `"float32"`, `"bfloat16"` or `"float16"`; with PyTorch only.
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where the device has it in hardware;
+            with PyTorch only.
+        learners: how many of the base learners to take, those that together serve best; default all.
+        num_images: how many will be scored, if that is known; see `load_engine`.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
         max_pixels: images of more are refused before they are decoded. Pillow itself warns of what has more than its
@@ -82,6 +86,8 @@ class Scorer:
         engine: str = Engine.torch,
         device: str | None = None,
         dtype: str = "float32",
+        learners: int | None = None,
+        num_images: int | None = None,
         batch_size: int = 8,
         num_workers: int = 4,
         max_pixels: int | None = None,
@@ -95,7 +101,9 @@ class Scorer:
         self.pad_batches = pad_batches
         self.max_pixels = max_pixels
         self.max_crops = max_crops
-        self.engine = load_engine(checkpoint, engine, device=device, dtype=dtype)
+        self.engine = load_engine(
+            checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
+        )
         try:
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         except (OSError, ValueError) as error:

@@ -146,7 +146,7 @@ def test_agreement_is_about_all_figures_of_the_images_that_were_read():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "tensorflow"}, "must be torch, onnx, onnx-int8, not tensorflow"),
+        ({"engine": "tensorflow"}, "must be auto, torch, onnx, onnx-int8, not tensorflow"),
         ({"engine": "onnx"}, "holds no onnx/model.onnx; make it with `metaqap export --checkpoint"),
         ({"engine": "onnx-int8"}, "make it with `metaqap export --int8 --photos FOLDER --checkpoint"),
         ({"engine": "onnx", "dtype": "bfloat16"}, "leave out the dtype"),

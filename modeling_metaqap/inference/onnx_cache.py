@@ -1,0 +1,85 @@
+"""ONNX files that are made on first use, in the user's cache, and checked there."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from huggingface_hub.constants import HF_HOME
+
+from .. import __version__
+from ..configuration_metaqap import MetaQAPConfig
+from ..errors import MetaQAPError
+from ..lineage import weights_sha256
+from .choices import ONNX_FILES, Engine
+from .onnx_export import export_onnx
+
+#: Largest difference to PyTorch in float32, in units of quality, at which a file is taken without being asked for.
+TOLERANCE = 1e-4
+
+_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+
+logger = logging.getLogger(__name__)
+
+
+def can_make_onnx() -> bool:
+    """Whether the packages of the onnx extra are here."""
+    return all(find_spec(package) is not None for package in _PACKAGES)
+
+
+def cached_onnx(
+    checkpoint: str | Path, config: MetaQAPConfig, *, learners: int | None = None, make: bool = True
+) -> Path | None:
+    """The folder of an ONNX file of a checkpoint in the user's cache; it is made if it is not there.
+
+    The cache is `$METAQAP_CACHE`, or `metaqap` in the cache of Hugging Face. A folder's name is made of the weights,
+    the configuration and the versions of all that a file depends on, so an old file never answers for new weights.
+
+    Args:
+        checkpoint: folder or Hub id.
+        config: of the checkpoint.
+        learners: how many of its learners, see `keep_learners`; default all.
+        make: whether to make a file, which takes about half a minute; otherwise only one that is there is given.
+
+    Returns:
+        A folder that `OnnxEngine` reads. None if there is none, none can be made, or the one made differs from
+        PyTorch by more than `TOLERANCE`; a line of the log says why.
+    """
+    weights = weights_sha256(checkpoint)
+    if weights is None or find_spec("onnxruntime") is None:
+        return None
+    key = json.dumps([weights, config.to_json_string(), learners, __version__, *map(_version, (*_PACKAGES, "torch"))])
+    home = Path(os.environ.get("METAQAP_CACHE") or Path(HF_HOME) / "metaqap")
+    folder = home / "onnx" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    if (folder / ONNX_FILES[Engine.onnx]).is_file():
+        return folder
+    if not make or not can_make_onnx():
+        return None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            made = Path(temporary) / "made"
+            export_onnx(checkpoint, made, learners=learners, tolerance=TOLERANCE)
+            try:
+                os.replace(made, folder)
+            except OSError:
+                if not (folder / ONNX_FILES[Engine.onnx]).is_file():  # another process was not faster
+                    raise
+    except (MetaQAPError, OSError) as error:
+        logger.warning("No ONNX file could be made in %s, so PyTorch computes: %s", home, error)
+        return None
+    return folder
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+__all__ = ["TOLERANCE", "can_make_onnx", "cached_onnx"]

@@ -1,0 +1,112 @@
+"""Engines: crops in several threads, and which one is taken by itself."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modeling_metaqap import MetaQAPImageProcessor
+from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine
+from modeling_metaqap.inference.scorer import Scorer
+
+
+@pytest.fixture(scope="module")
+def checkpoint(make_model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    subsets = [{"learners": [1], "weights": [0.9], "intercept": 0.0, "interval_radius": 0.2}]
+    save_checkpoint(make_model("test_resnet", "test_resnet", interval_radius=0.1, learner_subsets=subsets), folder)
+    MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def crops():
+    return np.random.default_rng(0).integers(0, 256, (7, 3, 64, 64), dtype=np.uint8)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_crops_in_threads_score_as_one_by_one_and_torch_keeps_its_threads(checkpoint, crops, two_threads):
+    engine = TorchEngine(checkpoint, device="cpu")
+    together = engine(crops)
+    for index, crop in enumerate(crops):
+        alone = engine(crop[None])
+        for name, values in together.items():
+            torch.testing.assert_close(values[index : index + 1], alone[name], atol=1e-6, rtol=1e-5)
+    assert torch.get_num_threads() == 2
+
+
+def test_a_crop_scores_the_same_to_the_last_bit_in_any_batch(checkpoint, crops, two_threads):
+    engine = TorchEngine(checkpoint, device="cpu")
+    for name, values in engine(crops).items():
+        assert torch.equal(values.flip(0), engine(crops[::-1].copy())[name])
+        assert torch.equal(values[:3], engine(crops[:3])[name])
+
+
+class TestAuto:
+    """The engine that is chosen when none is named."""
+
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
+        return tmp_path / "cache"
+
+    @pytest.fixture
+    def photo(self, crops, tmp_path):
+        Image.fromarray(crops[0].transpose(1, 2, 0)).save(tmp_path / "photo.png")
+        return tmp_path / "photo.png"
+
+    def test_few_images_are_not_worth_an_export(self, checkpoint, cache):
+        assert isinstance(Scorer(checkpoint, engine="auto", device="cpu", num_images=3).engine, TorchEngine)
+        assert not cache.exists()
+
+    @pytest.mark.parametrize("learners", [None, 1])
+    def test_a_file_is_made_once_and_agrees_with_pytorch(self, checkpoint, photo, learners, monkeypatch):
+        pytest.importorskip("onnxscript", reason="needs the onnx extra")
+        expected = next(Scorer(checkpoint, device="cpu", learners=learners).score([photo]))
+        options = {"engine": "auto", "device": "cpu", "learners": learners}
+        made = Scorer(checkpoint, num_images=10_000, **options)
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.export_onnx", None)
+        again = Scorer(checkpoint, num_images=1, **options)
+        for scorer in (made, again):
+            assert isinstance(scorer.engine, OnnxEngine)
+            record = next(scorer.score([photo]))
+            assert record.quality == pytest.approx(expected.quality, abs=1e-4)
+            assert record.base_scores == pytest.approx(expected.base_scores, abs=1e-4)
+            assert record.quality_high == pytest.approx(expected.quality_high, abs=1e-4)
+
+    def test_new_weights_or_another_configuration_get_a_file_of_their_own(self, checkpoint, cache, tmp_path):
+        pytest.importorskip("onnxscript", reason="needs the onnx extra")
+        Scorer(checkpoint, engine="auto", device="cpu")
+        other = tmp_path / "other"
+        other.mkdir()
+        for file in checkpoint.iterdir():
+            if file.is_file():
+                text = file.read_bytes()
+                (other / file.name).write_bytes(text.replace(b'"interval_radius": 0.1', b'"interval_radius": 0.4'))
+        engine = Scorer(other, engine="auto", device="cpu").engine
+        assert engine.config.interval_radius == 0.4
+        assert len(list((cache / "onnx").iterdir())) == 2
+
+    def test_a_file_that_differs_is_not_taken_and_the_log_says_so(self, checkpoint, monkeypatch, caplog):
+        pytest.importorskip("onnxscript", reason="needs the onnx extra")
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.TOLERANCE", -1.0)
+        assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
+        assert "differs from PyTorch" in caplog.text
+
+    def test_without_onnxruntime_it_is_pytorch(self, checkpoint, monkeypatch):
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.find_spec", lambda name: None)
+        assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
+
+
+def test_the_format_of_auto_is_bfloat16_only_where_the_device_has_it(checkpoint, monkeypatch):
+    for has, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr("modeling_metaqap.inference.engines.has_bfloat16", lambda device, has=has: has)
+        assert TorchEngine(checkpoint, device="cpu", dtype="auto").model.dtype == dtype
