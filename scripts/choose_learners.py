@@ -19,14 +19,14 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPModel, Scorer
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets import load_training_split
 from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.evaluation.tables import TextTable
 from modeling_metaqap.fusion.choosing import choose_learners
-from modeling_metaqap.inference.predicting import predict, process_scorer
+from modeling_metaqap.inference.predicting import predict
 from modeling_metaqap.lineage import learner_stages, weights_sha256
 from modeling_metaqap.memory import keep_freed_memory
 
@@ -44,7 +44,7 @@ def multiply_adds(learner: torch.nn.Module, side: int) -> int:
 
 def run(args: argparse.Namespace) -> None:
     dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    scorer = process_scorer(str(args.checkpoint))
+    scorer = Scorer(args.checkpoint, engine="auto")
     config = scorer.engine.config
     stages = [stage for learner in learner_stages(config) for stage in learner]
     refuse_seen(
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> None:
     coverage = config.interval_coverage
     chosen = choose_learners(base_scores, targets, shrinkage=args.shrinkage, coverage=coverage)
     side = scorer.image_processor.crop_size["height"]
-    macs = [multiply_adds(learner, side) for learner in scorer.model.base_learners]
+    model = MetaQAPModel.from_pretrained(args.checkpoint).eval()
+    macs = [multiply_adds(learner, side) for learner in model.base_learners]
     curve: list[dict[str, Any]] = [
         {
             **one,

@@ -40,6 +40,10 @@ def score(
         Dtype,
         typer.Option(help="Number format of the computation; auto is bfloat16 where the device has it in hardware."),
     ] = Dtype.float32,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Take the fastest engine and format within 0.01 of PyTorch, found at first use."),
+    ] = False,
     learners: Annotated[
         int | None, typer.Option(help="Take so many of the base learners: faster, less accurate. Default all.")
     ] = None,
@@ -81,6 +85,8 @@ def score(
     silence_libraries()
     if output is not None:
         check_output(output)
+    if fast and (explain is not None or engine is not Engine.auto or dtype is not Dtype.float32):
+        raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
     if explain is not None and engine is Engine.auto:
         engine = Engine.torch  # the only one that gives a quality map
     scorer = Scorer(
@@ -89,9 +95,12 @@ def score(
         device=device,
         dtype=dtype,
         learners=learners,
+        fast=fast,
         num_images=len(images),
         batch_size=batch_size,
     )
+    if scorer.choice is not None:
+        errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=images)
 
     def scored(images: list[str], *, done: int = 0) -> Iterator["ScoreRecord"]:

@@ -68,7 +68,7 @@ class TorchEngine:
         config: MetaQAPConfig | None = None,
         learners: int | None = None,
     ):
-        self.device = _resolve_device(device)
+        self.device = resolve_device(device)
         if dtype == "auto":
             dtype = "bfloat16" if has_bfloat16(self.device) else "float32"
         model = AutoModel.from_pretrained(checkpoint, config=config, dtype=getattr(torch, dtype))
@@ -257,18 +257,14 @@ def load_engine(
         raise MetaQAPError(f"The engine must be {', '.join(Engine)}, not {engine}.") from error
     if dtype not in list(Dtype):
         raise MetaQAPError(f"The dtype must be {', '.join(Dtype)}, not {dtype}.")
+    config = read_config(checkpoint, learners=learners)
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
-        if config.model_type != "metaqap":
-            raise MetaQAPError(f"{checkpoint} is a {config.model_type} model, not a MetaQAP checkpoint.")
-        if learners is not None:
-            check_learners(config, learners)
         if name is Engine.auto:
             # Here, since an export is compared with what a `Scorer` says, which needs this module.
             from .onnx_cache import cached_onnx
 
             folder = None
-            if _resolve_device(device).type == "cpu" and dtype == "float32":
+            if resolve_device(device).type == "cpu" and dtype == "float32":
                 many = num_images is None or num_images >= WORTH_AN_EXPORT
                 folder = cached_onnx(checkpoint, config, learners=learners, make=many)
             if folder is not None:
@@ -285,7 +281,29 @@ def load_engine(
         raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
 
 
-def _resolve_device(device: str | None) -> torch.device:
+def read_config(checkpoint: str | Path, *, learners: int | None = None) -> MetaQAPConfig:
+    """The configuration of a checkpoint.
+
+    Raises:
+        MetaQAPError: for another model's, or one that cannot give that number of learners.
+    """
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
+    if config.model_type != "metaqap":
+        raise MetaQAPError(f"{checkpoint} is a {config.model_type} model, not a MetaQAP checkpoint.")
+    if learners is not None:
+        check_learners(config, learners)
+    return config
+
+
+def resolve_device(device: str | None) -> torch.device:
+    """The device of that name; default the GPU if there is one.
+
+    Raises:
+        MetaQAPError: if it cannot be used.
+    """
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -314,4 +332,4 @@ def _export_command(checkpoint: str | Path, name: Engine) -> str:
     )
 
 
-__all__ = ["CropEngine", "OnnxEngine", "TorchEngine", "load_engine"]
+__all__ = ["CropEngine", "OnnxEngine", "TorchEngine", "load_engine", "read_config", "resolve_device"]

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -49,12 +50,9 @@ def cached_onnx(
         A folder that `OnnxEngine` reads. None if there is none, none can be made, or the one made differs from
         PyTorch by more than `TOLERANCE`; a line of the log says why.
     """
-    weights = weights_sha256(checkpoint)
-    if weights is None or find_spec("onnxruntime") is None:
+    folder = cache_folder(checkpoint, config, learners)
+    if folder is None or find_spec("onnxruntime") is None:
         return None
-    key = json.dumps([weights, config.to_json_string(), learners, __version__, *map(_version, (*_PACKAGES, "torch"))])
-    home = Path(os.environ.get("METAQAP_CACHE") or Path(HF_HOME) / "metaqap")
-    folder = home / "onnx" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if (folder / ONNX_FILES[Engine.onnx]).is_file():
         return folder
     if not make or not can_make_onnx():
@@ -70,9 +68,25 @@ def cached_onnx(
                 if not (folder / ONNX_FILES[Engine.onnx]).is_file():  # another process was not faster
                     raise
     except (MetaQAPError, OSError) as error:
-        logger.warning("No ONNX file could be made in %s, so PyTorch computes: %s", home, error)
+        logger.warning("No ONNX file could be made in %s, so PyTorch computes: %s", folder.parent, error)
         return None
     return folder
+
+
+def cache_folder(
+    checkpoint: str | Path, config: MetaQAPConfig, learners: int | None, further: Sequence[object] = ()
+) -> Path | None:
+    """The folder in the cache for a checkpoint's weights and configuration, and these versions of the packages.
+
+    None for a checkpoint without weights.
+    """
+    weights = weights_sha256(checkpoint)
+    if weights is None:
+        return None
+    versions = map(_version, (*_PACKAGES, "torch"))
+    key = json.dumps([weights, config.to_json_string(), learners, __version__, *versions, *further])
+    home = Path(os.environ.get("METAQAP_CACHE") or Path(HF_HOME) / "metaqap")
+    return home / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:
@@ -82,4 +96,4 @@ def _version(package: str) -> str | None:
         return None
 
 
-__all__ = ["TOLERANCE", "can_make_onnx", "cached_onnx"]
+__all__ = ["TOLERANCE", "cache_folder", "cached_onnx", "can_make_onnx"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,8 +20,11 @@ from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
 from .decoding import MAX_CROPS, Photograph, read_photograph
-from .engines import TorchEngine, load_engine
+from .engines import CropEngine, TorchEngine, load_engine, read_config
 from .records import ScoreRecord
+
+if TYPE_CHECKING:
+    from .fastest import Choice
 
 
 @dataclass
@@ -57,6 +60,8 @@ class Scorer:
             with PyTorch only.
         learners: how many of the base learners to take, those that together serve best; default all.
         num_images: how many will be scored, if that is known; see `load_engine`.
+        fast: take the fastest engine and number format that stay within 0.01 of PyTorch in float32; `engine` and
+            `dtype` have no say then, and the attribute `choice` says what was taken.
         batch_size: crops in one pass through the model; a photograph gives one to a few.
         num_workers: threads that decode images.
         max_pixels: images of more are refused before they are decoded. Pillow itself warns of what has more than its
@@ -88,6 +93,7 @@ class Scorer:
         dtype: str = "float32",
         learners: int | None = None,
         num_images: int | None = None,
+        fast: bool = False,
         batch_size: int = 8,
         num_workers: int = 4,
         max_pixels: int | None = None,
@@ -101,9 +107,18 @@ class Scorer:
         self.pad_batches = pad_batches
         self.max_pixels = max_pixels
         self.max_crops = max_crops
-        self.engine = load_engine(
-            checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
-        )
+        self.engine: CropEngine
+        self.choice: Choice | None = None
+        if fast:
+            # Here, since engines are compared by what a `Scorer` says.
+            from .fastest import fastest_engine
+
+            config = read_config(checkpoint, learners=learners)
+            self.engine, self.choice = fastest_engine(checkpoint, config, device=device, learners=learners)
+        else:
+            self.engine = load_engine(
+                checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
+            )
         try:
             self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
         except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from PIL import Image
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine
+from modeling_metaqap.inference.fastest import Choice
 from modeling_metaqap.inference.scorer import Scorer
 
 
@@ -93,13 +94,33 @@ class TestAuto:
                 (other / file.name).write_bytes(text.replace(b'"interval_radius": 0.1', b'"interval_radius": 0.4'))
         engine = Scorer(other, engine="auto", device="cpu").engine
         assert engine.config.interval_radius == 0.4
-        assert len(list((cache / "onnx").iterdir())) == 2
+        assert len(list((cache / "engines").iterdir())) == 2
 
     def test_a_file_that_differs_is_not_taken_and_the_log_says_so(self, checkpoint, monkeypatch, caplog):
         pytest.importorskip("onnxscript", reason="needs the onnx extra")
         monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.TOLERANCE", -1.0)
         assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
         assert "differs from PyTorch" in caplog.text
+
+    def test_the_fastest_is_one_that_stays_close_and_is_chosen_once(self, checkpoint, photo, monkeypatch):
+        expected = next(Scorer(checkpoint, device="cpu").score([photo]))
+        fast = Scorer(checkpoint, device="cpu", fast=True)
+        assert fast.choice.largest <= 0.01 and fast.choice.n == 8
+        assert "within" in str(fast.choice) and "8 photographs" in str(fast.choice)
+        assert next(fast.score([photo])).quality == pytest.approx(expected.quality, abs=0.01)
+        monkeypatch.setattr("modeling_metaqap.inference.fastest._measure", None)
+        assert Scorer(checkpoint, device="cpu", fast=True).choice == fast.choice
+
+    def test_one_that_is_faster_but_not_close_is_not_taken(self, checkpoint, monkeypatch):
+        measured = [
+            Choice("torch", "float32", 1.0, 0.0, 8),
+            Choice("torch", "float16", 9.0, 0.02, 8),
+            Choice("torch", "bfloat16", 3.0, 0.005, 8),
+        ]
+        monkeypatch.setattr("modeling_metaqap.inference.fastest._measure", lambda *_: measured)
+        scorer = Scorer(checkpoint, device="cpu", fast=True)
+        assert scorer.choice == measured[2]
+        assert scorer.model.dtype == torch.bfloat16
 
     def test_without_onnxruntime_it_is_pytorch(self, checkpoint, monkeypatch):
         monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.find_spec", lambda name: None)
