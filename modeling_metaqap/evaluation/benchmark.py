@@ -28,8 +28,11 @@ from PIL import Image, ImageOps
 from skimage import data
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoImageProcessor
 
 from .. import DEFAULT_CHECKPOINT
+from ..configuration_metaqap import MetaQAPConfig
+from ..crops_metaqap import crop_layout
 from ..data.distorted.building import find_photographs
 from ..data.distorted.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
 from ..data.distortions import DISTORTIONS, LEVELS, distort
@@ -37,6 +40,7 @@ from ..decoding_metaqap import read_rgb
 from ..errors import MetaQAPError
 from ..inference.choices import Engine
 from ..inference.engines import CropEngine, TorchEngine, load_engine
+from ..inference.learner_subsets import keep_learners
 from ..inference.onnx_export import export_onnx
 from ..lineage import weights_sha256
 from ..modeling_metaqap import MetaQAPModel
@@ -44,6 +48,7 @@ from ..training.learner import freeze_batch_norm, model_config
 from ..training.recipe import Recipe
 from ..training.state import begin_state
 from ..training.step import Batch, training_step
+from .racing import contenders, race, ratio
 
 #: Sides of the images that the pseudo opinion score is measured at.
 METRIC_SIDES = (256, 384, 512)
@@ -58,12 +63,20 @@ class Bench:
         seconds: Time to spend on one figure, at least one repetition.
         checkpoint: Folder of the model that `inference` measures.
         backbone: That `training` trains.
+        threads, turns, size, before, pyiqa_python, contenders: Of `scoring`, see `race`. The size is width and height
+            of its JPEG files in pixels.
     """
 
     photographs: list[NDArray[np.uint8]]
     seconds: float
     checkpoint: Path = DEFAULT_CHECKPOINT
     backbone: str = "mobilenetv2_100"
+    threads: int = 1
+    turns: int = 5
+    size: tuple[int, int] = (512, 512)
+    before: Path | None = None
+    pyiqa_python: str | None = None
+    contenders: tuple[str, ...] = ()
 
     def fastest(self, work: Callable[[], Any]) -> float:
         """Seconds that one run of `work` takes at best, after a first run that does not count."""
@@ -160,6 +173,58 @@ def inference(bench: Bench) -> dict[str, Any]:
     }
 
 
+def scoring(bench: Bench) -> dict[str, Any]:
+    """Photographs a second from file to score: ours, an older version and pyiqa's metrics, in turns.
+
+    Each contender is a process of its own, on as many cores as it has threads.
+    """
+    config = MetaQAPConfig.from_pretrained(bench.checkpoint)
+    model = MetaQAPModel.from_pretrained(bench.checkpoint).eval()
+    counts = {len(subset["learners"]) for subset in config.learner_subsets or []} | {config.num_base_learners}
+    side = AutoImageProcessor.from_pretrained(bench.checkpoint).crop_size["height"]
+    width, height = bench.size
+    crops = len(crop_layout(height, width, shortest_edge=side, crop_size=side).corners)
+    macs = {}
+    for count in sorted(counts):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            keep_learners(model, count)(torch.zeros(1, 3, side, side))
+        macs[count] = counter.get_total_flops() // 2 * crops
+    taking_part = contenders(
+        bench.checkpoint,
+        macs=macs,
+        before=bench.before,
+        pyiqa_python=bench.pyiqa_python,
+        chosen=bench.contenders,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for index, photograph in enumerate(bench.photographs):
+            file = Path(folder) / f"{index}.jpg"
+            ImageOps.fit(Image.fromarray(photograph), bench.size).save(file, quality=92)
+            files.append(str(file))
+        results = race(taking_part, files, threads=bench.threads, seconds=bench.seconds, turns=bench.turns)
+    references = ("version before", "bare forward, PyTorch folded", "bare forward, ONNX Runtime")
+    references += ("pyiqa topiq_nr", "pyiqa musiq")
+    return {
+        "checkpoint": bench.checkpoint.name,
+        "weights_sha256": weights_sha256(bench.checkpoint),
+        "threads": bench.threads,
+        "turns": bench.turns,
+        "seconds": bench.seconds,
+        "size": list(bench.size),
+        "files": len(bench.photographs),
+        "crops_for_one_photograph": crops,
+        "contenders": results,
+        "ratios": {
+            reference: {
+                name: ratio(results, name, reference) for name in results if name not in (reference, "matrix product")
+            }
+            for reference in references
+            if reference in results
+        },
+    }
+
+
 def training(bench: Bench) -> dict[str, Any]:
     """Images a second of a training step, beside the same backbone in a bare loop over timm's own classifier.
 
@@ -251,6 +316,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "distortions": distortions,
     "inference": inference,
     "pseudo_mos": pseudo_mos_speed,
+    "scoring": scoring,
     "training": training,
 }
 
