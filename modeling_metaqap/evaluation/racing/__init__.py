@@ -157,9 +157,9 @@ def contenders(
     own = {"checkpoint": str(checkpoint), "keep_memory": True}
 
     def scorer(name: str, learners: int = most, bare: bool = False, **options: Any) -> Contender:
-        settings = {**own, "bare": bare, "scorer": {"device": "cpu", **options}}
         if learners != most:
-            settings["scorer"]["learners"] = learners
+            options["learners"] = learners
+        settings = {**own, "bare": bare, "scorer": {"device": "cpu", **options}}
         return Contender(name, "scorer_worker.py", settings, macs=macs[learners])
 
     everybody = [
