@@ -116,6 +116,10 @@ def score(
         rows, failed = len(records), sum(record.error is not None for record in records)
     else:
         run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
+        if scorer.choice is not None:
+            run |= {"engine": scorer.choice.engine, "number format": scorer.choice.dtype}
+        if learners is not None:
+            run["base learners"] = str(learners)
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:

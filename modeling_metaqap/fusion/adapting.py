@@ -221,6 +221,7 @@ def adapt_to_features(
     adapted = _with_heads(model, fit, bases, coefficients)
     adapted.config.interval_radius = conformal_radius(cross, quality, coverage=settings.coverage)
     adapted.config.interval_coverage = settings.coverage
+    adapted.config.learner_subsets = None  # chosen for other heads and other opinions
     figures = {
         name: evaluate_scores(values, quality, seed=settings.seed, n_bootstrap=settings.n_bootstrap)
         for name, values in (("before", scores), ("after", cross))
