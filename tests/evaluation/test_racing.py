@@ -32,12 +32,10 @@ def test_an_older_version_and_pyiqa_take_part_only_where_they_are(checkpoint, tm
     by_name = {one.name: one for one in everybody}
     assert by_name["version before"].package == str(tmp_path)
     assert by_name["pyiqa musiq"].python == "python"
-    assert (
-        by_name["--fast --learners 1"].macs == 10 and by_name["--fast --learners 1"].options["scorer"]["learners"] == 1
-    )
-    assert by_name["--fast"].macs == 40 and "learners" not in by_name["--fast"].options["scorer"]
-    chosen = contenders(checkpoint, macs={1: 10}, chosen=["--fast"])
-    assert [one.name for one in chosen] == ["matrix product", "--fast"]
+    assert by_name["fast, one learner"].macs == 10 and by_name["fast, one learner"].options["scorer"]["learners"] == 1
+    assert by_name["fast"].macs == 40 and "learners" not in by_name["fast"].options["scorer"]
+    chosen = contenders(checkpoint, macs={1: 10}, chosen=["fast"])
+    assert [one.name for one in chosen] == ["matrix product", "fast"]
     with pytest.raises(MetaQAPError, match="no contender 'abacus'"):
         contenders(checkpoint, macs={1: 10}, chosen=["abacus"])
 

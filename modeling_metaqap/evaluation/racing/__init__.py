@@ -166,8 +166,8 @@ def contenders(
         Contender("matrix product", "scorer_worker.py", {"matrices": True}),
         scorer("default, core install", engine="torch"),
         scorer("default, with ONNX Runtime", engine="auto"),
-        scorer("--fast", fast=True),
-        scorer("--fast --learners 1", learners=smallest, fast=True),
+        scorer("fast", fast=True),
+        scorer("fast, one learner", learners=smallest, fast=True),
         scorer("bare forward, PyTorch folded", bare=True, engine="torch"),
         scorer("bare forward, ONNX Runtime", bare=True, engine="auto"),
     ]
