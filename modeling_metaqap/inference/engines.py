@@ -20,10 +20,10 @@ from transformers.utils import cached_file
 from .. import DEFAULT_CHECKPOINT
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
+from ..folding import fold_for_inference, has_bfloat16
 from ..lineage import weights_sha256
 from ..modeling_metaqap import IMAGE_OUTPUTS, MetaQAPModel
 from .choices import ONNX_FILES, Dtype, Engine
-from .folding import fold_for_inference, has_bfloat16
 from .learner_subsets import check_learners, keep_learners
 
 

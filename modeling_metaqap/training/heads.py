@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..folding import fold_for_inference
 from ..image_processing_metaqap import merge_crops
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPKernelHead, MetaQAPModel
 from .learner import base_learners_of
@@ -36,7 +37,7 @@ def pooled_features(
         Features `(n, F)` in float64, and each of the targets `(n,)`, in float64 too unless they are whole numbers; on
         the CPU.
     """
-    learner = base_learners_of(model)[0].eval()
+    learner = base_learners_of(fold_for_inference(model.eval()))[0]
     batches = []
     for batch in loader:
         pixels = batch["pixel_values"].to(device)

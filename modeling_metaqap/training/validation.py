@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..evaluation.metrics import plcc, srocc
+from ..folding import fold_for_inference
 from ..modeling_metaqap import MetaQAPModel
 from .batches import Batches
 from .splits import Splits
@@ -63,6 +64,8 @@ def predict(accelerator: Accelerator, model: MetaQAPModel, loader: DataLoader) -
         `distortion`, `true_distortion` and `level`.
     """
     model.eval()
+    if type(model) is MetaQAPModel and accelerator.mixed_precision == "no":  # not wrapped to share it with others
+        model = fold_for_inference(model)
     batches = []
     for batch in loader:
         batch = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modeling_metaqap.inference.folding import _FoldedConv, fold_for_inference
+from modeling_metaqap.folding import _FoldedConv, fold_for_inference
 
 # TensorFlow's padding at stride 2, plain padding, blocks with branches, and what cannot be traced or folded.
 BACKBONES = ["tf_efficientnet_lite0", "mobilenetv2_100", "test_resnet", "resnet18", "test_byobnet", "test_convnext"]
@@ -58,7 +58,7 @@ def test_a_backbone_that_cannot_be_traced_stays_as_it_is(make_model):
 
 def test_a_folded_backbone_that_differs_is_not_taken(make_model, monkeypatch):
     model = make_model("test_resnet")
-    monkeypatch.setattr("modeling_metaqap.inference.folding.fuse_conv_bn_weights", lambda weight, *_: (weight, None))
+    monkeypatch.setattr("modeling_metaqap.folding.fuse_conv_bn_weights", lambda weight, *_: (weight, None))
     folded = fold_for_inference(model)
     assert folded.base_learners[0].backbone is model.base_learners[0].backbone
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ..modeling_metaqap import MetaQAPModel
+from .modeling_metaqap import MetaQAPModel
 
 #: Largest difference of activations, beside the largest of them, at which a folded backbone is taken.
 _TOLERANCE = 1e-4
