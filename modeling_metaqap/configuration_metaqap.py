@@ -1,5 +1,11 @@
-"""Configuration of MetaQAP models."""
+"""Configuration of MetaQAP models.
 
+A checkpoint may come from a stranger, so each value is checked: it can neither name a place to read weights from nor
+describe a model of any size.
+"""
+
+import math
+import re
 from copy import deepcopy
 from typing import Any
 
@@ -38,6 +44,16 @@ KADID_DISTORTIONS = [
 IMAGENET_MEAN = [0.485, 0.456, 0.406]
 IMAGENET_STD = [0.229, 0.224, 0.225]
 
+# More of these is no ensemble that somebody trained but an attempt to take all memory or time.
+_MOST_LEARNERS = 64
+_MOST_LABELS = 1_000
+_MOST_COMPONENTS = 10_000
+_MOST_CENTERS = 1_000_000
+_MOST_RESIDUAL_HEADS = 64
+
+# A name in timm's registry. With "hf-hub:" or "local-dir:" before it, timm would read a model from elsewhere.
+_BACKBONE_NAME = re.compile(r"[A-Za-z0-9_.]{1,100}")
+
 _BASE_LEARNER_KEYS = {
     "backbone",
     "name",
@@ -57,14 +73,15 @@ class MetaQAPConfig(PreTrainedConfig):
 
     Args:
         base_learners (`list[dict]`, *optional*):
-            One entry for each base learner, or just the name of its backbone. Keys: `backbone` (any timm CNN that
-            supports `features_only`), `name` (shown to people, defaults to the backbone's), `image_mean` and
-            `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of indices of the
-            backbone's stages to pool, default all), `kernel_head` (`{"num_components": P, "num_centers": M}` for a
-            sum of M Gaussians on P principal components beside the linear quality head, default none),
-            `residual_heads` (list of such sizes, one for each time that the learner was adapted to further ratings),
-            `distortion_head` (whether this learner names distortions, default true), `lineage` (list of what its
-            weights were made of, one entry for each stage, written by the code that trains).
+            One entry for each base learner, at most 64, or just the name of its backbone. Keys: `backbone` (any CNN of
+            timm's registry that supports `features_only`), `name` (shown to people, defaults to the backbone's),
+            `image_mean` and `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of
+            indices of the backbone's stages to pool, default all), `kernel_head` (`{"num_components": P,
+            "num_centers": M}` for a sum of M Gaussians on P principal components beside the linear quality head,
+            default none), `residual_heads` (list of such sizes, at most 64, one for each time that the learner was
+            adapted to further ratings), `distortion_head` (whether this learner names distortions, default true),
+            `lineage` (list of what its weights were made of, one entry for each stage, written by the code that
+            trains).
             Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
@@ -118,19 +135,26 @@ class MetaQAPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`base_learners` must be a list of at least one base learner, got {self.base_learners!r}."
             )
+        if len(self.base_learners) > _MOST_LEARNERS:
+            raise ValueError(
+                f"There may be {_MOST_LEARNERS} base learners at most; `base_learners` has {len(self.base_learners)}."
+            )
         self.base_learners = [_complete_base_learner(learner) for learner in self.base_learners]
         _check_lineage(self.lineage)
         _check_subsets(self.learner_subsets, len(self.base_learners))
         if self.distortion_labels is None:
             self.distortion_labels = list(KADID_DISTORTIONS)
+        _check_labels(self.distortion_labels)
         if self.distortion_labels and not any(learner["distortion_head"] for learner in self.base_learners):
             raise ValueError("There are `distortion_labels`, but no base learner has a `distortion_head`.")
         if self.loss_surrogate not in ("softmax", "soft_rank"):
             raise ValueError(f"`loss_surrogate` must be 'softmax' or 'soft_rank', not {self.loss_surrogate!r}.")
-        if self.interval_radius is not None and self.interval_radius < 0:
-            raise ValueError(f"`interval_radius` must not be negative, got {self.interval_radius}.")
-        if not 0 < self.interval_coverage < 1:
-            raise ValueError(f"`interval_coverage` must lie between 0 and 1, got {self.interval_coverage}.")
+        for name in ("interval_radius", "loss_mse_weight", "loss_srocc_weight"):
+            value = getattr(self, name)
+            if (value is not None or name != "interval_radius") and not (_is_number(value) and value >= 0):
+                raise ValueError(f"`{name}` must be a number and not be negative, got {value!r}.")
+        if not (_is_number(self.interval_coverage) and 0 < self.interval_coverage < 1):
+            raise ValueError(f"`interval_coverage` must be a number between 0 and 1, got {self.interval_coverage!r}.")
         # One output, "quality": what the stock image-classification pipeline and `Trainer` look at.
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}
@@ -158,8 +182,13 @@ class MetaQAPConfig(PreTrainedConfig):
 def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(learner, str):
         learner = {"backbone": learner}
-    if not isinstance(learner, dict) or "backbone" not in learner:
+    if not isinstance(learner, dict) or not isinstance(learner.get("backbone"), str):
         raise ValueError(f"A base learner needs a `backbone`, the name of a timm model; got {learner!r}.")
+    if not _BACKBONE_NAME.fullmatch(learner["backbone"]):
+        raise ValueError(
+            f"The backbone {learner['backbone']!r} is no name in timm's registry, such as 'resnet18'; models from "
+            "elsewhere are not read."
+        )
     if unknown := set(learner) - _BASE_LEARNER_KEYS:
         raise ValueError(
             f"Unknown base learner option {sorted(unknown)}; the options are {sorted(_BASE_LEARNER_KEYS)}."
@@ -176,25 +205,43 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
     }
     # A copy: neither the caller's lists nor the constants above are shared with this configuration.
     learner = deepcopy(defaults | learner)
-    if len(learner["image_mean"]) != 3 or len(learner["image_std"]) != 3 or min(learner["image_std"]) <= 0:
+    if not _is_text(learner["name"]):
+        raise ValueError(f"The `name` of a base learner must be text, got {learner['name']!r}.")
+    if type(learner["distortion_head"]) is not bool:
+        raise ValueError(f"`distortion_head` must be true or false, got {learner['distortion_head']!r}.")
+    statistics = (learner["image_mean"], learner["image_std"])
+    if (
+        not all(isinstance(values, (list, tuple)) and len(values) == 3 for values in statistics)
+        or not all(_is_number(value) for values in statistics for value in values)
+        or min(learner["image_std"]) <= 0
+    ):
         raise ValueError(
             "`image_mean` and `image_std` need three numbers each, the latter above 0; got "
             f"{learner['image_mean']} and {learner['image_std']}."
         )
     stages = learner["stages"]
-    if stages is not None and (not isinstance(stages, (list, tuple)) or not 0 < len(set(stages)) == len(stages)):
+    if stages is not None and (
+        not isinstance(stages, (list, tuple))
+        or not all(type(stage) is int and 0 <= stage < 100 for stage in stages)
+        or not 0 < len(set(stages)) == len(stages)
+    ):
         raise ValueError(
             f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
         )
     kernel_head, residual_heads = learner["kernel_head"], learner["residual_heads"]
     if kernel_head is not None and not _are_head_sizes(kernel_head):
         raise ValueError(
-            f"`kernel_head` must be None or have `num_components` and `num_centers` above 0; got {kernel_head!r}."
+            f"`kernel_head` must be None or have `num_components` (1 to {_MOST_COMPONENTS:,}) and `num_centers` (1 to "
+            f"{_MOST_CENTERS:,}); got {kernel_head!r}."
         )
-    if not isinstance(residual_heads, list) or not all(map(_are_head_sizes, residual_heads)):
+    if (
+        not isinstance(residual_heads, list)
+        or len(residual_heads) > _MOST_RESIDUAL_HEADS
+        or not all(map(_are_head_sizes, residual_heads))
+    ):
         raise ValueError(
-            "`residual_heads` must be a list, and each of them needs `num_components` and `num_centers` above 0; got "
-            f"{residual_heads!r}."
+            f"`residual_heads` must be a list of {_MOST_RESIDUAL_HEADS} at most, and each of them needs "
+            f"`num_components` and `num_centers` as a `kernel_head` does; got {residual_heads!r}."
         )
     _check_lineage(learner["lineage"])
     return learner
@@ -205,28 +252,64 @@ def _are_head_sizes(sizes: Any) -> bool:
         isinstance(sizes, dict)
         and set(sizes) == {"num_components", "num_centers"}
         and all(type(size) is int and size > 0 for size in sizes.values())
+        and sizes["num_components"] <= _MOST_COMPONENTS
+        and sizes["num_centers"] <= _MOST_CENTERS
     )
 
 
 def _check_subsets(subsets: Any, num_base_learners: int) -> None:
     if subsets is None:
         return
+    if not isinstance(subsets, list) or len(subsets) > _MOST_LEARNERS:
+        raise ValueError(f"`learner_subsets` must be a list of {_MOST_LEARNERS} at most, got {subsets!r}.")
     for subset in subsets:
-        learners = subset.get("learners", [])
-        if (
-            set(subset) != {"learners", "weights", "intercept", "interval_radius"}
-            or not 0 < len(set(learners)) == len(learners) == len(subset["weights"])
-            or not all(type(index) is int and 0 <= index < num_base_learners for index in learners)
-        ):
+        if not _is_subset(subset, num_base_learners):
             raise ValueError(
                 "Each of the `learner_subsets` needs `learners` (different positions in `base_learners`), as many "
                 f"`weights`, `intercept` and `interval_radius`; got {subset!r}."
             )
 
 
+def _is_subset(subset: Any, num_base_learners: int) -> bool:
+    if not isinstance(subset, dict) or set(subset) != {"learners", "weights", "intercept", "interval_radius"}:
+        return False
+    learners, weights, radius = subset["learners"], subset["weights"], subset["interval_radius"]
+    return (
+        isinstance(learners, list)
+        and isinstance(weights, list)
+        and all(type(index) is int and 0 <= index < num_base_learners for index in learners)
+        and 0 < len(set(learners)) == len(learners) == len(weights)
+        and all(map(_is_number, [*weights, subset["intercept"]]))
+        and (radius is None or (_is_number(radius) and radius >= 0))
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_text(value: Any) -> bool:
+    # What cannot be printed could steer the terminal that it is shown on.
+    return isinstance(value, str) and value.isprintable() and len(value) <= 1_000
+
+
+def _check_labels(labels: Any) -> None:
+    if (
+        not isinstance(labels, (list, tuple))
+        or not all(_is_text(label) for label in labels)
+        or not len(set(labels)) == len(labels) <= _MOST_LABELS
+    ):
+        raise ValueError(f"`distortion_labels` must list different names, {_MOST_LABELS:,} at most; got {labels!r}.")
+
+
 def _check_lineage(lineage: Any) -> None:
     if lineage is not None and not (isinstance(lineage, list) and all(isinstance(stage, dict) for stage in lineage)):
         raise ValueError(f"`lineage` must be a list with one dictionary for each stage, got {lineage!r}.")
+    for stage in lineage or []:
+        distorted = stage.get("distorted")
+        entries = [*stage.values(), *(distorted.values() if isinstance(distorted, dict) else ())]
+        if any(isinstance(value, str) and not value.isprintable() for value in entries):
+            raise ValueError("`lineage` has text in it that cannot be printed.")
 
 
 __all__ = ["MetaQAPConfig"]

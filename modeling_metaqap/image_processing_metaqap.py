@@ -4,7 +4,6 @@ import base64
 import binascii
 import io
 import os
-import urllib.request
 from typing import Any
 
 import numpy as np
@@ -18,20 +17,22 @@ from transformers.image_utils import ChannelDimension, PILImageResampling, SizeD
 
 from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
 from .decoding_metaqap import UnreadableImage, read_rgb, to_rgb
+from .fetching_metaqap import Fetching, fetch, is_web_address
 
 
-def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Image.Image:
+def load_image(source: str | os.PathLike, *, fetching: Fetching | None = None) -> Image.Image:
     """A file, a web address or base64 text (also as a data URL) -> 8-bit RGB image, see `to_rgb`.
 
     transformers' function of this name lays transparency over black and clips 16-bit pixels.
 
     Args:
         source: path, `http(s)://` address, or base64 text.
-        timeout: seconds to wait for a web address.
+        fetching: limits within which a web address is fetched; None refuses one.
 
     Raises:
-        ValueError: if the text is none of these, or the image cannot be read; the message names it and says why.
-        OSError: if the file is missing or the address does not answer.
+        ValueError: if the text is none of these, an address that may not be fetched, or the image cannot be read; the
+            message names it and says why.
+        OSError: if the file is missing, or the address does not answer or is over a limit.
     """
     text = os.fspath(source)
     shown = text if len(text) < 200 else f"{text[:200]}..."
@@ -39,11 +40,13 @@ def load_image(source: str | os.PathLike, *, timeout: float | None = None) -> Im
         os.stat(text)  # says that it is missing
     if isinstance(source, os.PathLike) or os.path.exists(text):
         return _read(text, shown)
-    if text.startswith(("http://", "https://")):
-        # Some servers, Wikimedia's among them, refuse Python's default agent.
-        request = urllib.request.Request(text, headers={"User-Agent": "metaqap"})
-        with urllib.request.urlopen(request, timeout=timeout) as response:
-            data = response.read()
+    if is_web_address(text):
+        if fetching is None:
+            raise ValueError(
+                f"{shown} is a web address, and these are fetched only when that is asked for: `fetch=True` for the "
+                "pipeline, `allow_fetching()` of the image processor."
+            )
+        data = fetch(text, fetching)
     else:
         try:
             data = base64.b64decode(text.partition(",")[2] if text.startswith("data:image/") else text, validate=True)
@@ -59,12 +62,16 @@ def _read(source: str | io.BytesIO, name: str) -> Image.Image:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
 
 
-def _channels_last(array: np.ndarray, data_format: str | ChannelDimension | None) -> np.ndarray:
+def _channels_last(
+    array: np.ndarray, data_format: str | ChannelDimension | None, *, usual: ChannelDimension
+) -> np.ndarray:
     if data_format is None:
-        # transformers' own rule reads an image of four rows as one of four channels.
+        # transformers' own rule reads an image of four rows as one of four channels. Where both ends fit equally well,
+        # such as for an image of three rows, what is usual for this kind of array decides.
+        ends = {ChannelDimension.FIRST: array.shape[0], ChannelDimension.LAST: array.shape[-1]}
         for channels in (3, 4, 1):
-            if channels in (array.shape[0], array.shape[-1]):
-                data_format = ChannelDimension.FIRST if array.shape[0] == channels else ChannelDimension.LAST
+            if fitting := [end for end, size in ends.items() if size == channels]:
+                data_format = usual if usual in fitting else fitting[0]
                 break
         else:
             raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {array.shape}.")
@@ -83,6 +90,9 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
 
 
+# Of crops, and of the shortest edge that images are shrunk to, in pixels.
+_LONGEST_SIDE = 8192
+
 #: Steps of other image processors that this one does not take or always takes.
 _FIXED_SETTINGS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False, "do_center_crop": False}
 
@@ -95,8 +105,9 @@ class MetaQAPImageProcessor(PilBackend):
     `size["shortest_edge"]` if it is longer (antialiased bicubic, never enlarged), and the image is cut into the fewest
     evenly spaced crops of `crop_size` that cover it. Sides shorter than a crop are padded by reflection.
 
-    Images may be PIL images, paths, URLs, or arrays and tensors of shape `(H, W)`, `(H, W, C)` or `(C, H, W)` with
-    1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
+    Images may be PIL images, paths, web addresses (after `allow_fetching`), or arrays and tensors of shape `(H, W)`,
+    `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
+    Where both ends of a shape are 3, arrays have their channels last and tensors first.
 
     Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1], and `crop_weights` `(B, N)`,
     zero for the crops that only pad the batch.
@@ -118,13 +129,39 @@ class MetaQAPImageProcessor(PilBackend):
     do_rescale = True
     do_normalize = False
 
+    # Neither read from a file nor saved: whoever made a checkpoint has no say in it.
+    _fetching: Fetching | None = None
+
+    def __init__(self, **kwargs: Any):
+        kwargs.pop("_fetching", None)
+        super().__init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        entries = super().to_dict()
+        entries.pop("_fetching", None)
+        return entries
+
+    def allow_fetching(
+        self, *, timeout: float = 20.0, max_bytes: int = 100_000_000, allow_private: bool = False
+    ) -> "MetaQAPImageProcessor":
+        """Let this processor fetch images from web addresses from now on; it returns itself.
+
+        Args:
+            timeout, max_bytes, allow_private: see `Fetching`.
+        """
+        self._fetching = Fetching(timeout=timeout, max_bytes=max_bytes, allow_private=allow_private)
+        return self
+
     def fetch_images(self, image_url_or_urls: Any) -> Any:
         if isinstance(image_url_or_urls, (list, tuple)):
             return [self.fetch_images(item) for item in image_url_or_urls]
         if isinstance(image_url_or_urls, (str, os.PathLike)):
-            return load_image(image_url_or_urls)
+            return load_image(image_url_or_urls, fetching=self._fetching)
         if isinstance(image_url_or_urls, (np.ndarray, torch.Tensor)) and image_url_or_urls.ndim == 2:
-            return image_url_or_urls[..., None]  # the caller takes images with a channel axis only
+            # The caller takes images with a channel axis only, and three channels are found in any shape.
+            if isinstance(image_url_or_urls, torch.Tensor):
+                return image_url_or_urls.expand(3, *image_url_or_urls.shape)
+            return np.repeat(image_url_or_urls[..., None], 3, axis=-1)
         return super().fetch_images(image_url_or_urls)
 
     def _validate_preprocess_kwargs(self, **kwargs: Any) -> None:
@@ -140,13 +177,14 @@ class MetaQAPImageProcessor(PilBackend):
         self, image: Any, input_data_format: str | ChannelDimension | None = None, **kwargs: Any
     ) -> Image.Image:
         """One image of any kind -> 8-bit RGB."""
+        usual = ChannelDimension.FIRST if isinstance(image, torch.Tensor) else ChannelDimension.LAST
         if isinstance(image, torch.Tensor):
             image = image.detach().cpu()
             image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
         if isinstance(image, np.ndarray):
             if 0 in image.shape:
                 raise ValueError(f"An image needs at least one pixel, got an array of shape {image.shape}.")
-            pixels = _channels_last(_array_to_uint8(image), input_data_format)
+            pixels = _channels_last(_array_to_uint8(image), input_data_format, usual=usual)
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         return to_rgb(image)
 
@@ -179,6 +217,9 @@ class MetaQAPImageProcessor(PilBackend):
             raise ValueError(f"Crops are square; got crop_size {dict(crop_size)}.")
         if do_resize and (size.shortest_edge is None or size.longest_edge is not None):
             raise ValueError(f"`size` must be `{{'shortest_edge': pixels}}`, got {dict(size)}.")
+        for side in (crop_size.height, *((size.shortest_edge,) if do_resize else ())):
+            if type(side) is not int or not 1 <= side <= _LONGEST_SIDE:
+                raise ValueError(f"Sides must be whole numbers of pixels from 1 to {_LONGEST_SIDE:,}, got {side!r}.")
         shortest_edge = size.shortest_edge if do_resize else min(height, width)
         return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
 

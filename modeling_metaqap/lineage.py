@@ -1,19 +1,23 @@
 """What weights were made of, stage by stage, and what tells weights, images and software apart."""
 
 import hashlib
+import math
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from . import __version__
 from .errors import MetaQAPError
 
 #: What can be done to weights.
 KINDS = ("imagenet", "pretrain", "finetune", "heads", "fusion", "adapt")
+
+Record = TypeVar("Record", "DistortedImages", "Stage")
+
 _VERBS = {
     "pretrain": "pretrained on",
     "finetune": "fine-tuned on",
@@ -157,7 +161,8 @@ def read_stages(entries: Any) -> list[Stage]:
             if unknown := sorted(set(entry) - known):
                 raise MetaQAPError(f"The lineage has an unknown entry {unknown[0]!r}; upgrade metaqap.")
             distorted = entry.get("distorted")
-            stages.append(Stage(**entry | {"distorted": None if distorted is None else DistortedImages(**distorted)}))
+            distorted = None if distorted is None else _checked(DistortedImages(**distorted))
+            stages.append(_checked(Stage(**entry | {"distorted": distorted})))
     except (TypeError, AttributeError) as error:
         raise MetaQAPError(f"The lineage cannot be read: {error}.") from error
     return stages
@@ -235,6 +240,17 @@ def weights_sha256(checkpoint: str | Path) -> str | None:
             return None
         path = Path(cached)
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+
+
+def _checked(record: Record) -> Record:
+    """The record, if its text is text and its numbers are numbers."""
+    for field in fields(record):
+        value = getattr(record, field.name)
+        is_whole = type(value) is int and isinstance(0.0, field.type)  # type: ignore[arg-type]
+        is_fit = isinstance(value, field.type) or is_whole  # type: ignore[arg-type]
+        if not is_fit or isinstance(value, bool) or (isinstance(value, float) and not math.isfinite(value)):
+            raise TypeError(f"{field.name} cannot be {value!r}")
+    return record
 
 
 def _count(number: int | None) -> str:

@@ -95,19 +95,17 @@ def assess_image(
 
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
+    if not timm.is_model(backbone):
+        raise ValueError(
+            f"timm {timm.__version__} has no model {backbone!r}. Choose one of `timm.list_models()` or upgrade timm "
+            "with `pip install -U timm`."
+        )
     try:
         model = timm.create_model(backbone, pretrained=False, features_only=True, out_indices=stages)
     except IndexError as error:
         if stages is None:
             raise
         raise ValueError(f"The backbone {backbone!r} has no stages {stages}.") from error
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            raise ValueError(
-                f"timm {timm.__version__} has no model {backbone!r}. Choose one of `timm.list_models()` or upgrade "
-                "timm with `pip install -U timm`."
-            ) from error
-        raise
     if getattr(model, "output_fmt", "NCHW") != "NCHW":
         raise ValueError(f"The backbone {backbone!r} is not a CNN with (batch, channels, height, width) activations.")
     return model
@@ -350,6 +348,11 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         "distortion_head",
         "meta_learner",
     ]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, use_safetensors: bool | None = True, **kwargs: Any) -> Any:
+        """As of any transformers model, but pickled weights, which can hold code, are not read unless asked for."""
+        return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

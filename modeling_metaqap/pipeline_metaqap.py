@@ -7,12 +7,13 @@ from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
+from .fetching_metaqap import Fetching
 from .image_processing_metaqap import load_image
 from .modeling_metaqap import IMAGE_OUTPUTS, assess_image
 
 
 class ImageQualityAssessmentPipeline(ChunkPipeline):
-    """Scores images: paths, URLs, PIL images or arrays, one or many.
+    """Scores images: paths, PIL images or arrays, one or many, and web addresses when asked to.
 
     Each image is cut into crops and the crops of all images are batched together (`batch_size`), so images of any
     size mix in a batch and none is padded with empty crops.
@@ -21,6 +22,9 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     `quality_high` (the prediction interval, calibrated to hold the opinion score of `config.interval_coverage` of the
     images), `distortion` and `distortion_probability` (the most likely one) and `base_scores` (one for each base
     learner). What the model does not give is `None`.
+
+    With `fetch=True` web addresses are fetched, each in `timeout` seconds (default 20) and up to `max_bytes` (default
+    100 MB). Addresses of this machine and of private networks are refused unless `allow_private=True`.
 
     Example:
 
@@ -37,12 +41,22 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     _load_feature_extractor = False
     _load_tokenizer = False
 
-    def _sanitize_parameters(self, timeout: float | None = None) -> tuple[dict, dict, dict]:
-        return ({} if timeout is None else {"timeout": timeout}), {}, {}
+    def _sanitize_parameters(
+        self,
+        fetch: bool | None = None,
+        timeout: float | None = None,
+        max_bytes: int | None = None,
+        allow_private: bool | None = None,
+    ) -> tuple[dict, dict, dict]:
+        if fetch is None:
+            return {}, {}, {}
+        limits = {"timeout": timeout, "max_bytes": max_bytes, "allow_private": allow_private}
+        chosen: Any = {name: value for name, value in limits.items() if value is not None}
+        return {"fetching": Fetching(**chosen) if fetch else None}, {}, {}
 
-    def preprocess(self, image: Any, timeout: float | None = None) -> Any:
+    def preprocess(self, image: Any, fetching: Fetching | None = None) -> Any:
         if isinstance(image, (str, os.PathLike)):
-            image = load_image(image, timeout=timeout)
+            image = load_image(image, fetching=fetching)
         pixel_values = self.image_processor(image, return_tensors="pt")["pixel_values"]
         if len(pixel_values) != 1:
             raise ValueError(f"One input holds {len(pixel_values)} images; pass several images as a flat list.")

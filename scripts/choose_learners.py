@@ -19,7 +19,8 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPModel, Scorer
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
+from modeling_metaqap.checkpoint_reading import read_model
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets import load_training_split
 from modeling_metaqap.data.seen import refuse_seen
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     coverage = config.interval_coverage
     chosen = choose_learners(base_scores, targets, shrinkage=args.shrinkage, coverage=coverage)
     side = scorer.image_processor.crop_size["height"]
-    model = MetaQAPModel.from_pretrained(args.checkpoint).eval()
+    model = read_model(args.checkpoint)
     macs = [multiply_adds(learner, side) for learner in model.base_learners]
     curve: list[dict[str, Any]] = [
         {

@@ -562,5 +562,17 @@ def test_it_survives_saving(small, pixels, tmp_path):
     assert {path.name for path in tmp_path.glob("*.py")} == {
         "crops_metaqap.py",
         "decoding_metaqap.py",
+        "fetching_metaqap.py",
         "image_processing_metaqap.py",
     }
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 3), (1, 40, 3), (4, 40, 3), (40, 3, 3), (3, 40), (3, 3)])
+def test_an_array_of_few_rows_has_its_channels_last_and_a_tensor_first(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    processor = MetaQAPImageProcessor()
+    rgb = pixels[..., None] if pixels.ndim == 2 else pixels
+    expected = processor(Image.fromarray(rgb[..., 0] if rgb.shape[-1] == 1 else rgb), return_tensors="pt").pixel_values
+    first = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    for image in (pixels, torch.from_numpy(first.copy())):
+        assert torch.equal(processor(image, return_tensors="pt").pixel_values, expected)

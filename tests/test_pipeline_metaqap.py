@@ -105,17 +105,25 @@ def test_paths_arrays_tensors_and_web_addresses_score_like_the_pil_image(assess,
         def log_message(self, *args):
             pass
 
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     server = HTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         address = f"http://127.0.0.1:{server.server_port}/photo.png"
         inputs = [photo, str(path), path, pixels, torch.from_numpy(pixels.copy()).permute(2, 0, 1), address]
-        found = [assess(item, timeout=30) for item in inputs] + assess(inputs, batch_size=4)
+        asked = {"fetch": True, "timeout": 30, "allow_private": True}
+        found = [assess(item, **asked) for item in inputs] + assess(inputs, batch_size=4, **asked)
     finally:
         server.shutdown()
         server.server_close()
     assert_same(found, [found[0]] * 12)
+
+
+@pytest.mark.parametrize("options", [{}, {"fetch": False}, {"timeout": 5}])
+def test_a_web_address_is_fetched_only_when_that_is_asked_for(assess, options):
+    with pytest.raises(ValueError, match="is a web address, and these are fetched only when that is asked for"):
+        assess("http://127.0.0.1:9/photo.png", **options)
+    with pytest.raises(ValueError, match="an address of this machine or of a private network"):
+        assess("http://127.0.0.1:9/photo.png", fetch=True)
 
 
 def test_a_transparent_image_scores_the_same_from_a_file_and_as_an_object(assess, photos, tmp_path):

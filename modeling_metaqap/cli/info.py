@@ -13,6 +13,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a checkpoint: its learners and what each was made of."""
+    from rich.markup import escape
     from rich.table import Table
 
     from ..inference.records import percent
@@ -25,14 +26,17 @@ def info(
     if as_json:
         print(json.dumps({"checkpoint": checkpoint, **description}, indent=2))
         return
-    table = Table(title=f"Checkpoint {checkpoint}", title_justify="left")
+    table = Table(title=escape(f"Checkpoint {checkpoint}"), title_justify="left")
     for heading in ("base learner", "backbone"):
         table.add_column(heading)
     for heading in ("weight", "parameters"):
         table.add_column(heading, justify="right")
     for learner in description["base_learners"]:
         table.add_row(
-            learner["name"], learner["backbone"], f"{learner['weight']:.3f}", f"{learner['parameters'] / 1e6:.2f} M"
+            escape(learner["name"]),
+            learner["backbone"],
+            f"{learner['weight']:.3f}",
+            f"{learner['parameters'] / 1e6:.2f} M",
         )
     console.print(table)
     radius = description["interval_radius"]

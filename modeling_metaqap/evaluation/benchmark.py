@@ -28,10 +28,9 @@ from PIL import Image, ImageOps
 from skimage import data
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoImageProcessor
 
 from .. import DEFAULT_CHECKPOINT
-from ..configuration_metaqap import MetaQAPConfig
+from ..checkpoint_reading import read_config, read_image_processor, read_model
 from ..crops_metaqap import crop_layout
 from ..data.distorted.building import find_photographs
 from ..data.distorted.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
@@ -178,10 +177,10 @@ def scoring(bench: Bench) -> dict[str, Any]:
 
     Each contender is a process of its own, on as many cores as it has threads.
     """
-    config = MetaQAPConfig.from_pretrained(bench.checkpoint)
-    model = MetaQAPModel.from_pretrained(bench.checkpoint).eval()
+    config = read_config(bench.checkpoint)
+    model = read_model(bench.checkpoint)
     counts = {len(subset["learners"]) for subset in config.learner_subsets or []} | {config.num_base_learners}
-    side = AutoImageProcessor.from_pretrained(bench.checkpoint).crop_size["height"]
+    side = read_image_processor(bench.checkpoint).crop_size["height"]
     width, height = bench.size
     crops = len(crop_layout(height, width, shortest_edge=side, crop_size=side).corners)
     macs = {}

@@ -12,7 +12,7 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 
-from ..configuration_metaqap import MetaQAPConfig
+from ..checkpoint_reading import read_config
 from ..data.accelerate_state import main_process_first
 from ..data.iqa_datasets import load_iqa_dataset, split_names
 from ..data.seen import FOLDER, refuse_seen
@@ -179,8 +179,8 @@ def _refuse_seen_in_splits(
 def _stages_of(path: str) -> list[Stage]:
     """What the weights of a checkpoint were made of."""
     try:
-        return all_stages(MetaQAPConfig.from_pretrained(path))
-    except (OSError, ValueError):
+        return all_stages(read_config(path))
+    except MetaQAPError:
         return []  # not a checkpoint, which is told where it is opened
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-from safetensors import SafetensorError
 
+from ..checkpoint_reading import read_model
 from ..data.accelerate_state import main_process_first
 from ..data.atomic import write_atomically
 from ..data.iqa_datasets import hold_out, load_training_split
@@ -222,10 +222,7 @@ def _read_learners(settings: FusionSettings) -> tuple[list[_Learner], list[list[
 def _learners_in(path: str, folds: int) -> list[_Learner]:
     """The learners of a checkpoint, or of one for each fold; several where it is an ensemble."""
     paths = tuple(path.replace(FOLD_PLACEHOLDER, str(fold)) for fold in range(1, max(folds, 1) + 1))
-    try:
-        checkpoints = [MetaQAPModel.from_pretrained(one) for one in paths]
-    except SafetensorError as error:
-        raise MetaQAPError(f"The weights of {path} cannot be read: {error}.") from error
+    checkpoints = [read_model(one) for one in paths]
     if folds and any(model.config.num_base_learners > 1 for model in checkpoints):
         raise MetaQAPError(f"{paths[0]} is an ensemble; with folds, single base learners are fused.")
     hashes = [weights_sha256(one) for one in paths]

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoConfig, AutoModel
 from transformers.utils import cached_file
 
-from .. import DEFAULT_CHECKPOINT
+from .. import DEFAULT_CHECKPOINT, checkpoint_reading
+from ..checkpoint_reading import read_model
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..folding import fold_for_inference, has_bfloat16
@@ -71,7 +71,7 @@ class TorchEngine:
         self.device = resolve_device(device)
         if dtype == "auto":
             dtype = "bfloat16" if has_bfloat16(self.device) else "float32"
-        model = AutoModel.from_pretrained(checkpoint, config=config, dtype=getattr(torch, dtype))
+        model = read_model(checkpoint, config=config, dtype=getattr(torch, dtype))
         self.model: MetaQAPModel = model if learners is None else keep_learners(model, learners)
         self.config = self.model.config
         self.model.eval().to(self.device, memory_format=torch.channels_last)
@@ -173,7 +173,7 @@ class OnnxEngine:
             ) from error
         if dtype not in ("float32", "auto"):
             raise MetaQAPError(f"The ONNX engine has the number format of its file; leave out the dtype {dtype}.")
-        self.config = AutoConfig.from_pretrained(checkpoint) if config is None else config
+        self.config = read_config(checkpoint) if config is None else config
         export = _export_command(checkpoint, name)
         try:
             file = cached_file(str(checkpoint), ONNX_FILES[name])
@@ -287,12 +287,7 @@ def read_config(checkpoint: str | Path, *, learners: int | None = None) -> MetaQ
     Raises:
         MetaQAPError: for another model's, or one that cannot give that number of learners.
     """
-    try:
-        config = AutoConfig.from_pretrained(checkpoint)
-    except (OSError, ValueError) as error:
-        raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
-    if config.model_type != "metaqap":
-        raise MetaQAPError(f"{checkpoint} is a {config.model_type} model, not a MetaQAP checkpoint.")
+    config = checkpoint_reading.read_config(checkpoint)
     if learners is not None:
         check_learners(config, learners)
     return config

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_reading import read_image_processor
 from ..crops_metaqap import CropLayout, prepare_crops, shrink
 from ..decoding_metaqap import UnreadableImage, read_rgb, too_many_pixels
 from ..errors import MetaQAPError
@@ -119,10 +119,7 @@ class Scorer:
             self.engine = load_engine(
                 checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
             )
-        try:
-            self.image_processor = AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
-        except (OSError, ValueError) as error:
-            raise MetaQAPError(f"{checkpoint} has no image processor: {str(error).splitlines()[0]}") from error
+        self.image_processor = read_image_processor(checkpoint)
 
     @property
     def model(self) -> MetaQAPModel:

@@ -13,7 +13,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-from ..configuration_metaqap import MetaQAPConfig
+from ..checkpoint_reading import read_config
 from ..errors import MetaQAPError
 from ..fusion.adapted_card import adapted_card
 from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE
@@ -135,7 +135,7 @@ def assemble(
         write_card(card_files(checkpoint, card_dir, repo_id=repo_id), folder)
     else:
         record = json.loads((folder / ADAPTATION_FILE).read_text(encoding="utf-8"))
-        write_card({"README.md": adapted_card(MetaQAPConfig.from_pretrained(checkpoint), record, repo_id)}, folder)
+        write_card({"README.md": adapted_card(read_config(checkpoint), record, repo_id)}, folder)
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 

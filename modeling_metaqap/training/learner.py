@@ -6,6 +6,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ..checkpoint_reading import read_model
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..lineage import write_stages
@@ -55,10 +56,7 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
 
 def _open_learner(init: str | Path, config: MetaQAPConfig) -> MetaQAPModel:
     """The trained learner in `init`. The configuration takes over its lineage and how it normalises images."""
-    try:
-        trained = MetaQAPModel.from_pretrained(init)
-    except (OSError, ValueError) as error:
-        raise MetaQAPError(f"{init} holds no trained base learner: {str(error).splitlines()[0]}") from error
+    trained = read_model(init)
     [wanted] = config.base_learners  # type: ignore[misc]
     for own in trained.config.base_learners if trained.config.num_base_learners == 1 else []:  # type: ignore[union-attr]
         kept = {name: own[name] for name in ("image_mean", "image_std", "lineage")}

@@ -26,6 +26,7 @@ HUB_FILES = [
     "configuration_metaqap.py",
     "crops_metaqap.py",
     "decoding_metaqap.py",
+    "fetching_metaqap.py",
     "image_processing_metaqap.py",
     "losses_metaqap.py",
     "modeling_metaqap.py",

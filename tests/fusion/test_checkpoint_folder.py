@@ -10,7 +10,10 @@ import modeling_metaqap
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
-CODE = {f"{name}_metaqap.py" for name in ("configuration", "image_processing", "losses", "modeling", "pipeline")}
+CODE = {
+    f"{name}_metaqap.py"
+    for name in "configuration crops decoding fetching image_processing losses modeling pipeline".split()
+}
 
 
 def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, tmp_path):

@@ -18,7 +18,10 @@ from modeling_metaqap.publishing.hub import assemble, publish, try_out
 HUB_CARD = ROOT / "hub_card"
 PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
 
-CODE = {f"{name}_metaqap.py" for name in ("configuration", "image_processing", "losses", "modeling", "pipeline")}
+CODE = {
+    f"{name}_metaqap.py"
+    for name in "configuration crops decoding fetching image_processing losses modeling pipeline".split()
+}
 
 
 @pytest.fixture(scope="module")

@@ -104,7 +104,7 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
         new_base_learner(Recipe(backbone="test_efficientnet"), init=tmp_path)
     with pytest.raises(MetaQAPError, match="has no head for the 25 distortions; pretrain it first"):
         new_base_learner(Recipe(backbone="test_resnet", synthetic_batch_size=4), init=tmp_path)
-    with pytest.raises(MetaQAPError, match="nowhere holds no trained base learner"):
+    with pytest.raises(MetaQAPError, match="nowhere is not a MetaQAP checkpoint"):
         new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path / "nowhere")
 
 
