@@ -17,11 +17,39 @@ def serve(
     examples: Annotated[
         Path | None, typer.Option(help="Folder of photographs to offer as examples.", show_default=False)
     ] = None,
+    max_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of one file.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Pixels of one photograph.")] = None,
+    max_files: Annotated[int | None, typer.Option(min=1, help="Files of one batch.")] = None,
+    max_seconds: Annotated[int | None, typer.Option(min=1, help="Seconds for one batch.")] = None,
+    max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that wait in line.")] = None,
+    client_waiting: Annotated[int | None, typer.Option(min=1, help="Requests of one client in line.")] = None,
+    client_rate: Annotated[int | None, typer.Option(min=1, help="Requests of one client in a minute.")] = None,
+    client_upload: Annotated[int | None, typer.Option(min=1, help="Bytes uploaded by one client in an hour.")] = None,
+    client_header: Annotated[
+        str | None, typer.Option(help="Header in which a proxy before the server names its client.")
+    ] = None,
 ) -> None:
-    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API."""
+    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API.
+
+    Limits can also be set by variables of the environment, such as METAQAP_MAX_PIXELS.
+    """
     with needs_extra("space"):
+        from ..demo import Limits
         from ..demo import serve as serve_demo
     from .printing import silence_libraries
 
     silence_libraries()
-    serve_demo(checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples)
+    limits = Limits.from_environment(
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
+        max_files=max_files,
+        max_seconds=max_seconds,
+        max_waiting=max_waiting,
+        client_waiting=client_waiting,
+        client_rate=client_rate,
+        client_upload=client_upload,
+        client_header=client_header,
+    )
+    serve_demo(
+        checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples, limits=limits
+    )

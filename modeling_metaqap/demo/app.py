@@ -15,6 +15,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 import gradio as gr
 from gradio.themes import Font
 from PIL import Image
+from starlette.middleware import Middleware
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
@@ -26,17 +27,14 @@ from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 from . import figures
-from .assessment import MAX_CROPS, MAX_FILES, MAX_PIXELS, Assessor, as_json
+from .assessment import MAX_CROPS, Assessor, as_json
+from .limits import Limits, UploadLimit, limit_queue
 from .uploads import take_uploads_only, uploaded_photo_field
-
-#: Uploads of more bytes are refused while they arrive.
-MAX_FILE_SIZE = "100mb"
-
-#: Requests that wait for their turn; one more is turned away.
-MAX_WAITING = 128
 
 # As a default argument it makes Gradio hand over a new one with each call.
 _PROGRESS = gr.Progress()
+
+_LIMITS = Limits()
 
 _STYLE = Path(__file__).with_name("style.css")
 
@@ -56,13 +54,16 @@ _DISTORTION_CHOICES = [
 ]
 
 
-def build_app(assessor: Assessor, *, concurrency: int = 2, examples: Path | None = None) -> gr.Blocks:
-    """The app, with its queue, ready for `launch(**launch_options())`.
+def build_app(
+    assessor: Assessor, *, concurrency: int = 2, examples: Path | None = None, limits: Limits = _LIMITS
+) -> gr.Blocks:
+    """The app, with its queue, ready for `launch(**launch_options(limits))`.
 
     Args:
         assessor: computes all that is shown.
         concurrency: requests that are computed at once; the others wait in line.
         examples: folder of photographs to offer.
+        limits: what a visitor may ask of the server.
     """
     demo = Demo(assessor)
     options: dict[str, Any] = {"concurrency_id": _MODEL, "concurrency_limit": concurrency}
@@ -79,16 +80,18 @@ def build_app(assessor: Assessor, *, concurrency: int = 2, examples: Path | None
             with gr.Tab("Distort", id="distort"):
                 _distort_tab(demo, samples, options)
             with gr.Tab("Batch", id="batch"):
-                _batch_tab(demo, options)
+                _batch_tab(demo, options, assessor.max_files)
         gr.HTML(
             f'<footer class="mq mq-note">MetaQAP {__version__}. Quality is what raters thought of sharpness, noise, '
             "exposure and compression; it is not beauty. Photographs stay on this server for an hour at most and are "
             "used for nothing else.</footer>"
         )
-    return app.queue(max_size=MAX_WAITING, default_concurrency_limit=concurrency)
+    app.queue(max_size=limits.max_waiting, default_concurrency_limit=concurrency)
+    limit_queue(app, limits)
+    return app
 
 
-def launch_options() -> dict[str, Any]:
+def launch_options(limits: Limits = _LIMITS) -> dict[str, Any]:
     """What `launch` needs to know of the app's looks and limits. No font, script or style comes from elsewhere."""
     fonts = [Font("system-ui"), Font("-apple-system"), Font("Segoe UI"), Font("Roboto"), Font("sans-serif")]
     theme = gr.themes.Soft(
@@ -116,7 +119,8 @@ def launch_options() -> dict[str, Any]:
         "theme": theme,
         "css": _STYLE.read_text(encoding="utf-8"),
         "footer_links": ["api"],
-        "max_file_size": MAX_FILE_SIZE,
+        "max_file_size": limits.max_bytes,  # refused while they arrive
+        "app_kwargs": {"middleware": [Middleware(UploadLimit, limits=limits)]},
         "ssr_mode": False,
         "share": False,
     }
@@ -130,6 +134,7 @@ def serve(
     device: str | None = None,
     concurrency: int = 2,
     examples: Path | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Start the app and serve it until the process is interrupted.
 
@@ -140,17 +145,22 @@ def serve(
         device: such as `"cuda:1"`; default the GPU if there is one.
         concurrency: requests that are computed at once.
         examples: folder of photographs to offer.
+        limits: what a visitor may ask of the server; default those of the environment, see `Limits`.
 
     Raises:
-        MetaQAPError: for a checkpoint, device, port or folder that cannot be used.
+        MetaQAPError: for a checkpoint, device, port, folder or limit that cannot be used.
     """
     if examples is not None and not _sample_photographs(examples):
         raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
-    silence_size_warning()  # of what is below `MAX_PIXELS`
-    scorer = Scorer(checkpoint, device=device, max_pixels=MAX_PIXELS, max_crops=MAX_CROPS)
-    app = build_app(Assessor(scorer), concurrency=concurrency, examples=examples)
+    limits = Limits.from_environment() if limits is None else limits
+    silence_size_warning()
+    # Pillow itself refuses twice as many, before anyone else is asked.
+    Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
+    scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS)
+    assessor = Assessor(scorer, max_files=limits.max_files, max_seconds=limits.max_seconds)
+    app = build_app(assessor, concurrency=concurrency, examples=examples, limits=limits)
     try:
-        app.launch(server_name=host, server_port=port, **launch_options())
+        app.launch(server_name=host, server_port=port, **launch_options(limits))
     except OSError as error:
         raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
 
@@ -251,7 +261,7 @@ class Demo:
         return (photograph.pixels, distorted), curve
 
     def batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[list[dict[str, Any]], str]:
-        """Score up to 200 photographs.
+        """Score many photographs, up to 200 unless the server says otherwise.
 
         Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error
         and nulls), and a CSV file with the columns of `metaqap score`.
@@ -374,9 +384,9 @@ def _distort_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> Non
     _endpoint(demo.distort, inputs, [distorted, gr.JSON(visible=False, label="curve")], options)
 
 
-def _batch_tab(demo: Demo, options: dict[str, Any]) -> None:
+def _batch_tab(demo: Demo, options: dict[str, Any], max_files: int) -> None:
     files = gr.File(
-        label=f"Photographs, up to {MAX_FILES}",
+        label=f"Photographs, up to {max_files}",
         file_count="multiple",
         file_types=["image"],
         height=190,

@@ -1,6 +1,7 @@
 """What the demo computes: one photograph, two, one through the levels of a distortion, or many. No Gradio in here."""
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,14 +17,8 @@ from ..inference.decoding import Photograph
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 
-#: Photographs of more pixels are refused before they are decoded; the largest sensors of phones have 108 million.
-MAX_PIXELS = 120_000_000
-
 #: An image at most about this many times longer than wide. Each crop costs the time of one ordinary photograph.
 MAX_CROPS = 48
-
-#: Files in one batch.
-MAX_FILES = 200
 
 
 @dataclass(frozen=True)
@@ -58,10 +53,14 @@ class Assessor:
 
     Args:
         scorer: with `max_pixels` and `max_crops` set.
+        max_files: of one batch.
+        max_seconds: for one batch; the files that are left get an error.
     """
 
-    def __init__(self, scorer: Scorer):
+    def __init__(self, scorer: Scorer, *, max_files: int = 200, max_seconds: float = 600):
         self.scorer = scorer
+        self.max_files = max_files
+        self.max_seconds = max_seconds
         # Moving the level of a distortion must not score the five levels again.
         self._cached_curve = lru_cache(maxsize=64)(self._curve)
 
@@ -131,15 +130,23 @@ class Assessor:
         """Yields a record for each file, in their order; one that cannot be used gets a record with `error`.
 
         Raises:
-            MetaQAPError: for no files, or more than `MAX_FILES`.
+            MetaQAPError: for no files, or more than `max_files`.
         """
         if not paths:
             raise MetaQAPError("Please choose some photographs first.")
-        if len(paths) > MAX_FILES:
-            raise MetaQAPError(f"{len(paths)} files are more than the {MAX_FILES} of one batch.")
-        for record in self.scorer.score(paths):
+        if len(paths) > self.max_files:
+            raise MetaQAPError(f"{len(paths)} files are more than the {self.max_files} of one batch.")
+        end = time.monotonic() + self.max_seconds
+        done = 0
+        # From a generator, so that no file is opened after the end.
+        for record in self.scorer.score(path for path in paths if time.monotonic() < end):
             record.path = Path(record.path).name
+            done += 1
             yield record
+        for path in paths[done:]:
+            yield ScoreRecord(
+                path=Path(path).name, error=f"not reached in the {self.max_seconds:g} seconds of a batch"
+            )
 
 
 def probability_better(first: ScoreRecord, second: ScoreRecord) -> float | None:
@@ -183,8 +190,6 @@ def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[
 
 __all__ = [
     "MAX_CROPS",
-    "MAX_FILES",
-    "MAX_PIXELS",
     "Assessment",
     "Assessor",
     "Comparison",
