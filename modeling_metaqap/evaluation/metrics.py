@@ -110,10 +110,15 @@ def fit_logistic(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Logistic
         MetaQAPError: The predictions are constant, so that there is nothing to fit.
     """
     predictions, targets = _validated(predictions, targets)
-    centre, scale = float(predictions.mean()), float(predictions.std())
-    if np.ptp(predictions) == 0 or scale == 0:
+    if np.ptp(predictions) == 0:
         raise MetaQAPError("A logistic cannot be fitted to predictions that are all the same.")
+    # In units of the largest value, so that no square is smaller than a number can be.
+    unit = float(np.abs(predictions).max())
+    predictions = predictions / unit
+    centre, scale = float(predictions.mean()), float(predictions.std())
     standardised = (predictions - centre) / scale
+    target_unit = float(np.abs(targets).max()) or 1.0
+    targets = targets / target_unit
     mean = float(targets.mean())
 
     def transition(parameters: FloatArray) -> tuple[FloatArray, FloatArray, float]:
@@ -147,10 +152,10 @@ def fit_logistic(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Logistic
     curve, _, amplitude = transition(result.x)
     low = mean - amplitude * float(curve.mean())
     return LogisticFit(
-        beta1=low + amplitude,
-        beta2=low,
-        beta3=centre + scale * location,
-        beta4=scale * math.exp(log_width),
+        beta1=target_unit * (low + amplitude),
+        beta2=target_unit * low,
+        beta3=unit * (centre + scale * location),
+        beta4=unit * (scale * math.exp(log_width)),
     )
 
 

@@ -10,6 +10,9 @@ import statsmodels.api as sm
 
 from ..errors import MetaQAPError
 
+#: See `_tolerance`; 1 by its square root is the factor by which the standard error of a weight may grow.
+_LEAST_TOLERANCE = 1e-3
+
 
 @dataclass(frozen=True)
 class Step:
@@ -81,7 +84,8 @@ def fit_stepwise(
     trained on (out-of-fold or validation), or the best over-fitted learner wins.
 
     Args:
-        base_scores: `(n, K)`; constant columns and columns with missing values (NaN) are excluded and reported.
+        base_scores: `(n, K)`; constant columns and columns with missing values (NaN) are excluded and reported. A
+            column that the selected ones determine but for a thousandth of its variance does not enter.
         targets: `(n,)` opinion scores.
         names: K names for the table of steps.
         p_enter: highest p-value to enter, in (0, 1).
@@ -203,7 +207,10 @@ def cross_fitted(
     Raises:
         ValueError: see `fit_stepwise`.
     """
-    x, y = np.asarray(base_scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    x, y = np.array(base_scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if x.ndim == 2:
+        # A learner that cannot score one image cannot fuse that one, so no fold may select it.
+        x[:, ~np.isfinite(x).all(axis=0)] = np.nan
     fused = np.empty(len(y))
     for held_out in np.array_split(np.random.default_rng(seed).permutation(len(y)), min(folds, len(y))):
         others = np.setdiff1d(np.arange(len(y)), held_out)
@@ -220,13 +227,23 @@ def _best_candidate(
 ) -> tuple[int, sm.regression.linear_model] | None:
     best = None
     for index in candidates:
-        # A column that the selected ones (almost) determine has no coefficient of its own.
-        if selected and _ols(x, x[:, index], selected).rsquared > 1 - 1e-8:
+        # A column that the selected ones all but determine, or that makes one of these such a column, has no
+        # coefficient of its own: of two near-duplicates one would get a huge weight, and the other its negative.
+        if selected and _tolerance(x[:, [*selected, index]]) < _LEAST_TOLERANCE:
             continue
         fit = _ols(x, y, [*selected, index])
         if best is None or fit.rsquared > best[1].rsquared:
             best = (index, fit)
     return best
+
+
+def _tolerance(x: npt.NDArray[np.float64]) -> float:
+    """The smallest part of a column's variance that the other columns do not determine, in [0, 1]."""
+    try:
+        inflation = np.linalg.inv(np.corrcoef(x, rowvar=False)).diagonal()
+    except np.linalg.LinAlgError:
+        return 0.0
+    return float(1 / inflation.max()) if (inflation > 0).all() else 0.0
 
 
 def _standardized(coefficient: float, column: npt.NDArray[np.float64], y: npt.NDArray[np.float64]) -> float:

@@ -206,3 +206,15 @@ def test_the_evaluate_metric_works_offline(tmp_path):
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
 
     assert float(done.stdout) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-160, 1e-20, 1e20, 1e150])
+@pytest.mark.parametrize("target_scale", [1e-300, 1.0, 1e150])
+def test_the_unit_of_scores_and_opinions_does_not_matter_to_the_logistic(scale, target_scale):
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(-3, 3, 50)
+    opinions = 1 / (1 + np.exp(-2 * scores)) + 0.05 * rng.normal(size=50)
+    expected = plcc_logistic(scores, opinions)
+    assert plcc_logistic(scale * scores, target_scale * opinions) == pytest.approx(expected, abs=1e-6)
+    fitted = fit_logistic(scale * scores, target_scale * opinions)(scale * scores) / target_scale
+    np.testing.assert_allclose(fitted, fit_logistic(scores, opinions)(scores), atol=1e-5)

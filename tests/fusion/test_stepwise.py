@@ -159,3 +159,23 @@ def test_a_good_predictor_stays_where_a_constant_one_has_its_name(data):
     fit = fit_stepwise(both, quality, names=["twin", "twin"])
     assert fit.weights[0] == 0 and fit.weights[1] > 0.5
     assert fit.excluded == {"twin": "its scores are constant"}
+
+
+def test_a_learner_with_one_missing_score_is_left_out_of_every_fold(data):
+    scores, quality = data
+    spoilt = scores.copy()
+    spoilt[7, 0] = np.nan
+    fused = cross_fitted(spoilt, quality)
+    assert np.isfinite(fused).all()
+    np.testing.assert_array_equal(fused, cross_fitted(np.delete(scores, 0, axis=1), quality))
+
+
+@pytest.mark.parametrize("difference", [1e-2, 1e-3, 1e-5])
+def test_near_duplicates_get_no_huge_weights(difference):
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        quality = rng.uniform(size=150)
+        learner = quality + 0.2 * rng.normal(size=150)
+        twins = [learner + difference * 0.2 * rng.normal(size=150) for _ in range(3)]
+        fit = fit_stepwise(np.column_stack([learner, *twins]), quality)
+        assert np.abs(fit.least_squares).max() < 10, seed
