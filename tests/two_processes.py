@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -28,12 +29,8 @@ def free_port() -> int:
     raise OSError(f"No port from {first} to {first + 9} is free.")
 
 
-def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -> list[CompletedProcess[str]]:
-    """Run a program twice at the same time, as process 0 and 1 of one run on the CPU.
-
-    Raises:
-        subprocess.TimeoutExpired: if one of them waits for the other for ever.
-    """
+def start_two_processes(program: Path, *arguments: object) -> list[subprocess.Popen[str]]:
+    """Start a program twice at the same time, as process 0 and 1 of one run on the CPU."""
     port = free_port()
     processes = []
     for rank in range(2):
@@ -47,6 +44,15 @@ def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -
                 command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
             )
         )
+    return processes
+
+
+def waited_for(processes: Sequence[subprocess.Popen[str]], *, timeout: float) -> list[CompletedProcess[str]]:
+    """What processes gave when they ended.
+
+    Raises:
+        subprocess.TimeoutExpired: if one of them waits for the other for ever.
+    """
     try:
         outputs = [process.communicate(timeout=timeout) for process in processes]
     finally:
@@ -58,4 +64,9 @@ def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -
     ]
 
 
-__all__ = ["free_port", "run_two_processes"]
+def run_two_processes(program: Path, *arguments: object, timeout: float = 300) -> list[CompletedProcess[str]]:
+    """Run a program as two processes until they end; see `start_two_processes` and `waited_for`."""
+    return waited_for(start_two_processes(program, *arguments), timeout=timeout)
+
+
+__all__ = ["free_port", "run_two_processes", "start_two_processes", "waited_for"]

@@ -18,4 +18,18 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
-__all__ = ["write_atomically"]
+def replace_files(source: Path, target: Path) -> None:
+    """Move the files of one folder into another of the same disk, over those of the same names.
+
+    Each file there is either the old or the new one, whole, whatever happens.
+
+    Raises:
+        OSError: if a folder is missing or cannot be written to.
+    """
+    for file in sorted(source.iterdir()):
+        with file.open("rb") as written:
+            os.fsync(written.fileno())
+        file.replace(target / file.name)
+
+
+__all__ = ["replace_files", "write_atomically"]

@@ -2,11 +2,11 @@
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..data.atomic import replace_files
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..modeling_metaqap import MetaQAPModel
@@ -41,13 +41,14 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         assess.save_pretrained(temporary)
         model.save_pretrained(temporary, state_dict=state)
-        for file in Path(temporary).iterdir():
-            target = folder / file.name
-            target.unlink(missing_ok=True)
+        for file in list(Path(temporary).iterdir()):
             if file.suffix == ".py" and package in folder.resolve().parents:
+                file.unlink()
+                target = folder / file.name
+                target.unlink(missing_ok=True)
                 target.symlink_to(os.path.relpath(package / file.name, folder.resolve()))
-            else:
-                shutil.copyfile(file, target)
+        # Whatever happens meanwhile, no file is half old and half new.
+        replace_files(Path(temporary), folder)
 
 
 def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:

@@ -7,7 +7,13 @@ from .recipe import STAGES, Recipe
 from .settings import RunSettings
 
 #: Numbers that must not be smaller.
-_LEAST = {"gradient_accumulation_steps": 1, "logging_steps": 1, "checkpointing_steps": 0, "num_workers": 0}
+_LEAST = {
+    "gradient_accumulation_steps": 1,
+    "logging_steps": 1,
+    "checkpointing_steps": 0,
+    "num_workers": 0,
+    "max_bad_images": 0,
+}
 #: Options that stand for a setting of the recipe.
 _OF_RECIPE = ("stage", "seed", "epochs", "hold_out")
 
@@ -51,6 +57,12 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     add("--mixed_precision", choices=["no", "fp16", "bf16"])
     add("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     add("--num_workers", type=int, default=RunSettings.num_workers, help="processes that read images")
+    add(
+        "--max_bad_images",
+        type=int,
+        default=RunSettings.max_bad_images,
+        help="look at all images first, and leave out so many at most that cannot be read",
+    )
     add(
         "--gradient_accumulation_steps",
         type=int,

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data.crops import random_crop
-from ..image_processing_metaqap import MetaQAPImageProcessor, to_rgb
+from ..image_processing_metaqap import MetaQAPImageProcessor
+from .bad_images import read_row
 
 
 class TrainingCrops(Dataset):
@@ -30,8 +31,8 @@ class TrainingCrops(Dataset):
     def __getitem__(self, item: tuple[int, int]) -> dict[str, Tensor]:
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
-        row = self.dataset[index]
-        return {"pixel_values": random_crop(to_rgb(row["image"]), self.crop_size, rng), **_labels(row)}
+        row = read_row(self.dataset, index)
+        return {"pixel_values": random_crop(row["image"], self.crop_size, rng), **_labels(row)}
 
 
 def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
@@ -50,7 +51,7 @@ class WholeImages(Dataset):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = self.dataset[index]
+        row = read_row(self.dataset, index)
         inputs = self.image_processor(row["image"], return_tensors="pt")
         return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | _labels(row)
 

@@ -1,6 +1,9 @@
 """One training run, from its data to its summary."""
 
 import math
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -11,12 +14,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
+from ..checkpoint_reading import read_model
 from ..data.accelerate_state import failing_together, main_process_first, without_accelerator
+from ..data.atomic import replace_files
+from ..data.heartbeat import watching_the_others
 from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..lineage import learner_stages, weights_sha256
 from ..modeling_metaqap import MetaQAPModel
+from .bad_images import leave_out_bad_images
 from .batches import Batches
 from .curves import plot_curves
 from .heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
@@ -63,12 +70,20 @@ def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
         OSError: if a file cannot be read or written.
     """
     accelerator = start_accelerator(recipe, settings)
+    with watching_the_others("train"), sentences_of_workers():
+        return train_with(accelerator, recipe, settings)
+
+
+def train_with(accelerator: Accelerator, recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
+    """`train`, after the processes have found each other."""
     folder = RunFolder(settings.output_dir)
     journal = Journal(accelerator, folder)
     with failing_together():
-        saved_state = folder.state_to_resume(settings.resume_from_checkpoint)
+        saved_state = folder.state_to_resume(settings.resume_from_checkpoint, say=journal.say)
 
     splits = main_process_first(lambda: load_splits(recipe, settings))
+    if settings.max_bad_images:
+        splits = leave_out_bad_images(splits, most=settings.max_bad_images, say=journal.say)
     batches = Batches(splits, recipe, accelerator, num_workers=settings.num_workers)
     validation = Validation(splits, batches)
     run = Run(recipe, settings, accelerator, folder, journal, splits, batches, validation)
@@ -101,6 +116,17 @@ def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
             plot_curves(folder.rows(), folder.path / "curves.png")
     accelerator.end_training()
     return summary if accelerator.is_main_process else None
+
+
+@contextmanager
+def sentences_of_workers() -> Iterator[None]:
+    """Take out of a sentence the traceback that torch adds where another process read the image."""
+    try:
+        yield
+    except MetaQAPError as error:
+        if not str(error).startswith("Caught "):
+            raise
+        raise type(error)(str(error).strip().splitlines()[-1].partition("Error: ")[2]) from None
 
 
 def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
@@ -223,7 +249,7 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
         started_from = digest_of_init(run)
         if recipe.epochs:
             best = run.folder.path / "best"
-            model, started_from = MetaQAPModel.from_pretrained(best).to(run.accelerator.device), weights_sha256(best)
+            model, started_from = read_model(best).to(run.accelerator.device), weights_sha256(best)
         if recipe.imagenet_share:
             move_toward_imagenet(model, recipe.imagenet_share)
     with run.journal.doing("Seeing the training images whole ..."):
@@ -273,8 +299,14 @@ def save_model(run: Run, model: MetaQAPModel, name: str) -> None:
     path = run.folder.path / name
     with failing_together(), writing(path):
         if run.accelerator.is_main_process:
-            model.save_pretrained(path)
-            MetaQAPImageProcessor().save_pretrained(path)
+            # Beside it first: a full disk or a kill leaves the model of the last time.
+            pending = path.with_suffix(".tmp")
+            shutil.rmtree(pending, ignore_errors=True)
+            model.save_pretrained(pending)
+            MetaQAPImageProcessor().save_pretrained(pending)
+            path.mkdir(exist_ok=True)
+            replace_files(pending, path)
+            pending.rmdir()
 
 
 def as_text(figures: dict[str, float]) -> str:

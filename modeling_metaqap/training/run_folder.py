@@ -1,7 +1,9 @@
 """The folder of one training run."""
 
 import json
+import re
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from ..data.atomic import write_atomically
 from ..errors import MetaQAPError
 from ..lineage import software_versions, weights_sha256
 from .recipe import Recipe
+from .state_files import damage
 
 
 def _origin(init: str | Path | None) -> dict[str, str | None]:
@@ -20,6 +23,11 @@ def _origin(init: str | Path | None) -> dict[str, str | None]:
 
 def _step_of(state: Path) -> int:
     return int(state.name.removeprefix("step_"))
+
+
+def _is_state(path: Path) -> bool:
+    """Whether a folder is one of ours, not somebody's copy of one; see also `commit_state`."""
+    return re.fullmatch("step_[0-9]+", path.name, re.ASCII) is not None and path.is_dir()
 
 
 def _discard(state: Path) -> None:
@@ -105,19 +113,36 @@ class RunFolder:
         rows = [row for row in self.rows() if row.get("step", 0) <= step and not row.get("refit_head")]
         write_atomically(self.metrics_file, "".join(f"{json.dumps(row)}\n" for row in rows).encode())
 
-    def state_to_resume(self, wanted: str | None) -> Path | None:
-        """The state that `wanted` means: a path, "latest" for the newest one if there is any, None for none.
+    def state_to_resume(self, wanted: str | None, *, say: Callable[[str], None] = lambda text: None) -> Path | None:
+        """The state that `wanted` means: a path, "latest" for the newest whole one if there is any, None for none.
+
+        Args:
+            wanted: see above.
+            say: gets a sentence about each newer state that is damaged.
 
         Raises:
-            MetaQAPError: if the path holds no state.
+            MetaQAPError: if the path holds no state or a damaged one, or all states are damaged.
         """
-        if wanted is None or wanted == "latest":
-            return self.latest_state() if wanted else None
+        if wanted is None:
+            return None
+        if wanted == "latest":
+            states = self._complete_states()
+            for state in reversed(states):
+                if (reason := damage(state)) is None:
+                    return state
+                say(f"The state {state} is damaged and not used: {reason}.")
+            if states:
+                raise MetaQAPError(
+                    f"No state in {self.states} is whole; start again in another --output_dir, or remove {self.path}."
+                )
+            return None
         path = Path(wanted)
         if path.suffix == ".tmp" or not list(path.glob("random_states_*.pkl")):
             raise MetaQAPError(
                 f"There is no state to resume from in {wanted}; name one of its folders step_*, or latest."
             )
+        if reason := damage(path):
+            raise MetaQAPError(f"The state {wanted} is damaged: {reason}; resume from another one, or from latest.")
         return path
 
     def latest_state(self) -> Path | None:
@@ -125,8 +150,7 @@ class RunFolder:
 
     def _complete_states(self) -> list[Path]:
         """From the oldest to the newest; one under construction ends in .tmp, see `commit_state`."""
-        states = [path for path in self.states.glob("step_*") if path.suffix != ".tmp"]
-        return sorted(states, key=_step_of)
+        return sorted(filter(_is_state, self.states.glob("step_*")), key=_step_of)
 
     def pending_state(self, step: int) -> Path:
         """Where to write the state of `step` before `commit_state` makes it valid."""

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What the command line says beside the recipe. None of it changes what is learned, except `init`.
+    """What the command line says beside the recipe. None of it changes what is learned, except `init` and
+    `max_bad_images`.
 
     Attributes:
         output_dir: the run folder.
@@ -16,6 +17,8 @@ class RunSettings:
         mixed_precision: "no", "fp16", "bf16", or None for what `accelerate launch` says.
         cpu: stay on the CPU even if there is an accelerator.
         num_workers: processes that read images, for each process that trains.
+        max_bad_images: how many images that cannot be read may be left out. With 0 they are not looked for beforehand,
+            and the first one ends the run.
         gradient_accumulation_steps: number of chunks that a batch is computed in, to save memory.
         with_tracking: name of a tracker that gets what is logged.
         logging_steps: steps between two rows of the log.
@@ -32,6 +35,7 @@ class RunSettings:
     mixed_precision: str | None = None
     cpu: bool = False
     num_workers: int = 2
+    max_bad_images: int = 0
     gradient_accumulation_steps: int = 1
     with_tracking: str | None = None
     logging_steps: int = 20

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, load
 from safetensors import SafetensorError
 from torch import nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.fsdp import MixedPrecisionPolicy, StateDictType
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +23,7 @@ from .average import WeightAverage
 from .optimizer import make_optimizer
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .state_files import read_progress, write_digests, write_progress
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Position:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        vars(self).update({name: state[name] for name in asdict(self)})
 
 
 @dataclass
@@ -99,20 +100,39 @@ class TrainingState:
         with _failing_together_if_whole(accelerator), writing(pending):
             accelerator.save_state(str(pending), safe_serialization=True)
         accelerator.wait_for_everyone()  # with FSDP nothing has done that
-        with failing_together():
+        with failing_together(), writing(pending):
             if accelerator.is_main_process:
+                # Not by accelerate, which would unpickle it.
+                write_progress(pending, self.average.model.state_dict(), self._progress())
+                write_digests(pending)
                 folder.commit_state(pending)
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "position": self.position.state_dict(),
+            "average_updates": self.average.updates,
+            "scheduler": self.scheduler.state_dict(),
+        }
 
     def load(self, accelerator: Accelerator, folder: Path) -> None:
         """Go on from a saved state; all processes must call this.
 
         Raises:
-            MetaQAPError: if it was saved with FSDP and that is off now, or the other way round.
+            MetaQAPError: if it was saved with FSDP and that is off now, or the other way round, or if it is of another
+                model or cannot be read.
         """
         if (folder / "model.safetensors").exists() == (accelerator.distributed_type is DistributedType.FSDP):
             raise MetaQAPError("FSDP was on when the run was begun and is off now, or the other way round.")
-        with _failing_together_if_whole(accelerator):
+        with _failing_together_if_whole(accelerator), _reading(folder):
+            # accelerate goes on without random states that it cannot read.
+            random_states = folder / f"random_states_{accelerator.process_index}.pkl"
+            if not {"random_state", "numpy_random_seed", "torch_manual_seed"} <= set(load(random_states)):
+                raise ValueError(f"{random_states.name} is damaged")
             accelerator.load_state(str(folder))
+            average, progress = read_progress(folder)
+            self.average.load_state_dict({"updates": progress["average_updates"], "model": average})
+            self.scheduler.load_state_dict(progress["scheduler"])
+            self.position.load_state_dict(progress["position"])
 
 
 def begin_state(
@@ -134,8 +154,12 @@ def begin_state(
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-arg]
         # Mixed precision is autocast's, as without FSDP; otherwise BatchNorm and the heads would be rounded as well.
         accelerator.state.fsdp_plugin.mixed_precision_policy = MixedPrecisionPolicy()
+        if accelerator.state.fsdp_plugin.state_dict_type is not StateDictType.FULL_STATE_DICT:
+            raise MetaQAPError(
+                "States must be saved whole, since torch reads sharded ones back by unpickling: set "
+                "`fsdp_state_dict_type` to FULL_STATE_DICT."
+            )
     model, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(scheduler, average, position)
     return TrainingState(model, optimizer, scheduler, average, position)
 
 
@@ -146,6 +170,18 @@ def _failing_together_if_whole(accelerator: Accelerator) -> AbstractContextManag
     ends, and then the launcher ends the others.
     """
     return nullcontext() if accelerator.distributed_type is DistributedType.FSDP else failing_together()
+
+
+@contextmanager
+def _reading(state: Path) -> Iterator[None]:
+    """Turn what accelerate and torch raise for files of another run, or of nobody's making, into a sentence."""
+    try:
+        yield
+    except MetaQAPError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MetaQAPError(f"The state {state} cannot be read: {reason}") from error
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from contextlib import suppress
 from importlib.metadata import version
@@ -9,6 +10,7 @@ import pytest
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
+from modeling_metaqap.training.state_files import write_digests
 
 
 def write_state(run, step):
@@ -16,6 +18,7 @@ def write_state(run, step):
     pending = run.pending_state(step)
     pending.mkdir(parents=True)
     (pending / "random_states_0.pkl").write_text(str(step))
+    write_digests(pending)
     return pending
 
 
@@ -49,6 +52,44 @@ def test_a_run_is_resumed_from_the_newest_state_or_the_one_named(run):
             run.state_to_resume(str(wrong))
 
 
+def test_folders_that_are_no_states_are_left_alone(run):
+    run.commit_state(write_state(run, 5))
+    strangers = ["step_16 copy", "step_", "step_9.bak", "step_\u0663", "notes"]
+    for name in strangers:
+        (run.states / name).mkdir()
+    (run.states / "step_99").touch()
+    assert run.state_to_resume("latest").name == "step_5"
+    run.forget_after(5)
+    run.commit_state(write_state(run, 6), keep=1)
+    assert {path.name for path in run.states.iterdir()} == {*strangers, "step_99", "step_6"}
+
+
+DAMAGES = {
+    "truncated": lambda file: file.write_bytes(file.read_bytes()[:-1]),
+    "changed": lambda file: file.write_bytes(b"?"),
+    "gone": lambda file: file.unlink(),
+    "not alone": lambda file: file.with_name("custom_checkpoint_0.pkl").touch(),
+    "of an earlier version": lambda file: file.with_name("digests.json").unlink(),
+    "noted badly": lambda file: file.with_name("digests.json").write_text("[]"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_of_a_damaged_state_the_one_before_is_taken_and_that_is_said(damage, run):
+    for step in (5, 10):
+        run.commit_state(write_state(run, step))
+    damage(run.states / "step_10" / "random_states_0.pkl")
+    said = []
+    assert run.state_to_resume("latest", say=said.append).name == "step_5"
+    [sentence] = said
+    assert re.search(r"The state .*step_10 is damaged and not used: \S+ (is|does not|cannot)", sentence)
+    with pytest.raises(MetaQAPError, match="step_10(; name one of its folders| is damaged: .*; resume from another)"):
+        run.state_to_resume(str(run.states / "step_10"))
+    damage(run.states / "step_5" / "random_states_0.pkl")
+    with pytest.raises(MetaQAPError, match="No state in .* is whole"):
+        run.state_to_resume("latest")
+
+
 def test_a_run_is_resumed_with_its_own_recipe_only(run):
     run.start(Recipe(backbone="test_resnet"), resume=True)
     with pytest.raises(MetaQAPError, match="was started with another recipe"):
@@ -70,7 +111,7 @@ def test_a_half_written_state_is_ignored_and_written_anew(run):
     (run.states / "step_20.tmp" / "leftover").touch()
     run.commit_state(write_state(run, 20))
     assert run.latest_state().name == "step_20"
-    assert [path.name for path in run.latest_state().iterdir()] == ["random_states_0.pkl"]
+    assert [path.name for path in run.latest_state().glob("*.pkl")] == ["random_states_0.pkl"]
 
 
 class Killed(BaseException):
