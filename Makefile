@@ -3,7 +3,7 @@
 #   make test   install with the dev extra; lint, types and the tests that are quick
 # `make test-all` runs the slow tests too (those in a browser need Chromium, and say so). `make docs` builds the site of
 # documents into build/site. `make card` writes the model card anew from hub_card/results.json, `make results` the page
-# docs/results.md from studies/results/.
+# docs/results.md from studies/results/. `make audit` looks the pinned packages up among the known vulnerabilities.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 test test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-all lint format docs card results space clean
+.PHONY: demo test test-all lint format audit docs card results space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -34,6 +34,12 @@ lint: $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Needs the network. In an environment of its own, so that the auditor's packages are not among the audited ones.
+audit:
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	build/audit/bin/python .ci/audit.py
 
 # A broken link fails. Material's advertisement for its successor is not shown.
 docs: $(VENV)/.installed-dev
