@@ -43,15 +43,17 @@ def watching_the_others(program: str) -> Iterator[None]:
     if state.num_processes == 1 or not torch.distributed.is_initialized():
         yield
         return
-    watch = _Watch(program, state.process_index, state.num_processes)
+    watch = None
     try:
+        watch = _Watch(program, state.process_index, state.num_processes)
         yield
     except RuntimeError as error:
         if not _is_lost_connection(error):
             raise
         raise MetaQAPError(_sentence("Another process of the run")) from error
     finally:
-        watch.stop()
+        if watch is not None:
+            watch.stop()
 
 
 class _Watch:
@@ -124,7 +126,7 @@ def _sentence(which: str) -> str:
 
 def _is_lost_connection(error: RuntimeError) -> bool:
     """Whether torch has lost another process. Gloo has no class for that, and several messages."""
-    signs = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")
+    signs = ("gloo", "Connection", "NCCL", "Broken pipe", "ocket", "failed to recv")
     return isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in signs)
 
 
