@@ -5,6 +5,7 @@ The scores stay the same to about 1e-6. What cannot be folded stays as it is, so
 
 import copy
 import operator
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -218,7 +219,9 @@ def has_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
-        capabilities: dict[str, Any] = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        capabilities: Mapping[str, Any] = (
+            torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        )
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 

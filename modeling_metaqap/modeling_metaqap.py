@@ -245,7 +245,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     def kernel_heads(self) -> list[MetaQAPKernelHead]:
         """All heads that are sums of Gaussians: the learner's own one and those of later adaptations."""
         own = [] if self.kernel_head is None else [self.kernel_head]
-        return [*own, *self.residual_heads]  # type: ignore[list-item]
+        return [*own, *self.residual_heads]
 
     def forward(
         self, pixel_values: Tensor, crop_weights: Tensor

@@ -202,8 +202,13 @@ def scoring(bench: Bench) -> dict[str, Any]:
             ImageOps.fit(Image.fromarray(photograph), bench.size).save(file, quality=92)
             files.append(str(file))
         results = race(taking_part, files, threads=bench.threads, seconds=bench.seconds, turns=bench.turns)
-    references = ("version before", "bare forward, PyTorch folded", "bare forward, ONNX Runtime")
-    references += ("pyiqa topiq_nr", "pyiqa musiq")
+    references = (
+        "version before",
+        "bare forward, PyTorch folded",
+        "bare forward, ONNX Runtime",
+        "pyiqa topiq_nr",
+        "pyiqa musiq",
+    )
     return {
         "checkpoint": bench.checkpoint.name,
         "weights_sha256": weights_sha256(bench.checkpoint),

@@ -299,7 +299,7 @@ def _with_heads(
     if coefficients is None:
         return adapted
     for learner, basis, weight in zip(adapted.base_learners, bases, weights, strict=True):
-        head = learner.residual_heads[-1]  # type: ignore[index, union-attr]
+        head = learner.residual_heads[-1]  # type: ignore[index]
         assert isinstance(head, MetaQAPKernelHead)
         head.components.copy_(torch.from_numpy(basis.components))
         head.centers.copy_(torch.from_numpy(basis.centers))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -46,7 +47,7 @@ class ImageFeatures:
     def quality(self, model: MetaQAPModel) -> FloatArray:
         """The model's score of each photograph, `(n,)`."""
         meta_learner = model.meta_learner
-        weight, intercept = meta_learner.weight.double().cpu().numpy(), meta_learner.intercept.item()  # type: ignore[operator, union-attr]
+        weight, intercept = meta_learner.weight.double().cpu().numpy(), meta_learner.intercept.item()
         return np.asarray(self.base_scores @ weight + intercept)
 
 
@@ -150,7 +151,7 @@ def _model_sha256(model: MetaQAPModel) -> str:
 
 def _read_shards(folder: Path, wanted: set[str]) -> dict[str, tuple[np.ndarray, ...]]:
     """Rows of the photographs that are on disk, by digest."""
-    known = {}
+    known: dict[str, tuple[np.ndarray, ...]] = {}
     for file in sorted(folder.glob("*.npz")):
         try:
             with np.load(file) as shard:
@@ -170,7 +171,8 @@ def _write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndar
     file = folder / f"{hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}.npz"
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     with temporary.open("wb") as opened:
-        np.savez(opened, digests=np.array(digests), **{f"column_{k}": column for k, column in enumerate(columns)})
+        arrays: dict[str, Any] = {f"column_{number}": column for number, column in enumerate(columns)}
+        np.savez(opened, digests=np.array(digests), **arrays)
     temporary.replace(file)
 
 

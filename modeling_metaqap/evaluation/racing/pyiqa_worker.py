@@ -27,13 +27,14 @@ def without_downloads() -> None:
     def create_random(name: str, pretrained: bool = False, **options: Any) -> Any:
         return create_model(name, pretrained=False, **options)
 
-    timm.create_model = create_random
+    timm.create_model = create_random  # type: ignore[assignment]
     for function in ("resnet18", "resnet34", "resnet50", "resnet101", "vgg16", "vgg19", "alexnet"):
         original = getattr(torchvision.models, function)
         setattr(torchvision.models, function, lambda *_, original=original, **__: original(weights=None))
     torch.hub.load_state_dict_from_url = lambda *_, **__: {}
     import pyiqa.archs
 
+    loaded: Any
     for module in pkgutil.iter_modules(pyiqa.archs.__path__):
         try:
             loaded = importlib.import_module(f"pyiqa.archs.{module.name}")

@@ -56,7 +56,8 @@ def main() -> None:
     options = json.loads(sys.argv[1])
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    scorer, crops = None, None
+    scorer: Any = None
+    crops: Any = None
     try:
         if options.get("keep_memory"):
             from modeling_metaqap.memory import keep_freed_memory
