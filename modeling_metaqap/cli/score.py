@@ -52,6 +52,13 @@ def score(
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL bytes, not lines.")
     ] = False,
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            help="Decode in processes of their own, within limits of time and memory, so that a file that makes a "
+            "decoder crash is an error of this file only."
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the rows that an interrupted run has written to --output.")
     ] = False,
@@ -98,6 +105,7 @@ def score(
         fast=fast,
         num_images=len(images),
         batch_size=batch_size,
+        isolate=isolate,
     )
     if scorer.choice is not None:
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)

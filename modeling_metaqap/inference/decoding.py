@@ -3,12 +3,21 @@
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import ExifTags, Image, JpegImagePlugin
 
-from ..decoding_metaqap import UnreadableImage, errors_explained, open_image, to_rgb, value_of_white
+from ..crops_metaqap import CropLayout, crop_layout, shrink
+from ..decoding_metaqap import (
+    UnreadableImage,
+    errors_explained,
+    open_image,
+    to_rgb,
+    too_many_pixels,
+    value_of_white,
+)
 
 # Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
 # megapixels then needs its decoder's memory and little more.
@@ -32,6 +41,54 @@ class Photograph(NamedTuple):
     pixels: Image.Image
     width: int
     height: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What a model sees of an image, and which images it does not see at all.
+
+    Attributes:
+        shortest_edge: an image is shrunk to this many pixels; None leaves it as it is.
+        crop_size: side of its crops.
+        resample: the filter, of Pillow.
+        max_pixels: images of more are refused before they are decoded.
+        max_crops: images that need more crops, long and narrow ones, are refused too.
+    """
+
+    shortest_edge: int | None = 512
+    crop_size: int = 512
+    resample: int = Image.Resampling.BICUBIC
+    max_pixels: int | None = None
+    max_crops: int | None = MAX_CROPS
+
+    def layout(self, width: int, height: int) -> CropLayout:
+        """Where the crops of an image of this size lie."""
+        shortest_edge = min(width, height) if self.shortest_edge is None else self.shortest_edge
+        return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=self.crop_size)
+
+    def refuse(self, width: int, height: int) -> str | None:
+        """Why an image of this size is not to be decoded, or None."""
+        if self.max_pixels is not None and width * height > self.max_pixels:
+            return too_many_pixels(self.max_pixels)
+        if self.max_crops is not None and len(self.layout(width, height).corners) > self.max_crops:
+            return f"{width:,} x {height:,} pixels are too long and narrow"
+        return None
+
+    def shrink(self, photograph: Photograph) -> Photograph:
+        """The photograph at the size that the model sees."""
+        pixels = photograph.pixels
+        return photograph._replace(pixels=shrink(pixels, self.layout(*pixels.size), resample=self.resample))
+
+
+def read_as_seen(path: str | Path, seen: Seen) -> Photograph:
+    """Read an image file and shrink it to what the model sees.
+
+    Raises:
+        UnreadableImage: with the reason, if it is refused or cannot be read.
+    """
+    photograph = read_photograph(path, refuse=seen.refuse)
+    with errors_explained():
+        return seen.shrink(photograph)
 
 
 def silence_size_warning() -> None:
@@ -99,4 +156,4 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int],
     return reduced.size, to_rgb(reduced)
 
 
-__all__ = ["MAX_CROPS", "Photograph", "read_photograph", "silence_size_warning"]
+__all__ = ["MAX_CROPS", "Photograph", "Seen", "read_as_seen", "read_photograph", "silence_size_warning"]

@@ -14,13 +14,14 @@ from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT
 from ..checkpoint_reading import read_image_processor
-from ..crops_metaqap import CropLayout, prepare_crops, shrink
-from ..decoding_metaqap import UnreadableImage, read_rgb, too_many_pixels
+from ..crops_metaqap import prepare_crops
+from ..decoding_metaqap import UnreadableImage, read_rgb
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
-from .decoding import MAX_CROPS, Photograph, read_photograph
+from .decoding import MAX_CROPS, Photograph, Seen, read_as_seen
 from .engines import CropEngine, TorchEngine, load_engine, read_config
+from .isolation import IsolatedDecoder
 from .records import ScoreRecord
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Scorer:
             `Image.MAX_IMAGE_PIXELS` and refuses twice as many.
         max_crops: images that need more crops, long and narrow ones, are refused too; each takes the time of one
             ordinary photograph.
+        isolate: decode files in other processes, within limits of time and memory: a file that makes a decoder crash,
+            loop or take gigabytes is then an error of this file. Pillow images are not concerned.
         pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
             scores do not differ in the last bit either when images are shared out among processes.
 
@@ -98,6 +101,7 @@ class Scorer:
         num_workers: int = 4,
         max_pixels: int | None = None,
         max_crops: int | None = MAX_CROPS,
+        isolate: bool = False,
         pad_batches: bool = False,
     ):
         if batch_size < 1:
@@ -105,6 +109,7 @@ class Scorer:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pad_batches = pad_batches
+        self._decoder = IsolatedDecoder() if isolate else None
         self.max_pixels = max_pixels
         self.max_crops = max_crops
         self.engine: CropEngine
@@ -172,24 +177,24 @@ class Scorer:
         try:
             if isinstance(image, Image.Image):
                 rgb = read_rgb(image)
-                photograph = Photograph(rgb, rgb.width, rgb.height)
-            else:
-                photograph = read_photograph(image, refuse=self._refuse)
+                return self.seen.shrink(Photograph(rgb, rgb.width, rgb.height))
+            if self._decoder is not None:
+                return self._decoder.read(image, self.seen)
+            return read_as_seen(image, self.seen)
         except UnreadableImage as error:
             raise MetaQAPError(str(error)) from error
-        pixels = photograph.pixels
-        resample = self.image_processor.resample
-        return photograph._replace(pixels=shrink(pixels, self._layout(pixels), resample=resample))
 
-    def _refuse(self, width: int, height: int) -> str | None:
-        if self.max_pixels is not None and width * height > self.max_pixels:
-            return too_many_pixels(self.max_pixels)
-        if self.max_crops is not None and len(self.image_processor.layout(height, width).corners) > self.max_crops:
-            return f"{width:,} x {height:,} pixels are too long and narrow"
-        return None
-
-    def _layout(self, pixels: Image.Image) -> CropLayout:
-        return self.image_processor.layout(pixels.height, pixels.width)
+    @property
+    def seen(self) -> Seen:
+        """What the model sees of an image."""
+        processor = self.image_processor
+        return Seen(
+            shortest_edge=processor.size["shortest_edge"] if processor.do_resize else None,
+            crop_size=processor.crop_size["height"],
+            resample=int(processor.resample),
+            max_pixels=self.max_pixels,
+            max_crops=self.max_crops,
+        )
 
     def prepare(self, image: str | Path | Image.Image) -> Prepared:
         """Decodes one image and cuts it into crops."""
@@ -201,7 +206,7 @@ class Scorer:
             return Prepared(record)
         record.width, record.height = photograph.width, photograph.height
         # Bytes travel between threads; the engine divides by 255.
-        crops = prepare_crops(photograph.pixels, self._layout(photograph.pixels))
+        crops = prepare_crops(photograph.pixels, self.seen.layout(*photograph.pixels.size))
         return Prepared(record, size=photograph.pixels.size, crops=crops)
 
     def _run(self, batch: Sequence[tuple[Prepared, int]], *, quality_map: bool) -> None:
