@@ -144,7 +144,7 @@ def open_image(source: str | bytes | os.PathLike | IO[bytes]) -> Image.Image:
         except UnidentifiedImageError as error:
             raise UnreadableImage(_what_it_is(source)) from error
         try:
-            if image.format in ("JPEG", "MPO"):
+            if image.format in ("JPEG", "MPO") and image.fp is not None:
                 _check_scan(image.fp)
         except BaseException:
             image.close()
@@ -280,7 +280,7 @@ def to_rgb(image: Image.Image, *, white: float | None = None) -> Image.Image:
     white = value_of_white(image) if white is None else white
     profile = image.info.get("icc_profile")
     # `ImageOps.exif_transpose` also writes the EXIF data anew and fails on malformed tags that have no say here.
-    transpose = _TO_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation))
+    transpose = _TO_UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     if transpose is not None:
         image = image.transpose(transpose)
     if image.mode.startswith("I"):  # PIL's own conversion clips at 255

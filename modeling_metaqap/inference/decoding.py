@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from PIL import ExifTags, Image, JpegImagePlugin
 
@@ -80,13 +80,13 @@ class Seen:
         return photograph._replace(pixels=shrink(pixels, self.layout(*pixels.size), resample=self.resample))
 
 
-def read_as_seen(path: str | Path, seen: Seen) -> Photograph:
+def read_as_seen(source: str | Path | IO[bytes], seen: Seen) -> Photograph:
     """Read an image file and shrink it to what the model sees.
 
     Raises:
         UnreadableImage: with the reason, if it is refused or cannot be read.
     """
-    photograph = read_photograph(path, refuse=seen.refuse)
+    photograph = read_photograph(source, refuse=seen.refuse)
     with errors_explained():
         return seen.shrink(photograph)
 
@@ -102,18 +102,18 @@ def silence_size_warning() -> None:
 
 
 def read_photograph(
-    path: str | Path, *, refuse: Callable[[int, int], str | None] = lambda width, height: None
+    source: str | Path | IO[bytes], *, refuse: Callable[[int, int], str | None] = lambda width, height: None
 ) -> Photograph:
     """An image file as 8-bit RGB, upright; very large ones are shrunk while they are read.
 
     Args:
-        path: of the file.
+        source: path of the file, or an open file.
         refuse: told the width and height that the file claims, says why it is not to be decoded, or None.
 
     Raises:
         UnreadableImage: with the reason, if it is refused or cannot be read.
     """
-    with errors_explained(), open_image(path) as opened:
+    with errors_explained(), open_image(source) as opened:
         # The header is all that was read so far.
         if reason := refuse(opened.width, opened.height):
             raise UnreadableImage(reason)

@@ -1,5 +1,6 @@
 """Scores of all images of a data set, shared out among the processes of a launch."""
 
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -9,7 +10,6 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 from accelerate.utils import gather_object
-from PIL import Image
 
 from ..data.accelerate_state import process_state
 from ..errors import MetaQAPError
@@ -69,8 +69,12 @@ def process_scorer(checkpoint: str, *, device: str | None = None, batch_size: in
     return Scorer(checkpoint, device=device, batch_size=batch_size, pad_batches=True)
 
 
-def _images(dataset: datasets.Dataset) -> Iterable[Image.Image]:
-    return (row["image"] for row in dataset.select_columns("image"))
+def _images(dataset: datasets.Dataset) -> Iterator[str | io.BytesIO]:
+    """The images as they are stored: `datasets` would decode whatever they are, and fail at the first broken one."""
+    stored = dataset.select_columns("image").cast_column("image", datasets.Image(decode=False))
+    for row in stored:
+        image = row["image"]
+        yield image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

@@ -146,7 +146,7 @@ def _kind(column: str) -> Callable[[Any], Any]:
 def _record(values: dict[str, Any]) -> ScoreRecord:
     if not isinstance(values, dict) or set(values) != set(COLUMNS):
         raise ValueError("a row has other columns")
-    cells = {name: None if value is None else _kind(name)(value) for name, value in values.items()}
+    cells: dict[str, Any] = {name: None if value is None else _kind(name)(value) for name, value in values.items()}
     return ScoreRecord(**cells | {"path": from_portable_name(cells["path"])})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from .records import ScoreRecord
 
 if TYPE_CHECKING:
     from .fastest import Choice
+
+#: What can be scored: a path, an open file, or an image of Pillow.
+AnyImage = str | Path | IO[bytes] | Image.Image
 
 
 @dataclass
@@ -137,11 +140,11 @@ class Scorer:
             raise MetaQAPError("Only the PyTorch engine has the model itself.")
         return self.engine.model
 
-    def score(self, images: Iterable[str | Path | Image.Image], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
+    def score(self, images: Iterable[AnyImage], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
 
         Args:
-            images: paths or Pillow images.
+            images: paths, open files or Pillow images; only paths are named in the records.
             quality_map: also give each record the map of local quality.
         """
         waiting: deque[Future[Prepared]] = deque()
@@ -168,7 +171,7 @@ class Scorer:
                 while pending and pending[0].is_complete:
                     yield self._finish(pending.popleft())
 
-    def read(self, image: str | Path | Image.Image) -> Photograph:
+    def read(self, image: AnyImage) -> Photograph:
         """Read an image and shrink it to what the model sees; its score is that of the original.
 
         Raises:
@@ -178,7 +181,7 @@ class Scorer:
             if isinstance(image, Image.Image):
                 rgb = read_rgb(image)
                 return self.seen.shrink(Photograph(rgb, rgb.width, rgb.height))
-            if self._decoder is not None:
+            if self._decoder is not None and isinstance(image, (str, Path)):
                 return self._decoder.read(image, self.seen)
             return read_as_seen(image, self.seen)
         except UnreadableImage as error:
@@ -196,9 +199,9 @@ class Scorer:
             max_crops=self.max_crops,
         )
 
-    def prepare(self, image: str | Path | Image.Image) -> Prepared:
+    def prepare(self, image: AnyImage) -> Prepared:
         """Decodes one image and cuts it into crops."""
-        record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
+        record = ScoreRecord(path=str(image) if isinstance(image, (str, Path)) else "")
         try:
             photograph = self.read(image)
         except MetaQAPError as error:

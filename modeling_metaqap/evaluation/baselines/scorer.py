@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,10 +100,10 @@ class BaselineScorer:
         self.baseline = BASELINES[name]
         self._rate_distortion, self.parameters_sha256 = self.baseline.load()
 
-    def score(self, images: Iterable[str | Path | Image.Image]) -> Iterator[ScoreRecord]:
+    def score(self, images: Iterable[str | Path | IO[bytes] | Image.Image]) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image without a score gets one with `error`."""
         for image in images:
-            record = ScoreRecord(path="" if isinstance(image, Image.Image) else str(image))
+            record = ScoreRecord(path=str(image) if isinstance(image, (str, Path)) else "")
             try:
                 pixels = np.asarray(read_rgb(image))
                 record.height, record.width = pixels.shape[:2]
