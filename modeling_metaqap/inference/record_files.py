@@ -277,25 +277,19 @@ class RecordFile:
         # Places in the file, not the rows themselves.
         places = [(sort_key(row.record, order), row.begin, row.end) for row in self.rows()]
         places.sort(key=lambda place: place[0])
-        temporary = self._rows_path.with_name(f".{self._rows_path.name}.tmp")
-        with self._rows_path.open("rb") as source, temporary.open("wb") as target:
+        with self._rows_path.open("rb") as source, _replacing(self._rows_path) as target:
             target.write(self._format.header)
             for _, begin, end in places:
                 source.seek(begin)
                 target.write(source.read(end - begin))
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.replace(self._rows_path)
 
     def _rows_from_parquet(self) -> None:
         import pyarrow.parquet as pq
 
-        temporary = self._rows_path.with_name(f".{self._rows_path.name}.tmp")
-        with temporary.open("wb") as file:
+        with _replacing(self._rows_path) as file:
             for batch in pq.ParquetFile(self.output).iter_batches(batch_size=ROW_GROUP):
                 for values in batch.to_pylist():
                     file.write(self._format.encode(_record(values)))
-        temporary.replace(self._rows_path)
 
 
 def sort_key(record: ScoreRecord, order: Order) -> tuple[bool, float | bytes]:
@@ -314,14 +308,24 @@ def write_parquet(output: Path, records: Iterable[ScoreRecord]) -> None:
     arrow = {str: pa.string(), float: pa.float64(), int: pa.int64()}
     schema = pa.schema([(name, arrow[_kind(name)]) for name in COLUMNS])  # type: ignore[index]
     values = (_values(record) for record in records)
-    temporary = output.with_name(f".{output.name}.tmp")
-    with temporary.open("wb") as file:
-        with pq.ParquetWriter(file, schema) as writer:
-            while group := list(islice(values, ROW_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema=schema))
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(output)
+    with _replacing(output) as file, pq.ParquetWriter(file, schema) as writer:
+        while group := list(islice(values, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of another one when it is complete; too large for `write_atomically`."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

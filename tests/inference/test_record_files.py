@@ -2,8 +2,12 @@
 
 import csv
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modeling_metaqap import ScoreRecord
 from modeling_metaqap.errors import MetaQAPError
@@ -114,6 +118,43 @@ def test_a_file_that_was_changed_by_something_else_is_one_sentence(suffix, tmp_p
     with pytest.raises(MetaQAPError, match="is damaged"):
         with open_records(output, run=RUN, resume=True):
             pass
+
+
+@given(
+    st.lists(st.tuples(st.binary(min_size=1, max_size=30).filter(lambda name: 0 not in name), st.text(min_size=1))),
+    st.sampled_from([".csv", ".jsonl"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_names_and_messages_come_back_as_they_were(rows, suffix):
+    records = [ScoreRecord(path=os.fsdecode(name), error=error) for name, error in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder) / f"records{suffix}"
+        with open_records(output, run=RUN) as file:
+            for one in records:
+                file.write(one)
+        with open_records(output, run=RUN, resume=True) as file:
+            assert list(file.records()) == records
+
+
+@FORMATS
+def test_a_disk_that_is_full_at_the_end_keeps_all_rows_and_leaves_no_half_file(suffix, tmp_path, monkeypatch):
+    output = tmp_path / f"records{suffix}"
+
+    def full(descriptor):
+        raise OSError(28, os.strerror(28))
+
+    with pytest.raises(MetaQAPError, match="no space left on device"):
+        with open_records(output, run=RUN) as file:
+            for index in (2, 1):
+                file.write(record(index))
+            monkeypatch.setattr(os, "fsync", full)
+            file.finish(Order.worst)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob(".*.tmp"))
+    with open_records(output, run=RUN, resume=True) as file:
+        assert sorted(file.done) == sorted(record(index).path for index in (1, 2))
+        file.finish(Order.worst)
+        assert output.exists()
 
 
 def test_formulas_are_harmless_in_csv_and_numbers_stay_numbers(tmp_path):
