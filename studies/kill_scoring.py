@@ -213,12 +213,12 @@ def main() -> None:
         write_images(directory / "images", arguments.images)
         if arguments.memory:
             results["peak_memory_mb"] = measure_memory(directory, [1000, arguments.images])
-            print(results["peak_memory_mb"])
+            print(results["peak_memory_mb"], flush=True)
         for suffix in arguments.formats:
             outcome = run(directory, suffix, images=arguments.images, kills=arguments.kills, seed=arguments.seed)
             results[f"{suffix}, {arguments.images} images"] = outcome
+            write_atomically(arguments.output, (json.dumps(results, indent=2) + "\n").encode())
             print(suffix, {key: value for key, value in outcome.items() if key != "rows_after_each_kill"})
-    write_atomically(arguments.output, (json.dumps(results, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
     # Only now, so that no process is left waiting for another that has failed.
     for row, error, _, _ in scored:
         if error is not None:
-            raise MetaQAPError(f"The image {dataset[row]['image_id']} cannot be scored: {error}.")
+            name = dataset.select_columns("image_id")[row]["image_id"]  # the whole row would decode the image
+            raise MetaQAPError(f"The image {name} cannot be scored: {error}.")
     base_scores = np.array([scores for *_, scores in scored], dtype=np.float64)
     return Predictions(np.array([quality for _, _, quality, _ in scored]), base_scores)
 
