@@ -306,7 +306,7 @@ def test_an_image_without_a_score_is_named_instead_of_being_left_out(rated, tmp_
             for index, _ in enumerate(images)
         )
     )
-    with pytest.raises(MetaQAPError, match=r"3\.png cannot be scored: it is cut short"):
+    with pytest.raises(MetaQAPError, match=r"3\.png cannot be scored: truncated"):
         predict(broken, dataset)
 
 
