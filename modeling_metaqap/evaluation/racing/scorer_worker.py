@@ -81,7 +81,7 @@ def main() -> None:
         if scorer is None:
             images: float = multiply_matrices(task["seconds"])
         elif options["bare"]:
-            images = run_bare(scorer, crops, task["seconds"])  # type: ignore[arg-type]
+            images = run_bare(scorer, crops, task["seconds"])
         else:
             images = sum(1 for _ in scorer.score(until(task["seconds"], task["files"])))
         taken = time.perf_counter() - started
