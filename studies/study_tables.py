@@ -47,6 +47,31 @@ def ablation_table(result: Json) -> TextTable:
     return TextTable(["variant", *headings], cells)
 
 
+#: Methods of `learning_curves.py` in the order of its table.
+CURVES = ("adapted", "adapted to suggested ones", "fusion fitted anew", "scale alone")
+
+
+def curves_table(result: Json) -> TextTable:
+    """Median PLCC / SROCC of each method by the number of ratings, from `learning_curves.py`."""
+    cells = [["0", *([plcc_srocc(correlations(result["before"]))] * len(CURVES))]]
+    for size, methods in result["curves"].items():
+        figures = (methods.get(method) for method in CURVES)
+        cells.append([size, *(UNDEFINED if one is None else plcc_srocc(correlations(one)) for one in figures)])
+    return TextTable(["ratings", *CURVES], cells)
+
+
+def intervals_table(result: Json) -> TextTable:
+    """Share of opinions in the interval, and its width, by the number of ratings, from `learning_curves.py`."""
+    before = result["before"]["covered"]["value"]
+    cells = [["0, the shipped interval", percent(before), f"{result['shipped_width']:.3f}"]]
+    for size, methods in result["curves"].items():
+        for method in ("scale alone", "adapted"):
+            figures = methods[method]
+            name = f"{size}, " + ("scale fitted, the shipped interval" if method == "scale alone" else "adapted")
+            cells.append([name, percent(figures["covered"]["value"]), f"{figures['width']['value']:.3f}"])
+    return TextTable(["ratings", "opinions held", "mean width"], cells)
+
+
 def sweep_table(result: Json) -> TextTable:
     """PLCC / SROCC of each point of the grid, the highest SROCC first, from `sweep.py`."""
     settings = [name for name in result["points"][0] if name not in ("plcc", "srocc")]

@@ -96,14 +96,17 @@ def most_instructive(
     free[rated] = False
     chosen = []
     along = rows @ covariance
+    looked_along = along @ moments
     for _ in range(n):
         variances = np.einsum("ij,ij->i", along, rows)
-        gains = np.einsum("ij,ij->i", along @ moments, along) / (variances + noise)
+        gains = np.einsum("ij,ij->i", looked_along, along) / (variances + noise)
         best = int(np.argmax(np.where(free, gains, -np.inf)))
         chosen.append(best)
         free[best] = False
         direction = along[best] / np.sqrt(variances[best] + noise)
-        along -= np.outer(rows @ direction, direction)
+        change = rows @ direction
+        along -= np.outer(change, direction)
+        looked_along -= np.outer(change, moments @ direction)
     return chosen
 
 

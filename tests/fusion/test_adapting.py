@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,26 +134,19 @@ def test_comparisons_are_enough(rated, checkpoint, tmp_path):
     assert adaptation.record["figures"]["after"]["srocc"]["value"] > 0.9
 
 
-@pytest.mark.parametrize(
-    ("rows", "options", "message"),
-    [
-        (14, {}, "ratings of 14 photographs; it takes 15"),
-        (30, {"higher_is_better": False}, "ratings fall where the scores rise; .* --lower-is-better"),
-    ],
-)
-def test_ratings_that_cannot_be_used_are_one_sentence(rated, checkpoint, tmp_path, rows, options, message):
+def test_too_few_ratings_are_one_sentence(rated, checkpoint, tmp_path):
     lines = (rated / "ratings.csv").read_text().splitlines()
-    (rated / "ratings.csv").write_text("\n".join(lines[: rows + 1]) + "\n")
-    with pytest.raises(MetaQAPError, match=message):
-        adapt(
-            rated,
-            "ratings.csv",
-            checkpoint=checkpoint,
-            mos_range=(1, 5),
-            settings=QUICK,
-            cache_dir=tmp_path / "cache",
-            **options,
-        )
+    (rated / "ratings.csv").write_text("\n".join(lines[:15]) + "\n")
+    with pytest.raises(MetaQAPError, match="ratings of 14 photographs; it takes 15"):
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=tmp_path / "cache")
+
+
+def test_ratings_that_fall_where_the_scores_rise_are_one_sentence(rated, checkpoint, tmp_path):
+    records = list(Scorer(checkpoint).score(sorted(rated.glob("*.png"))))
+    rows = [f"{Path(record.path).name},{-record.quality}" for record in records]
+    (rated / "ratings.csv").write_text("\n".join(["image,mos", *rows]) + "\n")
+    with pytest.raises(MetaQAPError, match="ratings fall where the scores rise; .* --lower-is-better"):
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(-9, 9), cache_dir=tmp_path / "cache")
 
 
 def test_one_photograph_under_two_names_is_one_sentence(rated, checkpoint, tmp_path):

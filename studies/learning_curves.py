@@ -1,0 +1,203 @@
+"""How many own ratings does it take? Adapt a checkpoint to more and more of them, and measure on others.
+
+    python studies/learning_curves.py --dataset livec --data_dir path/to/ChallengeDB_release --features features
+
+For a data set without an official split: in each of its seeded 80/20 splits, ratings are drawn from the 80 % and the
+checkpoint is adapted to them just as `metaqap adapt` does it. All choices are made by cross-validation in these
+ratings; the 20 % are only measured on. Beside that: the checkpoint as it is, a fusion that is fitted anew to the same
+ratings with the learners as they are (`scripts/fit_meta_learner.py`), and as many ratings of photographs that
+`metaqap suggest` names in the 80 %. A checkpoint that has learned from any of the photographs is refused.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from study_tables import curves_table
+
+from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap.data.atomic import write_atomically
+from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_split
+from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
+from modeling_metaqap.evaluation.metrics import plcc_and_srocc, rmse
+from modeling_metaqap.fusion.conformal import conformal_radius
+from modeling_metaqap.fusion.expectation import choose_fit, cross_validated, predict
+from modeling_metaqap.fusion.residual_regression import USUAL, draw_centers, fit_basis, fit_line, functions_of
+from modeling_metaqap.fusion.stepwise import fit_stepwise
+from modeling_metaqap.fusion.suggesting import most_instructive
+from modeling_metaqap.inference.features import image_features
+from modeling_metaqap.lineage import all_stages, image_ids_sha256, weights_sha256
+
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+OUTPUT = Path(__file__).with_name("results") / "learning_curves.json"
+COVERAGE = 0.9
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.intp]
+
+
+class Photographs:
+    """All photographs of a data set: features, scores and ratings."""
+
+    def __init__(self, args: argparse.Namespace):
+        where = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+        scorer = Scorer(args.checkpoint, device=args.device)
+        dataset = load_iqa_dataset(args.dataset, split="all", decode=False, **where)
+        stages = all_stages(scorer.model.config)
+        refuse_seen(stages, dataset, weights=args.checkpoint, dataset=args.dataset, **where)
+        self.ids = list(dataset["image_id"])
+        self.quality = np.array(dataset["quality"])
+        start = time.perf_counter()
+        paths = [Path(row["image"]["path"]) for row in dataset.select_columns("image")]
+        features = image_features(scorer, paths, cache_dir=args.features)
+        console.print(f"Features of {len(paths):,} photographs: {time.perf_counter() - start:.0f} s.")
+        self.standardized = features.standardized(scorer.model)
+        self.base_scores = features.base_scores
+        self.scores = features.quality(scorer.model)
+        self.radius = scorer.model.config.interval_radius
+
+    def functions(self, rated: IntArray, rows: IntArray, **options: Any) -> Any:
+        """Functions around the rated photographs, at these rows."""
+        drawn = draw_centers(len(rated))
+        bases = [fit_basis(features[rated], drawn) for features in self.standardized]
+        return functions_of(bases, [features[rows] for features in self.standardized], **options)
+
+
+def measure(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict[str, dict[str, float]]:
+    """What the ratings of some photographs give on those that they do not know: figures by method."""
+    scores, quality = photographs.scores, photographs.quality
+    adapted, functions = _adapted(photographs, rated, unseen)
+    known = np.arange(len(rated))
+    cross = cross_validated(scores[rated], quality[rated], functions, groups=known)
+    line = fit_line(scores[rated], quality[rated])
+    on_line = line.offset + line.slope * scores[unseen]
+    methods = {
+        "adapted": adapted,
+        "scale alone": on_line,
+        "fusion fitted anew": _fused(photographs.base_scores, quality, rated, unseen),
+    }
+    radii = {
+        "adapted": conformal_radius(cross, quality[rated], coverage=COVERAGE),
+        "scale alone": photographs.radius,
+    }
+    result = {}
+    for name, predicted in methods.items():
+        result[name] = {**plcc_and_srocc(predicted, quality[unseen]), "rmse": rmse(predicted, quality[unseen])}
+        if name in radii:
+            held = np.abs(predicted - quality[unseen]) <= radii[name]
+            result[name] |= {"covered": float(held.mean()), "width": 2 * radii[name]}
+    return result
+
+
+def _figures_of(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict[str, float]:
+    """Figures of a checkpoint that is adapted to some ratings, on other photographs."""
+    predicted = _adapted(photographs, rated, unseen)[0]
+    return {
+        **plcc_and_srocc(predicted, photographs.quality[unseen]),
+        "rmse": rmse(predicted, photographs.quality[unseen]),
+    }
+
+
+def _adapted(photographs: Photographs, rated: IntArray, unseen: IntArray) -> tuple[FloatArray, Any]:
+    """Adapted scores of the unseen photographs, and the functions at both."""
+    functions = photographs.functions(rated, np.concatenate([rated, unseen]))
+    known, others = np.arange(len(rated)), np.arange(len(rated), len(rated) + len(unseen))
+    fit = choose_fit(photographs.scores[rated], photographs.quality[rated], functions, known)
+    return predict(fit, photographs.scores[unseen], functions, others), functions
+
+
+def _fused(base_scores: FloatArray, quality: FloatArray, rated: IntArray, unseen: IntArray) -> FloatArray:
+    """Scores of a fusion of the learners that is fitted to the ratings, half-way shrunk as the shipped one is."""
+    try:
+        fit = fit_stepwise(base_scores[rated], quality[rated], shrinkage=0.5)
+    except MetaQAPError:  # no learner is selected
+        return base_scores[unseen].mean(axis=1)
+    return fit.predict(base_scores[unseen])
+
+
+def suggested(photographs: Photographs, pool: IntArray, n: int) -> IntArray:
+    """The n photographs of a pool whose ratings are worth most, chosen without any rating."""
+    values = photographs.functions(pool, pool, gammas=USUAL[:1])[USUAL[0]].values
+    return pool[most_instructive(photographs.scores[pool], values, np.array([], dtype=int), n)]
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    photographs = Photographs(args)
+    where = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
+    row_of = {image_id: row for row, image_id in enumerate(photographs.ids)}
+    of_splits: dict[str, list[dict[str, Any]]] = {}
+    before = []
+    for split in range(args.repeat_splits):
+        training = load_training_split(args.dataset, split=f"train_{split}+validation_{split}", **where)
+        test = load_iqa_dataset(args.dataset, split=f"test_{split}", **where)
+        pool, unseen = (np.array([row_of[image_id] for image_id in part["image_id"]]) for part in (training, test))
+        quality, scores = photographs.quality[unseen], photographs.scores[unseen]
+        held = np.abs(scores - quality) <= photographs.radius
+        before.append(
+            {**plcc_and_srocc(scores, quality), "rmse": rmse(scores, quality), "covered": float(held.mean())}
+        )
+        order = np.random.default_rng(args.seed + split).permutation(pool)
+        named = suggested(photographs, pool, min(max(args.suggested), len(pool)))
+        for n in [*(size for size in args.sizes if size < len(pool)), len(pool)]:
+            measured = measure(photographs, order[:n], unseen)
+            if n in args.suggested:
+                measured["adapted to suggested ones"] = _figures_of(photographs, named[:n], unseen)
+            of_splits.setdefault(str(n), []).append(measured)
+        console.print(f"Split {split} is done.", highlight=False)
+    return {
+        "dataset": args.dataset,
+        "n": len(photographs.ids),
+        "images_sha256": image_ids_sha256(photographs.ids),
+        "weights_sha256": weights_sha256(args.checkpoint),
+        "repeat_splits": args.repeat_splits,
+        "seed": args.seed,
+        "shipped_width": 2 * photographs.radius,
+        "before": _medians(before),
+        "curves": {
+            size: {method: _medians([one[method] for one in several]) for method in several[0]}
+            for size, several in of_splits.items()
+        },
+    }
+
+
+def _medians(several: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Median, lowest and highest of each figure over the splits."""
+    columns = {name: [one[name] for one in several] for name in several[0]}
+    return {
+        name: {"value": statistics.median(values), "low": min(values), "high": max(values)}
+        for name, values in columns.items()
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", required=True, help="without an official split, such as livec")
+    parser.add_argument("--data_dir")
+    parser.add_argument("--cache_dir")
+    parser.add_argument("--checkpoint", default=str(DEFAULT_CHECKPOINT), help="folder (default: the shipped one)")
+    parser.add_argument("--features", type=Path, help="folder to keep the features in")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[15, 25, 50, 100, 200, 400], help="numbers of ratings")
+    parser.add_argument("--suggested", nargs="*", type=int, default=[50, 100, 200], help="of them, also suggested")
+    parser.add_argument("--repeat_splits", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON; gets or replaces the part of this data set")
+    args = parser.parse_args(arguments)
+    with exit_with_sentence("learning_curves"):
+        known = json.loads(args.output.read_text()) if args.output.exists() else {}
+        result = run(args)
+        write_atomically(args.output, (json.dumps(known | {args.dataset: result}, indent=1) + "\n").encode())
+        console.print(curves_table(result).rich(title="PLCC / SROCC"))
+
+
+if __name__ == "__main__":
+    main()
