@@ -166,7 +166,8 @@ def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoin
     both = image_features(scorer, paths, cache_dir=tmp_path, on_progress=lambda *both: progress.append(both))
     assert progress == [(20, 30), (28, 30), (30, 30)]
     expected = [record.quality for record in scorer.score(paths)]
-    np.testing.assert_allclose(both.quality(scorer.model), expected, atol=1e-6)
+    # The scorer folds its convolutions, which rounds differently.
+    np.testing.assert_allclose(both.quality(scorer.model), expected, atol=1e-5)
     np.testing.assert_array_equal(both.pooled[1][:20], first.pooled[1])
     learner = scorer.model.base_learners[1]
     with torch.no_grad():
