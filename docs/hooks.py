@@ -28,7 +28,7 @@ NAME = PACKAGE.name
 
 #: Rooms in the order of the menu. The model's files and the two at the bottom have pages of their own.
 ROOMS = ("data", "training", "inference", "fusion", "evaluation", "publishing", "demo")
-MODEL_FILES = ("modeling", "configuration", "losses", "image_processing", "crops", "decoding", "pipeline")
+MODEL_FILES = ("modeling", "configuration", "losses", "image_processing", "crops", "decoding", "fetching", "pipeline")
 
 
 # Help texts.
@@ -229,9 +229,9 @@ def api_pages() -> dict[str, str]:
         source = (PACKAGE / room / "__init__.py").read_text()
         shown = modules if re.search(r"^(def|class) ", source, flags=re.MULTILINE) else modules[1:]
         pages[f"reference/api/{room}.md"] = room_page(f"{NAME}.{room}", shown, first.split("\n\n")[0])
-    bottom = [f"{NAME}.errors", f"{NAME}.lineage"]
-    about = "What every room may use, and what itself uses nothing of the package."
-    pages["reference/api/errors.md"] = room_page("Errors and lineage", bottom, about)
+    bottom = [f"{NAME}.{name}" for name in ("errors", "lineage", "memory", "folding", "checkpoint_reading")]
+    about = "What every room may use, and what itself uses no room."
+    pages["reference/api/errors.md"] = room_page("What every room uses", bottom, about)
     return pages
 
 

@@ -150,7 +150,7 @@ def test_the_last_batch_is_filled_up_on_request(checkpoint):
         lambda module, args, kwargs, output: sizes.append(len(kwargs["pixel_values"])), with_kwargs=True
     )
     assert len(list(scorer.score([Image.new("RGB", (64, 64), colour) for colour in ("red", "tan", "blue")]))) == 3
-    assert sizes == [4]
+    assert sum(sizes) == 4  # one crop in each thread
 
 
 def test_parquet_gives_the_scores_of_the_folder(checkpoint, tmp_path):
