@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..data.iqa_datasets.files import file_sha256
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
 from .scorer import Prepared, Scorer
+from .user_cache import user_cache
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -51,11 +53,6 @@ class ImageFeatures:
         return np.asarray(self.base_scores @ weight + intercept)
 
 
-def default_cache() -> Path:
-    """Where features are kept unless another folder is named: `$XDG_CACHE_HOME/metaqap/features`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "metaqap" / "features"
-
-
 def image_features(
     scorer: Scorer,
     paths: Sequence[Path],
@@ -71,15 +68,15 @@ def image_features(
     Args:
         scorer: with PyTorch, in float32.
         paths: of the photographs.
-        cache_dir: default `default_cache()`.
+        cache_dir: default `features` in `user_cache()`.
         on_progress: gets the numbers of photographs that are done and of all.
 
     Raises:
         MetaQAPError: for a photograph that cannot be read.
         OSError: if the cache cannot be written.
     """
-    digests = [_sha256(path) for path in paths]
-    folder = Path(cache_dir or default_cache()) / _model_sha256(scorer.model)[:16]
+    digests = [file_sha256(path) for path in paths]
+    folder = Path(cache_dir or user_cache() / "features") / _model_sha256(scorer.model)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     known = _read_shards(folder, set(digests))
     path_of = dict(zip(digests, paths, strict=True))
@@ -133,11 +130,6 @@ def _learners(model: MetaQAPModel) -> Iterable[MetaQAPBaseLearner]:
     return model.base_learners  # type: ignore[return-value]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _model_sha256(model: MetaQAPModel) -> str:
     """Of all the weights, and of what each learner's weights are the weights of."""
     digest = hashlib.sha256()
@@ -176,4 +168,4 @@ def _write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndar
     temporary.replace(file)
 
 
-__all__ = ["ImageFeatures", "default_cache", "image_features"]
+__all__ = ["ImageFeatures", "image_features"]

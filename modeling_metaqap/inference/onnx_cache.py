@@ -10,14 +10,13 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from huggingface_hub.constants import HF_HOME
-
 from .. import __version__
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
 from .choices import ONNX_FILES, Engine
 from .onnx_export import export_onnx
+from .user_cache import user_cache
 
 #: Largest difference to PyTorch in float32, in units of quality, at which a file is taken without being asked for.
 TOLERANCE = 1e-4
@@ -37,7 +36,7 @@ def cached_onnx(
 ) -> Path | None:
     """The folder of an ONNX file of a checkpoint in the user's cache; it is made if it is not there.
 
-    The cache is `$METAQAP_CACHE`, or `metaqap` in the cache of Hugging Face. A folder's name is made of the weights,
+    The cache is `user_cache()`. A folder's name is made of the weights,
     the configuration and the versions of all that a file depends on, so an old file never answers for new weights.
 
     Args:
@@ -85,8 +84,7 @@ def cache_folder(
         return None
     versions = map(_version, (*_PACKAGES, "torch"))
     key = json.dumps([weights, config.to_json_string(), learners, __version__, *versions, *further])
-    home = Path(os.environ.get("METAQAP_CACHE") or Path(HF_HOME) / "metaqap")
-    return home / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
+    return user_cache() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

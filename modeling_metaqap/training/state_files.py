@@ -3,17 +3,15 @@
 Nothing here is unpickled, and accelerate reads its own files with `weights_only=True`: a state can be a stranger's.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..data.atomic import write_atomically
-from ..errors import MetaQAPError
+from ..data.iqa_datasets.files import file_sha256
 
 #: Says of each file of a state what its SHA-256 is. It is written last.
 DIGESTS = "digests.json"
@@ -31,12 +29,10 @@ def read_progress(state: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `write_progress` wrote.
 
     Raises:
-        MetaQAPError: if it cannot be read.
+        OSError: if a file is missing.
+        SafetensorError, ValueError: if one is damaged.
     """
-    try:
-        return load_file(state / AVERAGE), json.loads((state / PROGRESS).read_bytes())
-    except (OSError, SafetensorError, ValueError) as error:
-        raise MetaQAPError(f"The state {state} cannot be read: {error}.") from error
+    return load_file(state / AVERAGE), json.loads((state / PROGRESS).read_bytes())
 
 
 def write_digests(state: Path) -> None:
@@ -64,12 +60,8 @@ def damage(state: Path) -> str | None:
 
 
 def _digests(state: Path) -> dict[str, str]:
-    digests = {}
-    for path in sorted(state.rglob("*")):
-        if path.is_file() and path.name != DIGESTS:
-            with path.open("rb") as file:
-                digests[path.relative_to(state).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    files = (path for path in sorted(state.rglob("*")) if path.is_file() and path.name != DIGESTS)
+    return {path.relative_to(state).as_posix(): file_sha256(path) for path in files}
 
 
 __all__ = ["DIGESTS", "damage", "read_progress", "write_digests", "write_progress"]

@@ -565,7 +565,7 @@ def cheap_adaptation(monkeypatch, tmp_path):
 
     settings = adapting.AdaptationSettings
     monkeypatch.setattr(adapting, "AdaptationSettings", lambda seed: settings(seed=seed, draws=2, n_bootstrap=20))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
 
 
 def rate(folder, score):
