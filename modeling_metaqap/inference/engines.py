@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from transformers.utils import cached_file
 
-from .. import DEFAULT_CHECKPOINT, checkpoint_reading
-from ..checkpoint_reading import read_model
+from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_reading import read_config, read_model
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..folding import fold_for_inference, has_bfloat16
@@ -186,7 +186,6 @@ class OnnxEngine:
         if (present := weights_sha256(checkpoint)) is not None and present != exported_from:
             raise MetaQAPError(f"{file} was exported from other weights than {checkpoint} has; repeat `{export}`.")
         self.output_names = [output.name for output in self.session.get_outputs()]
-
         self._crop_by_crop = _CropByCrop()
 
     def _open(self, *, threads: int) -> Any:
@@ -257,40 +256,24 @@ def load_engine(
         raise MetaQAPError(f"The engine must be {', '.join(Engine)}, not {engine}.") from error
     if dtype not in list(Dtype):
         raise MetaQAPError(f"The dtype must be {', '.join(Dtype)}, not {dtype}.")
-    config = read_config(checkpoint, learners=learners)
-    try:
-        if name is Engine.auto:
-            # Here, since an export is compared with what a `Scorer` says, which needs this module.
-            from .onnx_cache import cached_onnx
+    config = read_config(checkpoint)
+    check_learners(config, learners)
+    if name is Engine.auto:
+        # Here, since an export is compared with what a `Scorer` says, which needs this module.
+        from .onnx_cache import cached_onnx
 
-            folder = None
-            if resolve_device(device).type == "cpu" and dtype == "float32":
-                many = num_images is None or num_images >= WORTH_AN_EXPORT
-                folder = cached_onnx(checkpoint, config, learners=learners, make=many)
-            if folder is not None:
-                return OnnxEngine(folder)
-            name = Engine.torch
-        if name is Engine.torch:
-            return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners)
-        if learners is not None and learners != config.num_base_learners:
-            raise MetaQAPError(f"The exported file has all learners; leave out the engine {name}, or their number.")
-        return OnnxEngine(checkpoint, name, device=device, dtype=dtype, config=config)
-    except MetaQAPError:
-        raise
-    except (OSError, ValueError) as error:
-        raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
-
-
-def read_config(checkpoint: str | Path, *, learners: int | None = None) -> MetaQAPConfig:
-    """The configuration of a checkpoint.
-
-    Raises:
-        MetaQAPError: for another model's, or one that cannot give that number of learners.
-    """
-    config = checkpoint_reading.read_config(checkpoint)
-    if learners is not None:
-        check_learners(config, learners)
-    return config
+        folder = None
+        if resolve_device(device).type == "cpu" and dtype == "float32":
+            many = num_images is None or num_images >= WORTH_AN_EXPORT
+            folder = cached_onnx(checkpoint, config, learners=learners, make=many)
+        if folder is not None:
+            return OnnxEngine(folder)
+        name = Engine.torch
+    if name is Engine.torch:
+        return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners)
+    if learners is not None and learners != config.num_base_learners:
+        raise MetaQAPError(f"The exported file has all learners; leave out the engine {name}, or their number.")
+    return OnnxEngine(checkpoint, name, device=device, dtype=dtype, config=config)
 
 
 def resolve_device(device: str | None) -> torch.device:
@@ -327,4 +310,4 @@ def _export_command(checkpoint: str | Path, name: Engine) -> str:
     )
 
 
-__all__ = ["CropEngine", "OnnxEngine", "TorchEngine", "load_engine", "read_config", "resolve_device"]
+__all__ = ["CropEngine", "OnnxEngine", "TorchEngine", "load_engine", "resolve_device"]

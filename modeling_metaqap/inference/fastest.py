@@ -85,14 +85,16 @@ def _measure(checkpoint: str | Path, config: MetaQAPConfig, device: str | None, 
     if resolved.type == "cpu" and cached_onnx(checkpoint, config, learners=learners) is not None:
         candidates.append((Engine.onnx, "float32"))
     photographs = sorted(PHOTOGRAPHS.glob("*.jpg"))
-    choices, expected = [], None
+    scorer = Scorer(checkpoint, device=device, learners=learners)
+    crops = np.concatenate([scorer.prepare(photograph).crops for photograph in photographs])
+    choices: list[Choice] = []
+    expected = None
     for engine, dtype in candidates:
-        scorer = Scorer(checkpoint, device=device, learners=learners)
-        scorer.engine = _load(engine, dtype, checkpoint, config, device, learners)
+        if choices:  # the first one is the scorer's own
+            scorer.engine = _load(engine, dtype, checkpoint, config, device, learners)
         records = list(scorer.score(photographs))
         expected = expected or records
         agreement = compare(expected, records)
-        crops = np.concatenate([scorer.prepare(photograph).crops for photograph in photographs])
         started = time.perf_counter()
         scorer.engine(crops)
         rate = len(crops) / (time.perf_counter() - started)

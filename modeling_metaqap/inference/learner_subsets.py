@@ -11,13 +11,15 @@ from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPMetaLearner, MetaQAPModel
 
 
-def check_learners(config: MetaQAPConfig, count: int) -> None:
-    """Refuse a number of learners that a checkpoint cannot give.
+def check_learners(config: MetaQAPConfig, count: int | None) -> None:
+    """Refuse a number of learners that a checkpoint cannot give; None means all of them.
 
     Raises:
         MetaQAPError: for less than one, more than there are, and where the checkpoint does not say which ones.
     """
     most = config.num_base_learners
+    if count is None:
+        return
     if not 1 <= count <= most:
         raise MetaQAPError(f"The checkpoint has {most} base learners; {count} of them cannot be taken.")
     if count < most and _subset(config, count) is None:

@@ -13,15 +13,16 @@ import torch
 from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT
-from ..checkpoint_reading import read_image_processor
+from ..checkpoint_reading import read_config, read_image_processor
 from ..crops_metaqap import prepare_crops
 from ..decoding_metaqap import UnreadableImage, read_rgb
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
 from .decoding import MAX_CROPS, Photograph, Seen, read_as_seen
-from .engines import CropEngine, TorchEngine, load_engine, read_config
+from .engines import CropEngine, TorchEngine, load_engine
 from .isolation import IsolatedDecoder
+from .learner_subsets import check_learners
 from .records import ScoreRecord
 
 if TYPE_CHECKING:
@@ -121,7 +122,8 @@ class Scorer:
             # Here, since engines are compared by what a `Scorer` says.
             from .fastest import fastest_engine
 
-            config = read_config(checkpoint, learners=learners)
+            config = read_config(checkpoint)
+            check_learners(config, learners)
             self.engine, self.choice = fastest_engine(checkpoint, config, device=device, learners=learners)
         else:
             self.engine = load_engine(
