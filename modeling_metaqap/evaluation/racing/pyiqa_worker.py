@@ -7,13 +7,12 @@ MetaQAP, since it runs in an environment of its own.
 import importlib
 import itertools
 import json
-import os
 import pkgutil
-import re
 import sys
 import time
-from pathlib import Path
 from typing import Any
+
+from worker_protocol import answer, report, tasks
 
 
 def without_downloads() -> None:
@@ -44,13 +43,6 @@ def without_downloads() -> None:
             loaded.load_pretrained_network = lambda *_, **__: None
 
 
-def peak_memory() -> float:
-    """Megabytes."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8")) if status.exists() else None
-    return 0.0 if found is None else round(int(found[1]) * 1024 / 1e6)
-
-
 def main() -> None:
     name = json.loads(sys.argv[1])["metric"]
     try:
@@ -62,12 +54,9 @@ def main() -> None:
 
         metric = create_metric(name, device="cpu")
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+        report({"error": f"{type(error).__name__}: {error}"})
         return
-    for line in sys.stdin:
-        task = json.loads(line)
-        if task["cores"]:
-            os.sched_setaffinity(0, task["cores"])
+    for task in tasks():
         started, images = time.perf_counter(), 0
         try:
             with torch.inference_mode():
@@ -77,10 +66,9 @@ def main() -> None:
                     if time.perf_counter() - started >= task["seconds"]:
                         break
         except Exception as error:
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), flush=True)
+            report({"error": f"{type(error).__name__}: {error}"})
             return
-        taken = time.perf_counter() - started
-        print(json.dumps({"images": images, "seconds": taken, "peak_memory_megabytes": peak_memory()}), flush=True)
+        answer(images, time.perf_counter() - started)
 
 
 if __name__ == "__main__":

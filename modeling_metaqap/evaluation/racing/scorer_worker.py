@@ -2,17 +2,15 @@
 
 import itertools
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.utils import logging
+from worker_protocol import answer, report, tasks
 
 
 def until(seconds: float, files: Sequence[str]) -> Iterator[str]:
@@ -23,13 +21,6 @@ def until(seconds: float, files: Sequence[str]) -> Iterator[str]:
         if time.perf_counter() >= end:
             return
         yield file
-
-
-def peak_memory() -> float:
-    """Megabytes."""
-    status = Path("/proc/self/status")
-    found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8")) if status.exists() else None
-    return 0.0 if found is None else round(int(found[1]) * 1024 / 1e6)
 
 
 def multiply_matrices(seconds: float) -> float:
@@ -68,12 +59,9 @@ def main() -> None:
 
             scorer = Scorer(options["checkpoint"], **options["scorer"])
     except Exception as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        report({"error": str(error)})
         return
-    for line in sys.stdin:
-        task = json.loads(line)
-        if task["cores"]:
-            os.sched_setaffinity(0, task["cores"])
+    for task in tasks():
         if scorer is not None and options["bare"] and crops is None:
             prepared = [scorer.prepare(file).crops for file in task["files"]]
             crops = np.resize(np.concatenate(prepared), (scorer.batch_size, *prepared[0].shape[1:]))
@@ -84,9 +72,7 @@ def main() -> None:
             images = run_bare(scorer, crops, task["seconds"])
         else:
             images = sum(1 for _ in scorer.score(until(task["seconds"], task["files"])))
-        taken = time.perf_counter() - started
-        answer = {"images": images, "seconds": taken, "peak_memory_megabytes": peak_memory()}
-        print(json.dumps(answer), flush=True)
+        answer(images, time.perf_counter() - started)
 
 
 if __name__ == "__main__":
