@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import SHIPPED, BatchSize, Checkpoint, Device, needs_extra
+from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device, needs_extra
 
 
 def adapt(
@@ -31,9 +31,7 @@ def adapt(
     checkpoint: Checkpoint = SHIPPED,
     device: Device = None,
     batch_size: BatchSize = 8,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder to keep features in; default the user's cache.", show_default=False)
-    ] = None,
+    cache_dir: CacheDir = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation and of the learning curve.")] = 0,
 ) -> None:
     """Fit a checkpoint to your own ratings in minutes, without a GPU: 15 ratings or more.

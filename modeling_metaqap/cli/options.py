@@ -12,6 +12,9 @@ from ..errors import MetaQAPError
 
 Checkpoint = Annotated[str, typer.Option(help="Folder or Hub id of a MetaQAP checkpoint.", show_default=False)]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")]
+CacheDir = Annotated[
+    Path | None, typer.Option(help="Folder to keep features in; default the user's cache.", show_default=False)
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")]
 
 #: The checkpoint that ships with the package.
@@ -34,4 +37,4 @@ def refuse_to_overwrite(output: Path, photograph: Path) -> None:
         raise MetaQAPError(f"{output} is the photograph itself; write to another file.")
 
 
-__all__ = ["SHIPPED", "BatchSize", "Checkpoint", "Device", "needs_extra", "refuse_to_overwrite"]
+__all__ = ["SHIPPED", "BatchSize", "CacheDir", "Checkpoint", "Device", "needs_extra", "refuse_to_overwrite"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import SHIPPED, BatchSize, Checkpoint, Device, needs_extra
+from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device, needs_extra
 
 
 def suggest(
@@ -24,9 +24,7 @@ def suggest(
     checkpoint: Checkpoint = SHIPPED,
     device: Device = None,
     batch_size: BatchSize = 8,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder to keep features in; default the user's cache.", show_default=False)
-    ] = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     """Name the photographs whose ratings would teach `metaqap adapt` most, in a CSV file to fill in."""
     if output.exists():
