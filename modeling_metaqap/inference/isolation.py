@@ -67,7 +67,7 @@ class _Worker:
             line = ""
         if line != "ready":
             self.kill()
-            raise MetaQAPError("The process that decodes images does not start; leave isolation out (--no-isolate).")
+            raise MetaQAPError("The process that decodes images does not start; leave out --isolate.")
 
     def ask(self, request: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bytes]:
         try:

@@ -24,13 +24,19 @@ def read_row(dataset: datasets.Dataset, index: int) -> dict[str, Any]:
         DataError: with the name of the image, if it cannot be read.
     """
     try:
+        return _read(dataset, index)
+    except UnreadableImage as error:
+        raise DataError(f"{error} (--max_bad_images leaves such images out).") from error
+
+
+def _read(dataset: datasets.Dataset, index: int) -> dict[str, Any]:
+    """As `read_row`; the `UnreadableImage` has the name of the image."""
+    try:
         with errors_explained():
             row = dataset[index]
             return row | {"image": to_rgb(row["image"])}
     except UnreadableImage as error:
-        raise DataError(
-            f"The image {_name(dataset, index)} cannot be read: {error} (--max_bad_images leaves such images out)."
-        ) from error
+        raise UnreadableImage(f"The image {_name(dataset, index)} cannot be read: {error}") from error
 
 
 def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None]) -> Splits:
@@ -56,12 +62,12 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
         bad[key] = {index for index, _ in found}
         errors += [error for _, error in found]
     if len(errors) > most:
-        raise DataError(f"{len(errors)} images cannot be read, more than --max_bad_images {most}. {errors[0]}")
+        raise DataError(f"{len(errors)} images cannot be read, more than --max_bad_images {most}. {errors[0]}.")
     if not errors:
         return splits
     say(f"Left out {len(errors)} images of {most} that may be:")
     for error in errors[:_SHOWN]:
-        say(f"  {error.partition(' (--max_bad_images')[0]}")
+        say(f"  {error}")
     if len(errors) > _SHOWN:
         say(f"  and {len(errors) - _SHOWN} more.")
     kept = {key: _without(dataset, bad[key]) for key, dataset in distinct.items()}
@@ -74,8 +80,8 @@ def _bad_rows(dataset: datasets.Dataset) -> list[tuple[int, str]]:
 
     def error_of(index: int) -> tuple[int, str] | None:
         try:
-            read_row(dataset, index)
-        except DataError as error:
+            _read(dataset, index)
+        except UnreadableImage as error:
             return index, str(error)
         return None
 
