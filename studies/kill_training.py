@@ -41,11 +41,11 @@ RECIPE = Recipe(backbone="test_resnet", dataset="folder", epochs=4, batch_size=4
 
 
 def make_images(folder: Path) -> None:
-    """30 rated images, more noise for worse ones; 20 to train on."""
+    """30 rated images, more noise for worse ones, of the two sources `a*` and `b*`; 20 to train on."""
     rng = np.random.default_rng(0)
     rows = []
     for index in range(30):
-        quality, name = index / 29, f"{index}.png"
+        quality, name = index / 29, f"{'ab'[index % 2]}{index}.png"
         picture = 128 + (1 - quality) * 60 * rng.normal(size=(40, 40, 3))
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / name)
         rows.append([name, quality, ["train", "train", "validation"][index % 3]])

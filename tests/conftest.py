@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -54,18 +53,9 @@ def make_model() -> Callable[..., MetaQAPModel]:
 @pytest.fixture
 def rated_sources(tmp_path: Path) -> Path:
     """A folder of 30 rated images, more noise for worse ones, of the two sources `a*` and `b*`; 20 to train on."""
-    import numpy as np
-    from PIL import Image
+    from kill_training import make_images
 
-    rng = np.random.default_rng(0)
-    rows = []
-    for index in range(30):
-        quality, name = index / 29, f"{'ab'[index % 2]}{index}.png"
-        picture = 128 + (1 - quality) * 60 * rng.normal(size=(40, 40, 3))
-        Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / name)
-        rows.append([name, quality, ["train", "train", "validation"][index % 3]])
-    with (tmp_path / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["file_name", "mos", "split"], *rows])
+    make_images(tmp_path)
     return tmp_path
 
 
