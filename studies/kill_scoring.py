@@ -40,11 +40,11 @@ FORMATS = ("csv", "jsonl", "parquet")
 _processes = multiprocessing.get_context("fork")
 
 
-def write_checkpoint(folder: Path) -> None:
-    """A model of one tiny learner with random weights, for crops of 32 pixels."""
+def write_checkpoint(folder: Path, *, crop_size: int = 32) -> None:
+    """A model of one tiny learner with random weights, for crops of `crop_size` pixels."""
     torch.manual_seed(0)
     save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"], interval_radius=0.2)), folder)
-    MetaQAPImageProcessor(size={"shortest_edge": 32}, crop_size=32).save_pretrained(folder)
+    MetaQAPImageProcessor(size={"shortest_edge": crop_size}, crop_size=crop_size).save_pretrained(folder)
 
 
 def write_images(folder: Path, count: int) -> None:

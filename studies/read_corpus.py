@@ -67,7 +67,7 @@ def measure(*, changed: int) -> dict[str, Any]:
     """The outcomes of all files by group, and what they took."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        write_checkpoint(directory / "checkpoint")
+        write_checkpoint(directory / "checkpoint", crop_size=512)
         (directory / "files").mkdir()
         written = write_corpus(directory / "files", changed=changed)
         run = score(written, directory / "checkpoint", directory / "scores.jsonl")

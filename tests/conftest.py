@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,14 @@ import pytest
 
 if TYPE_CHECKING:
     from modeling_metaqap import MetaQAPModel
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is computed once is kept apart from the user's own, in the programs that tests start too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METAQAP_CACHE", str(tmp_path_factory.mktemp("metaqap-cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def image_features(
     """Features of photographs, as the heads of the learners get them; what is on disk is not computed again.
 
     An interrupted run keeps what it has done. A photograph is known by what its file holds, whatever its name, and a
-    checkpoint by all its weights.
+    checkpoint by all its weights and by what its image processor shows it.
 
     Args:
         scorer: with PyTorch, in float32.
@@ -76,7 +76,7 @@ def image_features(
         OSError: if the cache cannot be written.
     """
     digests = [file_sha256(path) for path in paths]
-    folder = Path(cache_dir or user_cache() / "features") / _model_sha256(scorer.model)[:16]
+    folder = Path(cache_dir or user_cache() / "features") / _scorer_sha256(scorer)[:16]
     folder.mkdir(parents=True, exist_ok=True)
     known = _read_shards(folder, set(digests))
     path_of = dict(zip(digests, paths, strict=True))
@@ -130,9 +130,10 @@ def _learners(model: MetaQAPModel) -> Iterable[MetaQAPBaseLearner]:
     return model.base_learners  # type: ignore[return-value]
 
 
-def _model_sha256(model: MetaQAPModel) -> str:
-    """Of all the weights, and of what each learner's weights are the weights of."""
-    digest = hashlib.sha256()
+def _scorer_sha256(scorer: Scorer) -> str:
+    """Of all the weights, of what each learner's weights are the weights of, and of what they see of an image."""
+    model = scorer.model
+    digest = hashlib.sha256(f"{scorer.seen.shortest_edge} {scorer.seen.crop_size} {scorer.seen.resample}\n".encode())
     for learner in model.config.base_learners:  # type: ignore[union-attr]
         digest.update(f"{learner['backbone']} {learner['stages']}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
+from ..checkpoint_reading import read_image_processor
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
@@ -36,8 +37,8 @@ def cached_onnx(
 ) -> Path | None:
     """The folder of an ONNX file of a checkpoint in the user's cache; it is made if it is not there.
 
-    The cache is `user_cache()`. A folder's name is made of the weights,
-    the configuration and the versions of all that a file depends on, so an old file never answers for new weights.
+    The cache is `user_cache()`. A folder's name is made of the weights, the configurations of model and image
+    processor, and the versions of all that a file depends on, so an old file never answers for new weights.
 
     Args:
         checkpoint: folder or Hub id.
@@ -75,7 +76,7 @@ def cached_onnx(
 def cache_folder(
     checkpoint: str | Path, config: MetaQAPConfig, learners: int | None, further: Sequence[object] = ()
 ) -> Path | None:
-    """The folder in the cache for a checkpoint's weights and configuration, and these versions of the packages.
+    """The folder in the cache for a checkpoint's weights and configurations, and these versions of the packages.
 
     None for a checkpoint without weights.
     """
@@ -83,7 +84,8 @@ def cache_folder(
     if weights is None:
         return None
     versions = map(_version, (*_PACKAGES, "torch"))
-    key = json.dumps([weights, config.to_json_string(), learners, __version__, *versions, *further])
+    image_processor = read_image_processor(checkpoint).to_json_string()  # a file is for crops of one size
+    key = json.dumps([weights, config.to_json_string(), image_processor, learners, __version__, *versions, *further])
     return user_cache() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

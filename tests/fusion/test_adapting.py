@@ -176,3 +176,13 @@ def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoin
     # A damaged file is no obstacle.
     next(tmp_path.rglob("*.npz")).write_bytes(b"damaged")
     np.testing.assert_allclose(image_features(scorer, paths, cache_dir=tmp_path).pooled[0], both.pooled[0], atol=1e-6)
+
+
+def test_features_of_other_crops_are_not_taken_from_the_cache(rated, checkpoint, tmp_path):
+    paths = sorted(rated.glob("*.png"))[:2]
+    image_features(Scorer(checkpoint), paths, cache_dir=tmp_path)
+    smaller = Scorer(checkpoint)
+    smaller.image_processor.crop_size = {"height": 32, "width": 32}
+    again = image_features(smaller, paths, cache_dir=tmp_path)
+    np.testing.assert_allclose(again.quality(smaller.model), [r.quality for r in smaller.score(paths)], atol=1e-5)
+    assert len(list(tmp_path.rglob("*.npz"))) == 2

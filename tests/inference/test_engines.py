@@ -1,14 +1,21 @@
 """Engines: crops in several threads, and which one is taken by itself."""
 
+import json
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from modeling_metaqap import MetaQAPImageProcessor
+from modeling_metaqap.checkpoint_reading import read_config
+from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine
 from modeling_metaqap.inference.fastest import Choice
+from modeling_metaqap.inference.onnx_cache import cache_folder
 from modeling_metaqap.inference.scorer import Scorer
 
 
@@ -51,22 +58,32 @@ def test_a_crop_scores_the_same_to_the_last_bit_in_any_batch(checkpoint, crops, 
         assert torch.equal(values[:3], engine(crops[:3])[name])
 
 
+def edit_json(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 class TestAuto:
     """The engine that is chosen when none is named."""
 
+    @pytest.fixture(scope="class")
+    def cache_of_all(self, tmp_path_factory):
+        # One for all, since an export takes many seconds.
+        return tmp_path_factory.mktemp("cache")
+
     @pytest.fixture(autouse=True)
-    def cache(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
-        return tmp_path / "cache"
+    def cache(self, cache_of_all, monkeypatch):
+        monkeypatch.setenv("METAQAP_CACHE", str(cache_of_all))
+        return cache_of_all
 
     @pytest.fixture
     def photo(self, crops, tmp_path):
         Image.fromarray(crops[0].transpose(1, 2, 0)).save(tmp_path / "photo.png")
         return tmp_path / "photo.png"
 
-    def test_few_images_are_not_worth_an_export(self, checkpoint, cache):
+    def test_few_images_are_not_worth_an_export(self, checkpoint, tmp_path, monkeypatch):
+        monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
         assert isinstance(Scorer(checkpoint, engine="auto", device="cpu", num_images=3).engine, TorchEngine)
-        assert not cache.exists()
+        assert not (tmp_path / "cache").exists()
 
     @pytest.mark.parametrize("learners", [None, 1])
     def test_a_file_is_made_once_and_agrees_with_pytorch(self, checkpoint, photo, learners, monkeypatch):
@@ -83,22 +100,28 @@ class TestAuto:
             assert record.base_scores == pytest.approx(expected.base_scores, abs=1e-4)
             assert record.quality_high == pytest.approx(expected.quality_high, abs=1e-4)
 
-    def test_new_weights_or_another_configuration_get_a_file_of_their_own(self, checkpoint, cache, tmp_path):
-        pytest.importorskip("onnxscript", reason="needs the onnx extra")
-        Scorer(checkpoint, engine="auto", device="cpu")
-        other = tmp_path / "other"
-        other.mkdir()
-        for file in checkpoint.iterdir():
-            if file.is_file():
-                text = file.read_bytes()
-                (other / file.name).write_bytes(text.replace(b'"interval_radius": 0.1', b'"interval_radius": 0.4'))
-        engine = Scorer(other, engine="auto", device="cpu").engine
-        assert engine.config.interval_radius == 0.4
-        assert len(list((cache / "engines").iterdir())) == 2
+    @pytest.mark.parametrize("changed", ["config.json", "preprocessor_config.json", "model.safetensors"])
+    def test_other_weights_or_settings_have_a_file_of_their_own(self, checkpoint, tmp_path, changed):
+        other = shutil.copytree(checkpoint, tmp_path / "other")
+        folders = [cache_folder(folder, read_config(folder), None) for folder in (checkpoint, other)]
+        assert folders[0] == folders[1]
+        if changed == "config.json":
+            edit_json(other / changed, interval_radius=0.4)
+        elif changed == "preprocessor_config.json":
+            edit_json(other / changed, crop_size=32)
+        else:
+            tensors = load_file(other / changed)
+            save_file({name: tensor + 1 for name, tensor in tensors.items()}, other / changed)
+        assert cache_folder(other, read_config(other), None) != folders[0]
 
-    def test_a_file_that_differs_is_not_taken_and_the_log_says_so(self, checkpoint, monkeypatch, caplog):
+    def test_a_file_that_differs_is_not_taken_and_the_log_says_so(self, checkpoint, tmp_path, monkeypatch, caplog):
         pytest.importorskip("onnxscript", reason="needs the onnx extra")
-        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.TOLERANCE", -1.0)
+
+        def differs(*arguments, **options):
+            raise MetaQAPError("The exported file differs from PyTorch by 0.1.")
+
+        monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.export_onnx", differs)
         assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
         assert "differs from PyTorch" in caplog.text
 
@@ -111,7 +134,8 @@ class TestAuto:
         monkeypatch.setattr("modeling_metaqap.inference.fastest._measure", None)
         assert Scorer(checkpoint, device="cpu", fast=True).choice == fast.choice
 
-    def test_one_that_is_faster_but_not_close_is_not_taken(self, checkpoint, monkeypatch):
+    def test_one_that_is_faster_but_not_close_is_not_taken(self, checkpoint, tmp_path, monkeypatch):
+        monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
         measured = [
             Choice("torch", "float32", 1.0, 0.0, 8),
             Choice("torch", "float16", 9.0, 0.02, 8),

@@ -13,7 +13,7 @@ read_corpus = pytest.importorskip("read_corpus")
 def test_every_odd_file_ends_in_a_score_or_a_sentence_in_one_run(tmp_path):
     (tmp_path / "files").mkdir()
     written = write_corpus(tmp_path / "files", changed=2)
-    read_corpus.write_checkpoint(tmp_path / "checkpoint")
+    read_corpus.write_checkpoint(tmp_path / "checkpoint", crop_size=512)
     run = read_corpus.score(written, tmp_path / "checkpoint", tmp_path / "scores.jsonl")
     assert run["status"] == 1
     # Standard error is the command's own: nothing of Pillow, libtiff or a traceback.
