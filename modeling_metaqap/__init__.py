@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .data.distortions import distort as distort
     from .data.iqa_datasets import load_iqa_dataset as load_iqa_dataset
     from .data.iqa_datasets import load_training_split as load_training_split
+    from .data.stored_images import images_in as images_in
     from .errors import DataError as DataError
     from .errors import MetaQAPError as MetaQAPError
     from .errors import TestSplitError as TestSplitError
@@ -67,6 +68,7 @@ _PUBLIC = {
     "evaluate_scores": "evaluation.metrics",
     "export_onnx": "inference.onnx_export",
     "fit_stepwise": "fusion.stepwise",
+    "images_in": "data.stored_images",
     "load_iqa_dataset": "data.iqa_datasets",
     "load_training_split": "data.iqa_datasets",
     "pseudo_mos": "data.distorted.pseudo_mos",

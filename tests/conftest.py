@@ -67,6 +67,19 @@ def rated_sources(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Address of a web server of this machine that gives the files of `tmp_path`."""
+    from functools import partial
+    from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+    from threading import Thread
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=str(tmp_path))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuses connections to other machines: the tests have to pass without them."""

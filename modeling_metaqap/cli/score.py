@@ -1,13 +1,14 @@
 """`metaqap score`: images -> a table, and a file of records."""
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import find_images, read_list
+from ..data.image_files import read_list
+from ..data.image_places import Kind, check_packages, find_places, kind_of
 from ..data.names import shown_name
 from ..errors import MetaQAPError
 from ..inference.choices import Dtype, Engine, Order
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 
 def score(
     paths: Annotated[
-        list[str], typer.Argument(help="Images, folders, glob patterns, or - for a list of paths on standard input.")
+        list[str],
+        typer.Argument(
+            help="Images, folders, glob patterns, web addresses, paths of fsspec such as s3://bucket/photos, .zip, "
+            ".tar and .tar.gz archives, Parquet and Arrow files, data sets such as hf://datasets/me/photos, @list.txt "
+            "for a list of these, or - for a list on standard input."
+        ),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write the results here: .csv, .jsonl or .parquet.")
@@ -49,6 +55,12 @@ def score(
     ] = None,
     batch_size: BatchSize = 8,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
+    image_column: Annotated[
+        str, typer.Option(help="Column of Parquet and Arrow files that holds the images.")
+    ] = "image",
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Web addresses may lead to this machine and to private networks.")
+    ] = False,
     null: Annotated[
         bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL bytes, not lines.")
     ] = False,
@@ -74,15 +86,22 @@ def score(
 
     The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
     """
-    images = find_images([path for path in paths if path != "-"], recursive=recursive)
+    places = find_places([path for path in paths if path != "-"], recursive=recursive)
     if "-" in paths:
         listed = read_list(sys.stdin.buffer, separator=b"\0" if null else b"\n")
-        images = list(dict.fromkeys(images + listed))
-    if not images:
+        places = list(dict.fromkeys(places + listed))
+    if not places:
         raise MetaQAPError("There are no images to score: standard input is empty.")
     if resume and output is None:
         raise MetaQAPError("--resume continues a file; name it with --output.")
+    check_packages(places)
+    kinds = set(map(kind_of, places))
+    if explain is not None and kinds != {Kind.file}:
+        raise MetaQAPError("--explain needs photographs that are files of this machine; unpack or fetch them first.")
+    num_images = None if any(kind.holds_many for kind in kinds) else len(places)
 
+    from ..data.stored_images import stored_images
+    from ..fetching_metaqap import Fetching
     from ..inference.explanations import ExplanationFolder
     from ..inference.record_files import check_output, open_records, sort_key
     from ..inference.scorer import Scorer
@@ -103,24 +122,26 @@ def score(
         dtype=dtype,
         learners=learners,
         fast=fast,
-        num_images=len(images),
+        num_images=num_images,
         batch_size=batch_size,
         isolate=isolate,
     )
     if scorer.choice is not None:
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)
-    explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=images)
+    explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=places)
 
-    def scored(images: list[str], *, done: int = 0) -> Iterator["ScoreRecord"]:
+    def scored(done: Container[str] = ()) -> Iterator["ScoreRecord"]:
+        fetching = Fetching(allow_private=allow_private)
+        images = stored_images(places, image_column=image_column, fetching=fetching, skip=done)
         records = scorer.score(images, quality_map=explanations is not None)
-        for record in _with_progress(records, done=done, total=done + len(images)):
+        for record in _with_progress(records, done=sum(place in done for place in places), total=num_images):
             if explanations is not None:
                 record = explanations.write(record)
             record.base_scores = record.distortion_probabilities = None  # not shown, and thousands take memory
             yield record
 
     if output is None:
-        records = list(scored(images))
+        records = list(scored())
         rows, failed = len(records), sum(record.error is not None for record in records)
     else:
         run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
@@ -131,8 +152,7 @@ def score(
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:
-            before = len(file.done)
-            for record in scored([image for image in images if image not in file.done], done=before):
+            for record in scored(file.done):
                 file.write(record)
             rows, failed = len(file.done), file.failed
             records = list(file.records()) if rows <= _MOST_SHOWN else []
@@ -151,7 +171,7 @@ def score(
         raise typer.Exit(1)
 
 
-def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int) -> "Iterator[ScoreRecord]":
+def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int | None) -> "Iterator[ScoreRecord]":
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .printing import errors
@@ -164,7 +184,7 @@ def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int) -
         TimeRemainingColumn(),
         console=errors,
         transient=True,
-        disable=total - done < 16 or not errors.is_terminal,
+        disable=(total is not None and total - done < 16) or not errors.is_terminal,
     )
     with progress:
         task = progress.add_task("", total=total, completed=done, rate="")

@@ -39,10 +39,7 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     found: dict[str, None] = {}
     for path in paths:
         if os.path.isdir(path):
-            candidates = Path(path).rglob("*") if recursive else Path(path).glob("*")
-            files = sorted(
-                str(file) for file in candidates if file.suffix.lower() in IMAGE_SUFFIXES and not os.path.isdir(file)
-            )
+            files = files_in_folder(path, IMAGE_SUFFIXES, recursive=recursive)
             if not files:
                 hint = "" if recursive else "; add --recursive to search its sub-folders"
                 raise MetaQAPError(f"The folder {shown_name(path)} holds no images{hint}.")
@@ -58,6 +55,16 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     return list(found)
 
 
+def files_in_folder(folder: str, suffixes: Iterable[str], *, recursive: bool) -> list[str]:
+    """What in a folder is named with one of these endings, in lower case, and is no folder; sorted."""
+    candidates, endings = Path(folder).rglob("*") if recursive else Path(folder).glob("*"), tuple(suffixes)
+    return sorted(str(file) for file in candidates if _has_ending(file, endings) and not os.path.isdir(file))
+
+
+def _has_ending(file: Path, endings: tuple[str, ...]) -> bool:
+    return bool(file.suffix) and file.name.lower().endswith(endings)
+
+
 def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
     r"""The names of a list, one on each line or separated by NUL bytes (`find -print0`), without repetition.
 
@@ -69,4 +76,4 @@ def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
     return list(dict.fromkeys(os.fsdecode(name) for name in names if name))
 
 
-__all__ = ["IMAGE_SUFFIXES", "find_images", "is_image_file", "read_list"]
+__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "find_images", "is_image_file", "read_list"]

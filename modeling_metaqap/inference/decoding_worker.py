@@ -1,9 +1,11 @@
 """A process that decodes images for another one, and may die of it: `python -m` with this module's name.
 
-Requests are lines of JSON on standard input, answers a line of JSON on standard output and, for an image that could be
-read, its RGB bytes. Nothing here imports PyTorch, so it starts fast and is small. See `isolation`, the other side.
+Requests are lines of JSON on standard input, some with the bytes of an image file behind them. Answers are a line of
+JSON on standard output and, for an image that could be read, its RGB bytes. Nothing here imports PyTorch, so it starts
+fast and is small. See `isolation`, the other side.
 """
 
+import io
 import json
 import math
 import os
@@ -41,9 +43,10 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     answers.flush()
     for line in requests:
         request = json.loads(line)
+        source = request["path"] if "path" in request else io.BytesIO(requests.read(request["bytes"]))
         limit_seconds(request["seconds"])
         try:
-            photograph = read_as_seen(request["path"], Seen(**request["seen"]))
+            photograph = read_as_seen(source, Seen(**request["seen"]))
         except UnreadableImage as error:
             answers.write(json.dumps({"error": str(error)}).encode() + b"\n")
         else:

@@ -69,9 +69,10 @@ class _Worker:
             self.kill()
             raise MetaQAPError("The process that decodes images does not start; leave out --isolate.")
 
-    def ask(self, request: dict[str, Any], seconds: float) -> tuple[dict[str, Any], bytes]:
+    def ask(self, request: dict[str, Any], content: bytes, seconds: float) -> tuple[dict[str, Any], bytes]:
         try:
             self._input.write(json.dumps(request).encode() + b"\n")
+            self._input.write(content)
             self._input.flush()
         except OSError as error:
             raise _WorkerDied from error
@@ -133,17 +134,23 @@ class IsolatedDecoder:
         self._all: set[_Worker] = set()
         weakref.finalize(self, _kill_all, self._all)
 
-    def read(self, path: str | Path, seen: Seen) -> Photograph:
+    def read(self, source: str | Path | bytes, seen: Seen) -> Photograph:
         """As `read_as_seen` does.
+
+        Args:
+            source: path of the image file, or its bytes.
+            seen: what the model sees of it.
 
         Raises:
             UnreadableImage: also for an image whose decoding ended the process.
             MetaQAPError: if no process can be started.
         """
         worker = self._worker()
-        request = {"path": os.fspath(path), "seen": asdict(seen), "seconds": self.seconds}
+        request = {"seen": asdict(seen), "seconds": self.seconds}
+        content = source if isinstance(source, bytes) else b""
+        request |= {"bytes": len(content)} if isinstance(source, bytes) else {"path": os.fspath(source)}
         try:
-            answer, pixels = worker.ask(request, _PATIENCE * self.seconds)
+            answer, pixels = worker.ask(request, content, _PATIENCE * self.seconds)
         except BaseException as error:
             self._all.discard(worker)
             reason = self._reason(worker, error)

@@ -1,5 +1,6 @@
 """`Scorer`: files and streams of images -> one record each, in bounded memory, past images that cannot be read."""
 
+import io
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from PIL import Image
 from .. import DEFAULT_CHECKPOINT
 from ..checkpoint_reading import read_config, read_image_processor
 from ..crops_metaqap import prepare_crops
+from ..data.stored_images import StoredImage
 from ..decoding_metaqap import UnreadableImage, read_rgb
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
@@ -28,8 +30,8 @@ from .records import ScoreRecord
 if TYPE_CHECKING:
     from .fastest import Choice
 
-#: What can be scored: a path, an open file, or an image of Pillow.
-AnyImage = str | Path | IO[bytes] | Image.Image
+#: What can be scored: a path, an image in an archive or elsewhere, an open file, or an image of Pillow.
+AnyImage = str | Path | StoredImage | IO[bytes] | Image.Image
 
 
 @dataclass
@@ -146,7 +148,8 @@ class Scorer:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
 
         Args:
-            images: paths, open files or Pillow images; only paths are named in the records.
+            images: paths, what `images_in` gives, open files or Pillow images; the last two have no name in the
+                records.
             quality_map: also give each record the map of local quality.
         """
         waiting: deque[Future[Prepared]] = deque()
@@ -183,9 +186,10 @@ class Scorer:
             if isinstance(image, Image.Image):
                 rgb = read_rgb(image)
                 return self.seen.shrink(Photograph(rgb, rgb.width, rgb.height))
-            if self._decoder is not None and isinstance(image, (str, Path)):
-                return self._decoder.read(image, self.seen)
-            return read_as_seen(image, self.seen)
+            source = image.read() if isinstance(image, StoredImage) else image
+            if self._decoder is not None and isinstance(source, (str, Path, bytes)):
+                return self._decoder.read(source, self.seen)
+            return read_as_seen(io.BytesIO(source) if isinstance(source, bytes) else source, self.seen)
         except UnreadableImage as error:
             raise MetaQAPError(str(error)) from error
 
@@ -203,7 +207,7 @@ class Scorer:
 
     def prepare(self, image: AnyImage) -> Prepared:
         """Decodes one image and cuts it into crops."""
-        record = ScoreRecord(path=str(image) if isinstance(image, (str, Path)) else "")
+        record = ScoreRecord(path=name_of(image))
         try:
             photograph = self.read(image)
         except MetaQAPError as error:
@@ -244,6 +248,13 @@ class Scorer:
         return record
 
 
+def name_of(image: AnyImage) -> str:
+    """What an image is called in its record."""
+    if isinstance(image, StoredImage):
+        return image.name
+    return str(image) if isinstance(image, (str, Path)) else ""
+
+
 def describe(model: Any) -> dict[str, Any]:
     """What a checkpoint is made of: learners, meta-learner weights, parameters, and the lineage of the weights."""
     weights = model.meta_learner.weight.tolist()
@@ -266,4 +277,4 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["Prepared", "Scorer", "describe"]
+__all__ = ["AnyImage", "Prepared", "Scorer", "describe", "name_of"]

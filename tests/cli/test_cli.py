@@ -2,10 +2,12 @@
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -373,11 +375,11 @@ def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
     score, asked = Scorer.score, []
 
     def interrupted(self, images, **options):
-        yield from score(self, images[:2], **options)
+        yield from score(self, itertools.islice(images, 2), **options)
         raise KeyboardInterrupt
 
     def counted(self, images, **options):
-        asked.extend(images)
+        asked.extend(images := list(images))
         return score(self, images, **options)
 
     monkeypatch.setattr(Scorer, "score", interrupted)
@@ -394,6 +396,62 @@ def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
     assert metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")[0] == 1
     assert asked == [] and output.read_bytes() == expected.read_bytes()
     assert sorted(path.name for path in tmp_path.glob("scores*")) == [output.name, f"{output.name}.run.json"]
+
+
+def test_an_interrupted_run_over_an_archive_is_continued_within_it(metaqap, photos, checkpoint, tmp_path, monkeypatch):
+    from modeling_metaqap.inference.scorer import Scorer
+
+    (photos / "broken.png").write_text("no image")
+    place, expected, output = tmp_path / "photos.zip", tmp_path / "whole.csv", tmp_path / "scores.csv"
+    with zipfile.ZipFile(place, "w") as archive:
+        for path in sorted(photos.iterdir()):
+            archive.write(path, path.name)
+    assert metaqap("score", place, "--checkpoint", checkpoint, "-o", expected)[0] == 1
+    score, asked = Scorer.score, []
+
+    def interrupted(self, images, **options):
+        yield from score(self, itertools.islice(images, 2), **options)
+        raise KeyboardInterrupt
+
+    def counted(self, images, **options):
+        for image in images:
+            asked.append(image.name)
+            yield from score(self, [image], **options)
+
+    monkeypatch.setattr(Scorer, "score", interrupted)
+    assert metaqap("score", place, "--checkpoint", checkpoint, "-o", output)[0] == 130
+    monkeypatch.setattr(Scorer, "score", counted)
+    assert metaqap("score", place, "--checkpoint", checkpoint, "-o", output, "--resume")[0] == 1
+    assert asked == [f"{place}::[2].png", f"{place}::broken.png"]
+    rows, whole = [list(csv.DictReader(path.open(newline=""))) for path in (output, expected)]
+    assert rows == whole and len(rows) == 4
+
+
+def test_web_addresses_are_scored_as_files_are_and_private_ones_only_on_request(
+    metaqap, photos, checkpoint, tmp_path, served
+):
+    names = ["[0].png", "[1].png"]
+    addresses = [f"{served}/photos/{name}" for name in names]
+    scores = {}
+    for run, arguments in {
+        "files": [photos / name for name in names],
+        "allowed": [*addresses, "--allow-private"],
+        "refused": addresses,
+    }.items():
+        output = tmp_path / f"{run}.jsonl"
+        status, _, _ = metaqap("score", *arguments, "--checkpoint", checkpoint, "-o", output)
+        assert status == (1 if run == "refused" else 0)
+        scores[run] = [json.loads(line) for line in output.read_text().splitlines()]
+    assert [row["quality"] for row in scores["allowed"]] == [row["quality"] for row in scores["files"]]
+    assert [row["path"] for row in scores["allowed"]] == addresses
+    assert all("private network, which may not be fetched" in row["error"] for row in scores["refused"])
+
+
+def test_what_is_no_file_is_not_explained(metaqap, photos, checkpoint, tmp_path):
+    status, _, err = metaqap(
+        "score", "https://example.org/a.jpg", "--checkpoint", checkpoint, "--explain", tmp_path / "explained"
+    )
+    assert status == 2 and "--explain needs photographs that are files of this machine" in err
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -418,7 +476,7 @@ def test_sorted_results_are_written_as_they_come_too(metaqap, photos, checkpoint
     score = Scorer.score
 
     def interrupted(self, images, **options):
-        yield from score(self, images[:2], **options)
+        yield from score(self, itertools.islice(images, 2), **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Scorer, "score", interrupted)
@@ -466,7 +524,7 @@ def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(
     score = Scorer.score
 
     def interrupted(self, images, **options):
-        yield from score(self, images[:2], **options)
+        yield from score(self, itertools.islice(images, 2), **options)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Scorer, "score", interrupted)

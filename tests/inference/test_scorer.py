@@ -1,13 +1,16 @@
 """Files, folders and streams of images -> records."""
 
+import tarfile
 import warnings
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
+from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel, images_in
 from modeling_metaqap.decoding_metaqap import read_rgb
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
@@ -128,6 +131,48 @@ def test_images_are_read_as_they_are_needed(scorer, photos):
     assert next(records).error is None
     assert len(drawn) < 20
     records.close()
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "parquet", "data set", "list", "memory"])
+def test_wherever_photographs_lie_their_scores_are_those_of_the_files(checkpoint, scorer, photos, tmp_path, kind):
+    place = store(photos, tmp_path, kind)
+    expected, found = list(scorer.score(photos)), list(scorer.score(images_in([place])))
+    assert [record.quality for record in found] == [record.quality for record in expected]
+    assert [(record.width, record.height) for record in found] == [(r.width, r.height) for r in expected]
+    assert len({record.path for record in found}) == len(photos)
+    if kind == "tar":
+        isolated = Scorer(checkpoint, device="cpu", batch_size=3, isolate=True)
+        assert [record.quality for record in isolated.score(images_in([place]))] == [r.quality for r in expected]
+
+
+def store(photos, folder, kind):
+    """Puts photographs into a place of this kind, and returns its name."""
+    contents = {Path(path).name: Path(path).read_bytes() for path in photos}
+    place = folder / f"photos.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(place, "w") as archive:
+            for path in photos:
+                archive.write(path)
+    elif kind.startswith("tar"):
+        with tarfile.open(place, "w:gz" if kind == "tar.gz" else "w") as archive:
+            for path in photos:
+                archive.add(path)
+    elif kind == "list":
+        place.write_text("\n".join(photos))
+        return f"@{place}"
+    elif kind == "memory":
+        import fsspec
+
+        fsspec.filesystem("memory").pipe({f"/photos/{name}": data for name, data in contents.items()})
+        return "memory://photos"
+    else:
+        datasets = pytest.importorskip("datasets", reason="needs the train extra")
+        images = datasets.Dataset.from_dict(
+            {"image": [{"bytes": data, "path": name} for name, data in contents.items()]},
+            datasets.Features({"image": datasets.Image()}),
+        )
+        images.to_parquet(str(place)) if kind == "parquet" else images.save_to_disk(str(place))
+    return str(place)
 
 
 def test_no_images_give_no_records(scorer):

@@ -1,0 +1,184 @@
+"""Where photographs lie: what users type -> names of files, web addresses, remote files and archives.
+
+A place is a name, and its kind follows from it. What lies in it is read by `stored_images`. Imports nothing heavy, so
+that a mistyped name is answered at once.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable
+from enum import Enum
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import MetaQAPError, sentence
+from ..fetching_metaqap import is_web_address
+from .image_files import IMAGE_SUFFIXES, files_in_folder, find_images, read_list
+from .names import shown_name
+
+
+class Kind(Enum):
+    """What a place is."""
+
+    file = "a file of this machine"
+    address = "a web address"
+    remote = "a file that fsspec opens"
+    zip = "a zip archive"
+    tar = "a tar archive"
+    table = "a Parquet or Arrow file"
+
+    @property
+    def holds_many(self) -> bool:
+        """Whether it holds any number of images, and not one."""
+        return self in (Kind.zip, Kind.tar, Kind.table)
+
+
+_ARCHIVES = {
+    ".zip": Kind.zip,
+    ".tar": Kind.tar,
+    ".tar.gz": Kind.tar,
+    ".tgz": Kind.tar,
+    ".parquet": Kind.table,
+    ".arrow": Kind.table,
+}
+
+# `s3://...`, and chains of fsspec such as `simplecache::s3://...`.
+_REMOTE = re.compile(r"(\w+::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def is_remote(place: str) -> bool:
+    """Whether this is a path of fsspec, such as `s3://bucket/a.jpg` or `zip://a.jpg::photos.zip`."""
+    return _REMOTE.match(place) is not None and not is_web_address(place)
+
+
+def kind_of(place: str) -> Kind:
+    """What a place is, by its name; an archive must be a regular file."""
+    if is_web_address(place):
+        return Kind.address
+    remote = is_remote(place)
+    name = _own_part(place) if remote else place
+    archive = next((kind for suffix, kind in _ARCHIVES.items() if name.lower().endswith(suffix)), None)
+    if archive is not None and (remote or os.path.isfile(place)):
+        return archive
+    return Kind.remote if remote else Kind.file
+
+
+def find_places(arguments: Iterable[str], *, recursive: bool = False) -> list[str]:
+    """Expand what a user typed to places without repetition.
+
+    Args:
+        arguments: files, folders and patterns, see `find_images`; web addresses; paths, folders and patterns of
+            fsspec; archives; `@list.txt` for a file with one of these names, unexpanded, on each line. A folder
+            without images is searched for archives.
+        recursive: also search the folders' sub-folders. Those of a data set on the Hub are always searched.
+
+    Raises:
+        MetaQAPError: for what does not exist, cannot be reached or holds no images.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        found |= dict.fromkeys(_expanded(argument, recursive=recursive))
+    return list(found)
+
+
+def check_packages(places: Iterable[str]) -> None:
+    """Tells early what could not be read for want of a package.
+
+    Raises:
+        MetaQAPError: if there are Parquet or Arrow files but no pyarrow.
+    """
+    if find_spec("pyarrow") is None and any(kind_of(place) is Kind.table for place in places):
+        raise MetaQAPError("Reading Parquet and Arrow files needs pyarrow; install it with `pip install pyarrow`.")
+
+
+def _expanded(argument: str, *, recursive: bool) -> list[str]:
+    if is_web_address(argument):
+        return [argument]
+    if is_remote(argument):
+        protocol, _, path = argument.partition("://")
+        if protocol.lower() not in ("file", "local"):
+            return _remote_places(argument, recursive=recursive)
+        argument = path
+    if argument.startswith("@") and not os.path.lexists(argument):
+        return _listed(argument[1:])
+    if os.path.isdir(argument) and not files_in_folder(argument, IMAGE_SUFFIXES, recursive=recursive):
+        archives = files_in_folder(argument, _ARCHIVES, recursive=recursive)
+        # Beside the files of a data set there may be results that `datasets` has kept.
+        archives = [name for name in archives if not os.path.basename(name).startswith("cache-")]
+        if archives:
+            return archives
+    return find_images([argument], recursive=recursive)
+
+
+def _listed(path: str) -> list[str]:
+    try:
+        with open(path, "rb") as file:
+            places = read_list(file)
+    except OSError as error:
+        raise MetaQAPError(f"The list {shown_name(path)} cannot be read: {(error.strerror or '').lower()}.") from error
+    if not places:
+        raise MetaQAPError(f"The list {shown_name(path)} is empty.")
+    return places
+
+
+def _remote_places(argument: str, *, recursive: bool) -> list[str]:
+    try:
+        return _expand_remote(argument, recursive=recursive)
+    except MetaQAPError:
+        raise
+    except Exception as error:  # each file system has its own
+        raise MetaQAPError(f"{shown_name(argument)} cannot be read: {sentence(error)}.") from error
+
+
+def _expand_remote(argument: str, *, recursive: bool) -> list[str]:
+    files, path = file_system(argument)
+    if files.isdir(path):
+        deep = recursive or argument.startswith("hf://datasets/")
+        names = sorted(files.find(path, maxdepth=None if deep else 1))
+        names = [name for name in names if name.lower().endswith(tuple(IMAGE_SUFFIXES))] or [
+            name for name in names if name.lower().endswith(tuple(_ARCHIVES))
+        ]
+        if not names:
+            hint = "" if deep else "; add --recursive to search its sub-folders"
+            raise MetaQAPError(f"The folder {shown_name(argument)} holds no images{hint}.")
+    elif files.exists(path):
+        return [argument]
+    elif glob.has_magic(path):
+        names = sorted(name for name, details in files.glob(path, detail=True).items() if details["type"] == "file")
+        if not names:
+            raise MetaQAPError(f"No file matches {shown_name(argument)}.")
+    else:
+        raise MetaQAPError(f"There is no file or folder {shown_name(argument)}.")
+    return [_with_own_part(argument, name) for name in names]
+
+
+def file_system(place: str) -> tuple[Any, str]:
+    """The file system of fsspec that a remote place lies in, and its path there.
+
+    Raises:
+        MetaQAPError: if a package is missing, or the place goes through a web address, which only `fetch` may open.
+    """
+    import fsspec
+
+    if any(is_web_address(part) for part in place.split("::")):
+        raise MetaQAPError(f"{shown_name(place)} leads through a web address; save that file and name it instead.")
+    try:
+        return fsspec.core.url_to_fs(place)
+    except ImportError as error:
+        raise MetaQAPError(f"{shown_name(place)} cannot be read: {sentence(error)}.") from error
+
+
+def _own_part(place: str) -> str:
+    """Of a chain the part with the path in the first file system: `a.jpg` of `zip://a.jpg::photos.zip`."""
+    return next(part for part in place.split("::") if "://" in part).partition("://")[2]
+
+
+def _with_own_part(place: str, path: str) -> str:
+    parts = place.split("::")
+    index = next(index for index, part in enumerate(parts) if "://" in part)
+    parts[index] = f"{parts[index].partition('://')[0]}://{path}"
+    return "::".join(parts)
+
+
+__all__ = ["Kind", "check_packages", "file_system", "find_places", "is_remote", "kind_of"]
