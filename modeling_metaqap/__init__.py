@@ -118,6 +118,16 @@ def _register_model() -> None:
     AutoModelForImageClassification.register(MetaQAPConfig, MetaQAPModel, exist_ok=True)
 
 
+def _register_no_video_processor() -> None:
+    from transformers.models.auto.video_processing_auto import AutoVideoProcessor
+
+    from .configuration_metaqap import MetaQAPConfig
+
+    # Stock pipelines also look for a video processor. Unless they learn here that there is none, they take the image
+    # processor's entry for one and ask for leave to run the folder's code.
+    AutoVideoProcessor.register(MetaQAPConfig, video_processor_classes={}, exist_ok=True)
+
+
 def _register_pipeline() -> None:
     import_module(".pipeline_metaqap", __name__)  # its last line registers it
 
@@ -130,6 +140,7 @@ _REGISTER = {
     f"{__name__}.image_processing_metaqap": _register_image_processor,
     "transformers.models.auto.modeling_auto": _register_model,
     f"{__name__}.modeling_metaqap": _register_model,
+    "transformers.models.auto.video_processing_auto": _register_no_video_processor,
     "transformers.pipelines": _register_pipeline,
 }
 

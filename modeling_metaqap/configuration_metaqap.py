@@ -159,7 +159,7 @@ class MetaQAPConfig(PreTrainedConfig):
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}
         self.problem_type = "regression"
-        kwargs.pop("num_labels", None)
+        self.num_labels = kwargs.pop("num_labels", None) or 1
         # A class can register itself under one auto class only; the other entries survive saving from here.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_metaqap.MetaQAPConfig",
@@ -172,6 +172,19 @@ class MetaQAPConfig(PreTrainedConfig):
         if not type(self).__module__.startswith("transformers_modules."):
             kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
+
+    @property
+    def num_labels(self) -> int:
+        """1: the model gives one number, quality."""
+        return 1
+
+    @num_labels.setter
+    def num_labels(self, num_labels: int) -> None:
+        if num_labels != 1:
+            raise ValueError(
+                f"MetaQAP gives one number, quality, so `num_labels` is 1, not {num_labels!r}. The names of "
+                "distortions are `distortion_labels`."
+            )
 
     @property
     def num_base_learners(self) -> int:

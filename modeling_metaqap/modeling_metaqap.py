@@ -354,6 +354,25 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         """As of any transformers model, but pickled weights, which can hold code, are not read unless asked for."""
         return super().from_pretrained(*args, use_safetensors=use_safetensors, **kwargs)
 
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
+        """As of any transformers model; with the image processor beside it, the folder also serves the pipeline.
+
+        The code of the pipeline is saved with that of the model, and the configuration names it for processes that do
+        not have this package.
+        """
+        # Not at the top: that module imports this one. Saving copies whatever this file imports.
+        from .pipeline_metaqap import CUSTOM_PIPELINES
+
+        kept = vars(self.config).get("custom_pipelines")
+        self.config.custom_pipelines = deepcopy(CUSTOM_PIPELINES)
+        try:
+            super().save_pretrained(*args, **kwargs)
+        finally:
+            if kept is None:
+                del self.config.custom_pipelines
+            else:
+                self.config.custom_pipelines = kept
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         # timm has initialised the backbones already, and pretrained weights may be in them: only our own parts here.

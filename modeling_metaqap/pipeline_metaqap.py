@@ -11,6 +11,15 @@ from .fetching_metaqap import Fetching
 from .image_processing_metaqap import load_image
 from .modeling_metaqap import IMAGE_OUTPUTS, assess_image
 
+#: What a saved configuration says of the pipeline, for processes that do not have this package.
+CUSTOM_PIPELINES = {
+    "image-quality-assessment": {
+        "impl": "pipeline_metaqap.ImageQualityAssessmentPipeline",
+        "pt": ["AutoModel"],
+        "type": "image",
+    }
+}
+
 
 class ImageQualityAssessmentPipeline(ChunkPipeline):
     """Scores images: paths, PIL images or arrays, one or many, and web addresses when asked to.
@@ -40,6 +49,8 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     _load_image_processor = True
     _load_feature_extractor = False
     _load_tokenizer = False
+    # Left open, transformers looks for a video processor instead and asks for leave to run the folder's code.
+    _load_video_processor = False
 
     def _sanitize_parameters(
         self,
@@ -82,4 +93,4 @@ PIPELINE_REGISTRY.register_pipeline(
 )
 
 
-__all__ = ["ImageQualityAssessmentPipeline"]
+__all__ = ["CUSTOM_PIPELINES", "ImageQualityAssessmentPipeline"]

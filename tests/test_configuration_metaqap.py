@@ -45,9 +45,18 @@ def test_kadid_distortions_stand_in_the_order_of_the_data_set():
 
 
 def test_it_is_a_regression_of_one_value_named_quality_whatever_is_asked():
-    for config in (MetaQAPConfig(), MetaQAPConfig(num_labels=7), MetaQAPConfig(id2label={0: "a", 1: "b"})):
+    for config in (MetaQAPConfig(), MetaQAPConfig(num_labels=1), MetaQAPConfig(id2label={0: "a", 1: "b"})):
         assert (config.num_labels, config.id2label, config.label2id) == (1, {0: "quality"}, {"quality": 0})
         assert config.problem_type == "regression"
+
+
+def test_another_number_of_labels_is_refused_when_made_and_when_loaded(tmp_path):
+    with pytest.raises(ValueError, match=r"so `num_labels` is 1, not 7.*`distortion_labels`"):
+        MetaQAPConfig(num_labels=7)
+    MetaQAPConfig().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="`num_labels` is 1, not 3"):
+        MetaQAPConfig.from_pretrained(tmp_path, num_labels=3)
+    assert MetaQAPConfig.from_pretrained(tmp_path, num_labels=1).label2id == {"quality": 0}
 
 
 def test_it_survives_json_and_a_folder(tmp_path):

@@ -85,6 +85,12 @@ assess.save_pretrained(resaved)
 found["resaved"] = scores(AutoModel.from_pretrained(resaved, **remote))
 found["resaved pipeline"] = pipeline("image-quality-assessment", model=resaved, **remote)(photo)
 
+# So can the model and the image processor alone, as `Trainer` saves them.
+apart = resaved + "-apart"
+AutoModel.from_pretrained(folder, **remote).save_pretrained(apart)
+image_processor.save_pretrained(apart)
+found["pipeline of parts"] = pipeline("image-quality-assessment", model=apart, **remote)(photo)
+
 classes = (config, image_processor, model, classifier, assess)
 found["modules"] = [type(item).__module__ for item in classes]
 found["imported"] = [name for name in sys.modules if name.partition(".")[0] == "modeling_metaqap"]
@@ -170,6 +176,15 @@ def test_the_quality_pipeline_runs_with_the_package_installed(folder, photo, exp
     check_assessment(assess(str(photo)), expected)
 
 
+@pytest.mark.parametrize("task", ["image-quality-assessment", "image-classification"])
+def test_a_pipeline_asks_for_no_leave_to_run_code(task, folder, monkeypatch):
+    # transformers catches what goes wrong here, so the questions are counted.
+    questions = []
+    monkeypatch.setattr("builtins.input", lambda question="": questions.append(question) or "n")
+    assert pipeline(task, model=str(folder)).video_processor is None
+    assert questions == []
+
+
 def test_the_stock_classification_pipeline_runs_with_the_package_installed(folder, photo, expected):
     classify = pipeline("image-classification", model=str(folder))
     check_classification(classify(str(photo)), expected)
@@ -210,6 +225,7 @@ def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(fol
         assert found[name]["map_mean"] == pytest.approx(expected.logits.item(), abs=1e-5)
     check_assessment(found["image-quality-assessment"], expected)
     check_assessment(found["resaved pipeline"], expected)
+    check_assessment(found["pipeline of parts"], expected)
     check_classification(found["image-classification"], expected)
     assert sorted(path.name for path in (tmp_path / "resaved").glob("*.py")) == HUB_FILES
 
@@ -257,8 +273,12 @@ def test_each_auto_class_has_an_entry_in_the_saved_configuration(folder):
 
 
 def test_the_model_alone_saves_all_code_that_it_needs(model, tmp_path):
+    before = vars(model.config).get("custom_pipelines")
     model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.glob("*.py")}
-    assert files == set(HUB_FILES) - {"pipeline_metaqap.py"}
+    assert files == set(HUB_FILES)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["custom_pipelines"]["image-quality-assessment"]["impl"].startswith("pipeline_metaqap.")
+    assert vars(model.config).get("custom_pipelines") == before
     for file in tmp_path.glob("*.py"):
         assert {f"{name}.py" for name in imports_of(file)[1]} <= files
