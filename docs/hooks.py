@@ -97,7 +97,8 @@ def cli_page() -> str:
 def scripts_page() -> str:
     return help_page(
         "Scripts",
-        "Programs for the steps of the method, in the folder `scripts/` of the repository. They need the `train` "
+        "Programs in the folder `scripts/` of the repository. Those for the steps of the method are commands of "
+        "`metaqap` too, which need no clone, and write options with dashes. They need the `train` "
         'extra (`pip install ".[train]"`). This is what each prints with `--help`.',
         {path.name: script_help(path) for path in scripts()},
     )
@@ -133,11 +134,11 @@ def recipe_page() -> str:
             "# Recipes",
             "",
             "A recipe is a YAML file with every setting of one training run. "
-            "`scripts/train.py --recipe FILE` reads it, and refuses settings that it does not know. "
-            "The recipes in `scripts/recipes/` are good places to start from: copy one and change it.",
+            "`metaqap train --recipe FILE` reads it, and refuses settings that it does not know. "
+            "The recipes that `metaqap recipes` lists are good places to start from: copy one and change it.",
             "",
             "```yaml",
-            (ROOT / "scripts/recipes/metaqap-lite/efficientnet-lite0-1.yaml").read_text().rstrip(),
+            (PACKAGE / "training/recipes/metaqap-lite/efficientnet-lite0-1.yaml").read_text().rstrip(),
             "```",
             "",
             "## Every setting",
@@ -229,7 +230,9 @@ def api_pages() -> dict[str, str]:
         source = (PACKAGE / room / "__init__.py").read_text()
         shown = modules if re.search(r"^(def|class) ", source, flags=re.MULTILINE) else modules[1:]
         pages[f"reference/api/{room}.md"] = room_page(f"{NAME}.{room}", shown, first.split("\n\n")[0])
-    bottom = [f"{NAME}.{name}" for name in ("errors", "lineage", "memory", "folding", "checkpoint_reading")]
+    bottom = [
+        f"{NAME}.{name}" for name in ("errors", "installing", "lineage", "memory", "folding", "checkpoint_reading")
+    ]
     about = "What every room may use, and what itself uses no room."
     pages["reference/api/errors.md"] = room_page("What every room uses", bottom, about)
     return pages

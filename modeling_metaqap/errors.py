@@ -1,9 +1,10 @@
 """What goes wrong by a user's mistake, and how every command and script says it."""
 
 import os
+import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -30,27 +31,50 @@ def sentence(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
+def as_typed(message: str, options: Mapping[str, str]) -> str:
+    """A message whose `names in Python` are written as the options that a person has typed.
+
+    A name that is said to stand "in" a file stays as it is.
+
+    Args:
+        message: with names of arguments in backticks, such as "say with `mos_range`".
+        options: how each of them is typed, such as `{"mos_range": "--mos-range"}`.
+    """
+    return re.sub(r"`(\w+)`(?! in )", lambda name: options.get(name[1], name[0]), message)
+
+
 @contextmanager
-def exit_with_sentence(program: str) -> Iterator[None]:
+def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None) -> Iterator[None]:
     """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
 
-    The exit status is 2, and 130 after Ctrl-C. Any other error is a defect of this package: it keeps its traceback and
+    The exit status is 2, and 130 after Ctrl-C. A package that is not installed is such a mistake too, and the sentence
+    says how to install it. Any other error is a defect of this package: it keeps its traceback and
     has the status 70 (`EX_SOFTWARE` of sysexits.h), so that nobody takes it for an answer such as 1.
 
     Args:
         program: name of the command or script, which begins the sentence.
+        options: how its options are typed, see `as_typed`.
     """
     try:
         yield
     except (MetaQAPError, OSError) as error:
-        print(f"{program}: {sentence(error)}", file=sys.stderr)
+        print(f"{program}: {as_typed(sentence(error), options or {})}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted.", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == __package__:
+            traceback.print_exc()
+            sys.exit(70)
+        from .installing import missing_package
+
+        print(f"{program}: {missing_package(error.name)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as interruption:
+        # What was kept, where the program says so.
+        print(f"{program}: interrupted{''.join(f'; {part}' for part in interruption.args)}.", file=sys.stderr)
         sys.exit(130)
     except Exception:
         traceback.print_exc()
         sys.exit(70)
 
 
-__all__ = ["DataError", "MetaQAPError", "TestSplitError", "exit_with_sentence", "sentence"]
+__all__ = ["DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]

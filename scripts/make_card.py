@@ -13,7 +13,7 @@ from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.publishing.model_card import card_files, write_card
 
-HUB_CARD = Path(__file__).parents[1] / "hub_card"
+HUB_CARD = Path(__file__).parents[1] / "modeling_metaqap" / "publishing" / "hub_card"
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from modeling_metaqap.evaluation.tables import plcc_srocc, results_table, senten
 from modeling_metaqap.training.recipe import Recipe
 
 STUDIES = Path(__file__).parent
-HUB_CARD = STUDIES.parent / "hub_card"
+HUB_CARD = STUDIES.parent / "modeling_metaqap" / "publishing" / "hub_card"
 PAGE = STUDIES.parent / "docs" / "results.md"
 
 WRAPPER = textwrap.TextWrapper(width=117, break_long_words=False, break_on_hyphens=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device, needs_extra
+from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device
 
 
 def adapt(
@@ -41,11 +41,10 @@ def adapt(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise MetaQAPError(f"{output} is there already; name a new folder.")
-    with needs_extra("train"):
-        from ..fusion.adapting import AdaptationSettings
-        from ..fusion.adapting import adapt as adapt_checkpoint
     from rich.table import Table
 
+    from ..fusion.adapting import AdaptationSettings
+    from ..fusion.adapting import adapt as adapt_checkpoint
     from ..inference.record_files import cannot_write
     from .printing import console, errors, feature_progress, silence_libraries
 

@@ -4,24 +4,56 @@ Each command imports what it works with when it is called, so that `--help`, `--
 at once, without PyTorch.
 """
 
+import re
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from .. import __version__
 from ..errors import MetaQAPError, exit_with_sentence
 from ..memory import keep_freed_memory
+from . import benchmark, distort_set, evaluate_set, fit, prepare, push, select_pristine, train
 from .adapt import adapt
 from .distort import distort
 from .evaluate import evaluate
 from .export import export
 from .info import info
+from .program import Program
+from .recipes import recipes
 from .score import score
 from .serve import serve
 from .suggest import suggest
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+if TYPE_CHECKING:
+    from typer._click import HelpFormatter
+
+
+class _Commands(TyperGroup):
+    """Commands in the order in which they were added, each with its whole summary."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: typer.Context, formatter: "HelpFormatter") -> None:
+        rows = [(name, _first_sentence(command.help or "")) for name, command in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.partition("\n\n")[0].split())
+    return re.split(r"(?<=\.)\s", paragraph, maxsplit=1)[0].removesuffix(".")
+
+
+app = typer.Typer(
+    cls=_Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 
 
 def _print_version(value: bool) -> None:
@@ -39,18 +71,38 @@ def main_options(
     """No-reference image quality: how good does a photograph look, without another one to compare it with?"""
 
 
-for command in (score, distort, evaluate, adapt, suggest, info, serve, export):
+def _add_program(program: Program) -> None:
+    """Add a command that reads its own options."""
+
+    def call(ctx: typer.Context) -> None:
+        program.call(ctx.args)
+
+    as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
+    app.command(program.command, help=program.summary, add_help_option=False, context_settings=as_they_are)(call)
+
+
+for command in (score, distort, evaluate, adapt, suggest, info, export, serve, recipes):
     app.command()(command)
+for module in (prepare, select_pristine, distort_set, train, fit, evaluate_set, push, benchmark):
+    _add_program(module.PROGRAM)
 
 
 def main() -> None:
     """Entry point: a user's mistake is one sentence on standard error and status 2, never a traceback."""
     keep_freed_memory()
-    with exit_with_sentence("metaqap"):
+    arguments = sys.argv[1:] or ["--help"]
+    with exit_with_sentence("metaqap", options=_options_of(arguments[0])):
         try:
-            status = app(sys.argv[1:] or ["--help"], prog_name="metaqap", standalone_mode=False)
+            status = app(arguments, prog_name="metaqap", standalone_mode=False)
         except typer.TyperException as error:
             raise MetaQAPError(error.format_message()) from error
         if status == 130:  # what typer makes of Ctrl-C
             raise KeyboardInterrupt
     sys.exit(status or 0)
+
+
+def _options_of(name: str) -> dict[str, str]:
+    """How the options of a command are typed, by their names in Python."""
+    command = get_command(app).commands.get(name)  # type: ignore[attr-defined]
+    parameters = [] if command is None else command.params
+    return {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import needs_extra, refuse_to_overwrite
+from .options import refuse_to_overwrite
 
 
 def distort(
@@ -20,8 +20,7 @@ def distort(
         raise MetaQAPError(f"The picture {output} must end in .png, .jpg or .webp.")
     refuse_to_overwrite(output, photo)
 
-    with needs_extra("train"):
-        from ..data.distortions.grid import distortion_grid
+    from ..data.distortions.grid import distortion_grid
     from ..decoding_metaqap import read_rgb
     from ..inference.record_files import cannot_write
     from .printing import errors, silence_libraries

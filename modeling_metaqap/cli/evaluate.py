@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import SHIPPED, BatchSize, Checkpoint, Device, needs_extra
+from .options import SHIPPED, BatchSize, Checkpoint, Device
 
 
 def evaluate(
@@ -36,15 +36,13 @@ def evaluate(
 
     The folder gets a results.json, a report.md, every prediction as CSV, a scatter and a residual plot.
     """
-    with needs_extra("train"):
-        import datasets
-
-        from ..evaluation.evaluating import FolderOptions, evaluate_folder
-        from ..evaluation.folder_report import worst_disagreements, write_folder_report
-        from ..evaluation.tables import HEADINGS, format_figure
+    import datasets
     from rich.table import Table
     from rich.text import Text
 
+    from ..evaluation.evaluating import FolderOptions, evaluate_folder
+    from ..evaluation.folder_report import worst_disagreements, write_folder_report
+    from ..evaluation.tables import HEADINGS, format_figure
     from ..inference.record_files import cannot_write
     from .printing import console, errors, silence_libraries
 

@@ -1,7 +1,5 @@
 """Options that several commands have, and what several of them check first. Nothing here imports anything heavy."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,20 +19,10 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Crops in one pass through t
 SHIPPED = str(DEFAULT_CHECKPOINT)
 
 
-@contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Say which extra to install when an import inside fails."""
-    try:
-        yield
-    except ImportError as error:
-        missing = error.name or str(error)
-        raise MetaQAPError(f"This needs {missing}; install it with `pip install 'metaqap[{extra}]'`.") from error
-
-
 def refuse_to_overwrite(output: Path, photograph: Path) -> None:
     """Raise `MetaQAPError` if what is to be written would replace the photograph that it is made of."""
     if output.exists() and photograph.exists() and output.samefile(photograph):
         raise MetaQAPError(f"{output} is the photograph itself; write to another file.")
 
 
-__all__ = ["SHIPPED", "BatchSize", "CacheDir", "Checkpoint", "Device", "needs_extra", "refuse_to_overwrite"]
+__all__ = ["SHIPPED", "BatchSize", "CacheDir", "Checkpoint", "Device", "refuse_to_overwrite"]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import SHIPPED, Checkpoint, Device, needs_extra
+from .options import SHIPPED, Checkpoint, Device
 
 
 def serve(
@@ -33,9 +33,8 @@ def serve(
 
     Limits can also be set by variables of the environment, such as METAQAP_MAX_PIXELS.
     """
-    with needs_extra("space"):
-        from ..demo import Limits
-        from ..demo import serve as serve_demo
+    from ..demo import Limits
+    from ..demo import serve as serve_demo
     from .printing import silence_libraries
 
     silence_libraries()

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device, needs_extra
+from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device
 
 
 def suggest(
@@ -29,8 +29,7 @@ def suggest(
     """Name the photographs whose ratings would teach `metaqap adapt` most, in a CSV file to fill in."""
     if output.exists():
         raise MetaQAPError(f"{output} is there already; name a new file.")
-    with needs_extra("train"):
-        from ..fusion.suggesting import suggest as suggest_photographs
+    from ..fusion.suggesting import suggest as suggest_photographs
     from ..inference.record_files import cannot_write
     from .printing import errors, feature_progress, silence_libraries
 

@@ -121,7 +121,7 @@ class _Watch:
 
 
 def _sentence(which: str) -> str:
-    return f"{which} has died or stands still; start the run again, with --resume_from_checkpoint latest to go on."
+    return f"{which} has died or stands still; start the run again, with `resume_from_checkpoint` latest to go on."
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:

@@ -91,8 +91,8 @@ def read_ratings(
     better, worse = (known_column(columns, names) for names in (BETTER_COLUMNS, WORSE_COLUMNS))
     if better is not None and worse is not None:
         return _comparisons(folder, path, rows, better, worse)
-    image_column = _column(path, columns, image_column, IMAGE_COLUMNS, "--image-column")
-    mos_column = _column(path, columns, mos_column, MOS_COLUMNS, "--mos-column")
+    image_column = _column(path, columns, image_column, IMAGE_COLUMNS, "image_column")
+    mos_column = _column(path, columns, mos_column, MOS_COLUMNS, "mos_column")
     rater_column, std_column, reference_column = (
         known_column(columns, names) for names in (RATER_COLUMNS, STD_COLUMNS, REFERENCE_COLUMNS)
     )
@@ -143,7 +143,7 @@ def rated_names(csv: str | Path, *, image_column: str | None = None) -> set[str]
     pair = [known_column(columns, names) for names in (BETTER_COLUMNS, WORSE_COLUMNS)]
     named = [column for column in pair if column is not None]
     if len(named) < 2:
-        named = [_column(Path(csv), columns, image_column, IMAGE_COLUMNS, "--image-column")]
+        named = [_column(Path(csv), columns, image_column, IMAGE_COLUMNS, "image_column")]
     return {row[column].replace("\\", "/") for row in rows for column in named}
 
 
@@ -162,7 +162,7 @@ def _column(path: Path, columns: list[str], chosen: str | None, names: Sequence[
     column = chosen or known_column(columns, names)
     if column is None:
         raise DataError(
-            f"{path} has none of the columns {', '.join(names)}; choose one of {', '.join(columns)} with {option}."
+            f"{path} has none of the columns {', '.join(names)}; choose one of {', '.join(columns)} with `{option}`."
         )
     return column
 
@@ -174,8 +174,8 @@ def _range(path: Path, scores: Sequence[float], mos_range: tuple[float, float] |
     if mos_range is None:
         if lowest < 0 or highest > 1:
             raise DataError(
-                f"The ratings in {path} run from {lowest:g} to {highest:g}; say with --mos-range which lowest and "
-                "highest rating a rater could give, such as --mos-range 1 5."
+                f"The ratings in {path} run from {lowest:g} to {highest:g}; say with `mos_range` which lowest and "
+                "highest rating a rater could give, such as `mos_range` 1 5."
             )
         mos_range = (0.0, 1.0)
     low, high = mos_range

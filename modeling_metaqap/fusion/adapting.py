@@ -202,7 +202,7 @@ def adapt_to_features(
     # Beyond what chance does.
     if np.corrcoef(scores, quality)[0, 1] < -2 / np.sqrt(len(quality)):
         raise MetaQAPError(
-            "The ratings fall where the scores rise; if lower ratings are better ones, say --lower-is-better."
+            "The ratings fall where the scores rise; if lower ratings are better ones, set `lower_is_better`."
         )
     standardized = features.standardized(model)
     drawn = draw_centers(len(quality), most=settings.centers, seed=settings.seed)

@@ -66,7 +66,7 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
             return fit
     except (ValueError, KeyError, TypeError):
         pass
-    raise MetaQAPError(f"{file} was not written by scripts/fit_meta_learner.py.")
+    raise MetaQAPError(f"{file} was not written by `metaqap fit`.")
 
 
 __all__ = ["ADAPTATION_FILE", "CURVE_FILE", "FIT_FILE", "read_fit", "save_checkpoint"]

@@ -21,6 +21,7 @@ from ..checkpoint_reading import read_config, read_model
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
 from ..folding import fold_for_inference, has_bfloat16
+from ..installing import missing_package
 from ..lineage import weights_sha256
 from ..modeling_metaqap import IMAGE_OUTPUTS, MetaQAPModel
 from .choices import ONNX_FILES, Dtype, Engine
@@ -168,9 +169,7 @@ class OnnxEngine:
         try:
             import onnxruntime
         except ImportError as error:
-            raise MetaQAPError(
-                "The ONNX engine needs onnxruntime; install it with `pip install onnxruntime`."
-            ) from error
+            raise MetaQAPError(f"The ONNX engine cannot be used. {missing_package('onnxruntime')}") from error
         if dtype not in ("float32", "auto"):
             raise MetaQAPError(f"The ONNX engine has the number format of its file; leave out the dtype {dtype}.")
         self.config = read_config(checkpoint) if config is None else config

@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from .. import DEFAULT_CHECKPOINT
 from ..errors import MetaQAPError
+from ..installing import missing_package
 from ..lineage import weights_sha256
 from .choices import ONNX_FILES, Engine
 from .records import ScoreRecord
@@ -92,14 +93,12 @@ def export_onnx(
     if output is None and not Path(checkpoint).is_dir():
         raise MetaQAPError(f"{checkpoint} is not a local folder; name another folder to write to.")
     if int8 and len(photographs) < 2:
-        raise MetaQAPError("An int8 file needs photographs to be calibrated and judged on; name them with --photos.")
+        raise MetaQAPError("An int8 file needs photographs to be calibrated and judged on; name them with `photos`.")
     try:
         import onnx_ir
         from transformers.exporters import OnnxConfig, OnnxExporter
     except ImportError as error:
-        raise MetaQAPError(
-            f"The export needs {error.name}; install it with `pip install onnx onnxscript onnxruntime`."
-        ) from error
+        raise MetaQAPError(missing_package(error.name or "onnx")) from error
 
     tolerance = TOLERANCE if tolerance is None else tolerance
     folder = Path(checkpoint if output is None else output)
@@ -174,9 +173,7 @@ def _quantized(program: Any, inputs: dict[str, Any], crops: Sequence[dict[str, t
     try:
         from onnxruntime.quantization import QuantType
     except ImportError as error:
-        raise MetaQAPError(
-            "An int8 file needs onnxruntime; install it with `pip install onnx onnxscript onnxruntime`."
-        ) from error
+        raise MetaQAPError(missing_package("onnxruntime")) from error
     from transformers.exporters import OnnxRuntimeQuantizer, OnnxRuntimeStaticConfig
     from transformers.exporters.configs import ExportFormat
 

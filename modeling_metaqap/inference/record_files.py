@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple, Protocol
 from ..data.atomic import write_atomically
 from ..data.names import from_portable_name, from_spreadsheet_text, portable_name, spreadsheet_text
 from ..errors import MetaQAPError
+from ..installing import missing_package
 from .choices import Order
 from .records import ScoreRecord
 
@@ -51,7 +52,7 @@ def check_output(output: Path) -> None:
     if suffix not in (".csv", ".jsonl", ".parquet"):
         raise MetaQAPError(f"The output {output} must end in .csv, .jsonl or .parquet.")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
-        raise MetaQAPError("Writing Parquet needs pyarrow; install it with `pip install pyarrow`.")
+        raise MetaQAPError(missing_package("pyarrow"))
     if not output.parent.is_dir():
         raise MetaQAPError(f"Cannot write {output}: there is no folder {output.parent}.")
     if output.is_dir():

@@ -56,7 +56,7 @@ def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | N
     if weights is None or not own:
         raise MetaQAPError(
             f"{card_dir / 'results.json'} has no test results of the weights in {checkpoint}; measure them with "
-            "`python scripts/evaluate.py`."
+            "`metaqap evaluate-set`."
         )
     # Results of other methods; those of other weights of this model would be read as this one's.
     others = [row for row in rows if row not in own and row["checkpoint"] != name]

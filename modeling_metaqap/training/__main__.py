@@ -4,24 +4,26 @@ import json
 
 from ..errors import exit_with_sentence
 from ..memory import keep_freed_memory
-from .arguments import parse_arguments
+from .arguments import option_names, parse_arguments
+from .recipe import Recipe
+from .settings import RunSettings
 
 
-def main(description: str | None = __doc__) -> None:
-    """Train as the command line says, and print a summary as one line of JSON.
+def train_and_report(recipe: Recipe, settings: RunSettings) -> None:
+    """Train, and print a summary as one line of JSON."""
+    # Only now, so that --help and a wrong option are answered at once.
+    from .loop import train
 
-    Args:
-        description: what `--help` begins with.
-    """
+    summary = train(recipe, settings)
+    if summary is not None:
+        print(json.dumps(summary))
+
+
+def main() -> None:
+    """Train as the command line says."""
     keep_freed_memory()
-    with exit_with_sentence("train"):
-        recipe, settings = parse_arguments(description=description)
-        # Only now, so that --help and a wrong option are answered at once.
-        from .loop import train
-
-        summary = train(recipe, settings)
-        if summary is not None:
-            print(json.dumps(summary))
+    with exit_with_sentence("train", options={name: f"--{name}" for name in option_names()}):
+        train_and_report(*parse_arguments(description=__doc__))
 
 
 if __name__ == "__main__":

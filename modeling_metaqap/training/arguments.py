@@ -1,8 +1,10 @@
 """The command line of a training run, in accelerate's style."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from ..errors import MetaQAPError
 from .recipe import STAGES, Recipe
 from .settings import RunSettings
 
@@ -28,27 +30,45 @@ def parse_arguments(
         description: what `--help` begins with.
 
     Raises:
-        MetaQAPError: if the recipe cannot be used.
+        MetaQAPError: if the recipe or a number cannot be used.
     """
-    parser = _parser(description)
-    options = vars(parser.parse_args(arguments))
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_options(parser.add_argument)
+    return recipe_and_settings(vars(parser.parse_args(arguments)))
+
+
+def recipe_and_settings(options: dict[str, Any]) -> tuple[Recipe, RunSettings]:
+    """The recipe and the settings of a run.
+
+    Args:
+        options: by their names, as `add_options` adds them.
+
+    Raises:
+        MetaQAPError: if the recipe or a number cannot be used.
+    """
     for name, least in _LEAST.items():
         if options[name] < least:
-            parser.error(f"--{name} must be at least {least}, got {options[name]}")
+            raise MetaQAPError(f"`{name}` must be at least {least}, got {options[name]}.")
     of_recipe = {name: options.pop(name) for name in _OF_RECIPE}
     recipe = Recipe.load(options.pop("recipe"), **of_recipe)
     return recipe, RunSettings(**options)
 
 
-def _parser(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add = parser.add_argument
-    add("--stage", choices=STAGES, required=True, help="what to learn")
-    add("--recipe", required=True, help="YAML file with every setting of the run")
+def option_names() -> list[str]:
+    """Names of all options, as they are in Python."""
+    names: list[str] = []
+    add_options(lambda name, **_: names.append(name.removeprefix("--")))
+    return names
+
+
+def add_options(add: Callable[..., Any]) -> None:
+    """Add the options of a run with `parser.add_argument`, or what takes its place."""
+    add("--stage", choices=STAGES, help="what to learn; instead of the recipe's")
+    add("--recipe", required=True, help="YAML file with every setting, or a name that `metaqap recipes` lists")
     add("--output_dir", required=True, help="the run folder")
     add("--init", help="start from this trained base learner instead of ImageNet weights")
     add("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
-    add("--distorted_dir", help="distorted images to learn from, made by scripts/distort.py")
+    add("--distorted_dir", help="distorted images to learn from, made by `metaqap distort-set`")
     add("--distorted_validation_dir", help="likewise, of other photographs, to validate on")
     add("--cache_dir", help="where the prepared data set is kept")
     add("--seed", type=int, help="instead of the recipe's")
@@ -78,7 +98,6 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         help="0: only at the end of each epoch",
     )
     add("--resume_from_checkpoint", metavar="latest|STATE", help="go on from a state of this run")
-    return parser
 
 
-__all__ = ["parse_arguments"]
+__all__ = ["add_options", "option_names", "parse_arguments", "recipe_and_settings"]

@@ -26,7 +26,7 @@ def read_row(dataset: datasets.Dataset, index: int) -> dict[str, Any]:
     try:
         return _read(dataset, index)
     except UnreadableImage as error:
-        raise DataError(f"{error} (--max_bad_images leaves such images out).") from error
+        raise DataError(f"{error} (`max_bad_images` leaves such images out).") from error
 
 
 def _read(dataset: datasets.Dataset, index: int) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
         bad[key] = {index for index, _ in found}
         errors += [error for _, error in found]
     if len(errors) > most:
-        raise DataError(f"{len(errors)} images cannot be read, more than --max_bad_images {most}. {errors[0]}.")
+        raise DataError(f"{len(errors)} images cannot be read, more than `max_bad_images` {most}. {errors[0]}.")
     if not errors:
         return splits
     say(f"Left out {len(errors)} images of {most} that may be:")

@@ -21,6 +21,7 @@ from ..data.heartbeat import watching_the_others
 from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
+from ..installing import missing_package
 from ..lineage import learner_stages, weights_sha256
 from ..modeling_metaqap import MetaQAPModel
 from .bad_images import leave_out_bad_images
@@ -133,7 +134,7 @@ def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
     """The processes of a run and their device, with everything random seeded."""
     tracker = settings.with_tracking
     if tracker and find_spec(tracker) is None:
-        raise MetaQAPError(f"--with_tracking {tracker} needs `pip install {tracker}`.")
+        raise MetaQAPError(f"--with_tracking {tracker} cannot be used. {missing_package(tracker)}")
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
@@ -212,7 +213,7 @@ def train_epoch(run: Run, state: TrainingState, steps: Steps) -> None:
         if not math.isfinite(loss):
             raise MetaQAPError(
                 f"The loss or its gradient is not finite at step {position.step}: training diverged. Start again with "
-                "a lower `learning_rate`, in another --output_dir."
+                "a lower `learning_rate`, in another `output_dir`."
             )
         position.next_step()
         steps.add(loss, position)

@@ -10,6 +10,7 @@ import yaml
 
 from ..data.atomic import write_atomically
 from ..errors import MetaQAPError
+from .recipe_files import find
 
 STAGES = ("pretrain", "finetune")
 OPTIMIZERS = ("adamw", "sgd")
@@ -155,15 +156,21 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path, **overrides: Any) -> "Recipe":
-        """Read a YAML file; `overrides` that are not None replace its values.
+        """Read a YAML file, or the recipe that ships under this name.
+
+        Args:
+            path: of the file, or a name such as "metaqap-lite/mobilenetv2-1".
+            overrides: values that replace those of the file; None leaves one as it is.
 
         Raises:
             MetaQAPError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
         """
         try:
-            values = yaml.safe_load(Path(path).read_text())
+            values = yaml.safe_load(find(path).read_text())
         except OSError as error:
-            raise MetaQAPError(f"The recipe {path} cannot be read: {error.strerror}.") from error
+            raise MetaQAPError(
+                f"The recipe {path} cannot be read: {error.strerror}; `metaqap recipes` lists those that ship."
+            ) from error
         except yaml.YAMLError as error:
             raise MetaQAPError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
         if not isinstance(values, dict):

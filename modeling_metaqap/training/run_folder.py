@@ -65,7 +65,7 @@ class RunFolder:
             return
         if recipe_file.exists():
             raise MetaQAPError(
-                f"{self.path} already holds a run; continue it with --resume_from_checkpoint latest or choose another "
+                f"{self.path} already holds a run; continue it with `resume_from_checkpoint` latest or choose another "
                 "--output_dir."
             )
         self.states.mkdir(parents=True, exist_ok=True)
@@ -133,7 +133,7 @@ class RunFolder:
                 say(f"The state {state} is damaged and not used: {reason}.")
             if states:
                 raise MetaQAPError(
-                    f"No state in {self.states} is whole; start again in another --output_dir, or remove {self.path}."
+                    f"No state in {self.states} is whole; start again in another `output_dir`, or remove {self.path}."
                 )
             return None
         path = Path(wanted)

@@ -42,11 +42,11 @@ def load_splits(recipe: Recipe, settings: RunSettings) -> Splits:
         distorted = _load_distorted(
             settings.distorted_dir,
             settings,
-            needed="The recipe learns from distorted images and needs --distorted_dir",
+            needed="The recipe learns from distorted images and needs `distorted_dir`",
         )
         if settings.distorted_validation_dir is not None or recipe.stage == "pretrain":
             distorted_validation = _load_distorted(
-                settings.distorted_validation_dir, settings, needed="Pretraining needs --distorted_validation_dir"
+                settings.distorted_validation_dir, settings, needed="Pretraining needs `distorted_validation_dir`"
             )
             refuse_shared(distorted, distorted_validation)
     if recipe.stage == "pretrain":
@@ -62,7 +62,7 @@ def load_splits(recipe: Recipe, settings: RunSettings) -> Splits:
 
 def _load_distorted(directory: str | None, settings: RunSettings, *, needed: str) -> datasets.Dataset:
     if directory is None:
-        raise MetaQAPError(f"{needed}: name a data set made by scripts/distort.py.")
+        raise MetaQAPError(f"{needed}: name a data set made by `metaqap distort-set`.")
     return load_distorted(directory, cache_dir=settings.cache_dir)
 
 

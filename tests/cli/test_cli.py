@@ -583,7 +583,7 @@ def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, ch
         (["gone"], "gone does not exist"),
         (["photos"], "must hold one CSV file (found: none)"),
         (["photos", "--csv", "gone.csv"], "gone.csv does not exist"),
-        (["photos", "--csv", "ratings.csv"], "say with mos_range which scores"),
+        (["photos", "--csv", "ratings.csv"], "say with --mos-range which lowest"),
         (["photos", "--csv", "ratings.csv", "--mos-range", "5", "1"], "lowest and the highest score"),
         (["photos", "--csv", "ratings.csv", "--mos-column", "stars"], "no column 'stars'"),
         (["photos", "--csv", "one.csv"], "At least two images"),

@@ -240,7 +240,7 @@ def test_a_second_data_set_gets_its_row_its_file_and_its_citation(card_dir):
 
 def test_a_card_is_not_written_from_results_of_other_weights(card_dir):
     change(card_dir / "results.json", lambda data: data["results"][0].update(weights_sha256="0" * 64))
-    with pytest.raises(MetaQAPError, match="no test results of the weights .* `python scripts/evaluate.py`"):
+    with pytest.raises(MetaQAPError, match="no test results of the weights .* `metaqap evaluate-set`"):
         card_files(DEFAULT_CHECKPOINT, card_dir)
 
 

@@ -30,7 +30,7 @@ def run(tmp_path):
 
 
 def test_a_folder_with_a_run_is_not_overwritten(run):
-    with pytest.raises(MetaQAPError, match="already holds a run.*--resume_from_checkpoint latest"):
+    with pytest.raises(MetaQAPError, match="already holds a run.*`resume_from_checkpoint` latest"):
         run.start(Recipe(backbone="test_resnet"), resume=False)
 
 

@@ -38,19 +38,19 @@ def load_distorted(directory: str | Path, *, cache_dir: str | None = None) -> da
     """
     directory = Path(directory)
     if not (directory / SETTINGS_FILE).is_file():
-        raise DataError(f"There is no distorted data set in {directory}; make one with scripts/distort.py.")
+        raise DataError(f"There is no distorted data set in {directory}; make one with `metaqap distort-set`.")
     settings = json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8"))
     total = -(-settings["photographs"] // settings["images_per_part"])
     files = sorted(str(path) for path in directory.glob("part-*.parquet"))
     done = len(files) + len(list(directory.glob("part-*.empty")))
     if done < total or not files:
         raise DataError(
-            f"{directory} holds {done} of {total} parts; run scripts/distort.py with the same settings again to make "
-            "the others."
+            f"{directory} holds {done} of {total} parts; run `metaqap distort-set` with the same settings again to "
+            "make the others."
         )
     table = datasets.load_dataset("parquet", data_files=files, split="train", cache_dir=cache_dir)
     if table.features["distortion"].names != list(DISTORTION_NAMES):
-        raise DataError(f"{directory} was made with other distortions; make it anew with scripts/distort.py.")
+        raise DataError(f"{directory} was made with other distortions; make it anew with `metaqap distort-set`.")
     return table.rename_column("pseudo_mos", "quality").remove_columns("metrics")
 
 

@@ -33,7 +33,7 @@ def read_distorted_sets(directories: Sequence[Path]) -> tuple[pd.DataFrame, list
     for directory in directories:
         files = sorted(directory.glob("part-*.parquet"))
         if not files:
-            raise MetaQAPError(f"There is no data set by scripts/distort.py in {directory}.")
+            raise MetaQAPError(f"There is no data set by `metaqap distort-set` in {directory}.")
         settings.append(json.loads((directory / SETTINGS_FILE).read_text(encoding="utf-8")))
         for file in files:
             table = pyarrow.parquet.read_table(file, columns=["distortion", "level", "reference_id", "metrics"])
@@ -43,7 +43,7 @@ def read_distorted_sets(directories: Sequence[Path]) -> tuple[pd.DataFrame, list
     if missing:
         raise MetaQAPError(f"The data sets lack the metrics {', '.join(missing)}; make them with --metrics full.")
     if len(frame) < frame["reference_id"].nunique() * len(DISTORTIONS) * len(LEVELS):
-        raise MetaQAPError("Each photograph needs all 125 distorted images; make them with --per_image 125.")
+        raise MetaQAPError("Each photograph needs all 125 distorted images; make them with `per_image` 125.")
     frame["distortion"] = [DISTORTION_NAMES[index] for index in frame["distortion"]]
     return frame, settings
 

@@ -63,7 +63,7 @@ class Folder(IQADatasetBuilder):
     citation = ""
     num_images = None
     layout = ()
-    _range_hint = "say with mos_range which scores a rater could give"
+    _range_hint = "say with `mos_range` which lowest and highest score a rater could give"
 
     def __init__(
         self,
@@ -75,10 +75,10 @@ class Folder(IQADatasetBuilder):
         **options: Any,
     ) -> None:
         if data_dir is None:
-            raise DataError("The data set 'folder' needs data_dir, the folder with your images and CSV file.")
+            raise DataError("The data set 'folder' needs `data_dir`, the folder with your images and CSV file.")
         low, high = mos_range
         if not low < high:
-            raise DataError(f"mos_range must be the lowest and the highest score, not ({low:g}, {high:g}).")
+            raise DataError(f"`mos_range` must be the lowest and the highest score, not ({low:g}, {high:g}).")
         self.mos_range = (float(low), float(high))
         self.higher_is_better = higher_is_better
         self._labels = self._find_labels(Path(data_dir).expanduser().absolute(), labels)
@@ -122,7 +122,7 @@ class Folder(IQADatasetBuilder):
         if column not in self._columns:
             what = f"no column {chosen!r}" if chosen else f"none of the columns {', '.join(names)}"
             raise DataError(
-                f"{self._labels} has {what}; choose {option} from {', '.join(self._columns) or 'nothing'}."
+                f"{self._labels} has {what}; choose `{option}` from {', '.join(self._columns) or 'nothing'}."
             )
         return str(column)
 

@@ -63,7 +63,7 @@ def load_iqa_dataset(
             without an official split also one of ten numbered ones such as `"test_3"`, where `"test"` means
             `"test_0"`. Slices and sums work as in `datasets`: `"train[:100]"`, `"validation+test"`.
         data_dir: What the publisher distributes, unpacked or as archives, or the Parquet folder that
-            `scripts/prepare_dataset.py` made of it; `None` downloads the data set where the publisher allows that.
+            `metaqap prepare` made of it; `None` downloads the data set where the publisher allows that.
         cache_dir: Where the Arrow files (and downloads) are kept; the cache of `datasets` by default.
         decode: Whether the column `image` gives PIL images; with `False` it gives `{"path": ..., "bytes": ...}`, one
             of which is the undecoded image.
@@ -121,7 +121,7 @@ def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dat
     if any(kind in HELD_OUT_SPLITS for kind, _, _ in terms):
         raise TestSplitError(
             f"The split {split!r} of {name} holds test images, which training and model selection must not see; use "
-            "'train', 'validation' or 'train_full', and measure with scripts/evaluate.py."
+            "'train', 'validation' or 'train_full', and measure with `metaqap evaluate-set`."
         )
     if len({number or "0" for _, number, _ in terms}) > 1:
         raise TestSplitError(
@@ -132,7 +132,7 @@ def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dat
 
 
 def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | None) -> datasets.Dataset:
-    """Loads a split from a folder that `scripts/prepare_dataset.py` wrote."""
+    """Loads a split from a folder that `metaqap prepare` wrote."""
     ids_of = _prepared_splits(name, folder)
     spec = _builder_split(split, list(ids_of), title=IQA_DATASETS[name].title)
     files = {kind: sorted(str(path) for path in (folder / "data").glob(f"{kind}-*.parquet")) for kind in SPLITS}
@@ -161,7 +161,7 @@ def _prepared_splits(name: str, folder: Path) -> dict[str, list[str]]:
         ids_of: dict[str, list[str]] = contents["splits"]
         found = contents["name"]
     except (json.JSONDecodeError, KeyError, TypeError):
-        raise DataError(f"{folder / SPLITS_FILE} is damaged; run scripts/prepare_dataset.py again.") from None
+        raise DataError(f"{folder / SPLITS_FILE} is damaged; run `metaqap prepare` again.") from None
     if found != name:
         raise DataError(f"{folder} holds the data set {found!r}, not {name!r}.")
     return ids_of

@@ -20,6 +20,7 @@ from PIL import Image
 from ...decoding_metaqap import read_rgb
 from ...errors import MetaQAPError
 from ...inference.records import ScoreRecord
+from ...installing import missing_package
 from .piqe import piqe
 
 RateDistortion = Callable[[npt.NDArray[np.uint8]], float]
@@ -52,9 +53,7 @@ def _load_brisque() -> tuple[RateDistortion, str]:
         from brisque.brisque import BRISQUE
         from brisque.models import MODEL_PATH
     except ImportError as error:
-        raise MetaQAPError(
-            "BRISQUE needs the baselines extra; install it with `pip install 'metaqap[baselines]'`."
-        ) from error
+        raise MetaQAPError(f"BRISQUE cannot be used. {missing_package('brisque')}") from error
 
     class Brisque(BRISQUE):
         def scale_features(self, features: Iterable[Any]) -> Any:

@@ -263,20 +263,20 @@ class TestFolder:
             (
                 lambda root: None,
                 {"mos_column": "stars"},
-                "no column 'stars'; choose mos_column from File_Name, MOS",
+                "no column 'stars'; choose `mos_column` from File_Name, MOS",
             ),
             (
                 lambda root: replace(root / "scores.csv", "MOS", "stars"),
                 {},
-                "has none of the columns mos, .*; choose mos_column from File_Name, stars",
+                "has none of the columns mos, .*; choose `mos_column` from File_Name, stars",
             ),
             (lambda root: (root / "scores.csv").write_text(""), {}, "none of the columns file_name, .* from nothing"),
             (
                 lambda root: replace(root / "scores.csv", "0.75", "4"),
                 {},
-                r"of 'holiday/photo 9\.jpg' is 4, outside the range \[0, 1\]; say with mos_range",
+                r"of 'holiday/photo 9\.jpg' is 4, outside the range \[0, 1\]; say with `mos_range`",
             ),
-            (lambda root: None, {"mos_range": (5, 1)}, "mos_range must be the lowest and the highest score"),
+            (lambda root: None, {"mos_range": (5, 1)}, "`mos_range` must be the lowest and the highest score"),
             (lambda root: replace(root / "scores.csv", "photo 2.png", "gone.png"), {}, r"gone\.png .* does not exist"),
             (
                 lambda root: replace(root / "scores.csv", "File_Name,MOS", "File_Name,MOS,split"),
@@ -293,5 +293,5 @@ class TestFolder:
             rows("folder", root, **options)
 
     def test_the_folder_must_be_given(self):
-        with pytest.raises(DataError, match="needs data_dir"):
+        with pytest.raises(DataError, match="needs `data_dir`"):
             load_iqa_dataset("folder", split="all")

@@ -1,0 +1,116 @@
+"""Commands that are scripts too: one parser, with `--output-dir` in `metaqap` and `--output_dir` in `scripts/`.
+
+Imports nothing heavy, and so do the modules with the programs: what they work with is imported when they run.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ..errors import MetaQAPError, exit_with_sentence
+from ..memory import keep_freed_memory
+
+#: `parser.add_argument`, or what takes its place.
+AddOption = Callable[..., Any]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise MetaQAPError(f"{message}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A step of the method, as a command of `metaqap` and as a script.
+
+    Attributes:
+        command: its name after `metaqap`.
+        script: its name in `scripts/`, without `.py`.
+        description: what it does; the first sentence is its summary. Examples are written as for `metaqap`.
+        options: adds its options with a function like `parser.add_argument`, with underscores in their names.
+        run: does the work.
+    """
+
+    command: str
+    script: str
+    description: str
+    options: Callable[[AddOption], None]
+    run: Callable[[argparse.Namespace], None]
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return re.split(r"(?<=[.:])\s", " ".join(self.description.split()), maxsplit=1)[0].rstrip(":")
+
+    def parser(self, *, as_script: bool) -> argparse.ArgumentParser:
+        """The parser of the script or of the command."""
+        description = self.description.strip()
+        if as_script:
+            description = _of_scripts(description)
+        parser = _Parser(
+            prog=f"{self.script}.py" if as_script else f"metaqap {self.command}",
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+        def add(*names: str, **settings: Any) -> None:
+            if not as_script:
+                names = tuple(name.replace("_", "-") if name.startswith("--") else name for name in names)
+            parser.add_argument(*names, **settings)
+
+        self.options(add)
+        return parser
+
+    def call(self, arguments: Sequence[str]) -> None:
+        """Run as a command of `metaqap`; mistakes name its options as they are typed.
+
+        Raises:
+            MetaQAPError: for a wrong call.
+        """
+        parser = self.parser(as_script=False)
+        with exit_with_sentence("metaqap", options=options_of(parser)):
+            self.run(parser.parse_args(arguments))
+
+    def main(self, arguments: Sequence[str] | None = None, *, defaults: Mapping[str, Any] | None = None) -> None:
+        """Run as a script.
+
+        Args:
+            arguments: words of the command line; `sys.argv` by default.
+            defaults: other values for options that are left out.
+        """
+        parser = self.parser(as_script=True)
+        parser.set_defaults(**(defaults or {}))
+        keep_freed_memory()
+        with exit_with_sentence(self.script, options=options_of(parser)):
+            self.run(parser.parse_args(sys.argv[1:] if arguments is None else arguments))
+
+
+#: Launchers and names of the scripts in examples, by command.
+_SCRIPTS = {
+    "benchmark": "python scripts/benchmark.py",
+    "distort-set": "python scripts/distort.py",
+    "evaluate-set": "python scripts/evaluate.py",
+    "fit": "python scripts/fit_meta_learner.py",
+    "prepare": "python scripts/prepare_dataset.py",
+    "push": "python scripts/push_to_hub.py",
+    "select-pristine": "python scripts/select_pristine.py",
+    "train": "accelerate launch scripts/train.py",
+}
+
+
+def _of_scripts(description: str) -> str:
+    """A description with the names of scripts and their way to write options."""
+    for command, script in _SCRIPTS.items():
+        description = re.sub(rf"\bmetaqap {command}(?![\w-])", script, description)
+    return re.sub(r"--[a-z][a-z-]*", lambda option: "--" + option[0][2:].replace("-", "_"), description)
+
+
+def options_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """How each option is typed, by its name in Python."""
+    return {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
+
+
+__all__ = ["AddOption", "Program", "options_of"]

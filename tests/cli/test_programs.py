@@ -1,0 +1,136 @@
+"""Steps of the method as commands: the same parsers as the scripts, and what is said of mistakes."""
+
+import re
+import shlex
+
+import pytest
+from repository import SCRIPTS
+
+from modeling_metaqap.cli import app, program, recipes, train
+from modeling_metaqap.data.dataset_names import DATASET_NAMES
+from modeling_metaqap.training import recipe_files
+
+PROGRAMS = [
+    module.PROGRAM for module in vars(app).values() if isinstance(getattr(module, "PROGRAM", None), program.Program)
+]
+
+
+def option_strings(one, *, as_script):
+    return [option for action in one.parser(as_script=as_script)._actions for option in action.option_strings]
+
+
+@pytest.mark.parametrize("one", PROGRAMS, ids=lambda one: one.command)
+def test_a_program_has_the_same_options_as_a_command_and_as_a_script(one):
+    command, script = (option_strings(one, as_script=as_script) for as_script in (False, True))
+    assert [option.replace("-", "_") for option in command] == [option.replace("-", "_") for option in script]
+    assert not [option for option in command if "_" in option]
+    assert not [option for option in script if "-" in option.removeprefix("--").removeprefix("-")]
+    assert (SCRIPTS / f"{one.script}.py").is_file()
+    assert program._SCRIPTS[one.command].endswith(f"scripts/{one.script}.py")
+
+
+@pytest.mark.parametrize("one", PROGRAMS, ids=lambda one: one.command)
+def test_examples_in_a_description_name_options_that_exist(one):
+    for as_script in (False, True):
+        text = one.parser(as_script=as_script).description
+        examples = re.findall(r"^    (.*?(?:\\\n.*?)*)$", text, flags=re.MULTILINE)
+        own = program._SCRIPTS[one.command] if as_script else f"metaqap {one.command}"
+        called = [example for example in examples if own in example]
+        assert called
+        for example in called:
+            words = shlex.split(example.replace("\\\n", " "), comments=True)
+            used = [word for word in words if word.startswith("--")]
+            assert set(used) <= set(option_strings(one, as_script=as_script))
+
+
+def test_the_names_of_data_sets_are_those_that_there_are():
+    pytest.importorskip("datasets")
+    from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
+
+    assert DATASET_NAMES == tuple(sorted(IQA_DATASETS))
+
+
+@pytest.fixture
+def metaqap(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["metaqap", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            app.main()
+        captured = capsys.readouterr()
+        return exit_.value.code, captured.out, captured.err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fit", "--modles", "x"], "the following arguments are required: --dataset, --output-dir"),
+        (
+            ["train", "--recipe", "nowhere.yaml", "--output-dir", "x"],
+            "`metaqap recipes` lists those that ship",
+        ),
+        (
+            ["train", "--recipe", "ablation", "--output-dir", "x", "--logging-steps", "0"],
+            "--logging-steps must be",
+        ),
+        (
+            ["train", "--recipe", "ablation", "--output-dir", "x", "--num-processes", "0"],
+            "--num-processes must be",
+        ),
+        (["prepare", "nothing", "--output-dir", "x"], "invalid choice: 'nothing'"),
+        (["benchmark", "--side", "8"], "At least one photograph of at least 32 pixels is needed"),
+        (["push", "me/model", "--push", "--dry-run"], "Choose one of --push and --dry-run"),
+        (["evaluate-set", "--dataset", "live", "--results", "x.json"], "--results needs --output-dir"),
+        (["recipes", "nothing"], "There is no recipe nothing"),
+    ],
+)
+def test_a_mistake_is_one_sentence_with_options_as_they_are_typed(metaqap, arguments, message):
+    status, out, err = metaqap(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_every_summary_is_shown_to_its_end(metaqap):
+    status, out, _ = metaqap("-h")
+    assert status == 0
+    assert "..." not in out.split("Commands:")[1]
+    assert all(f"  {one.command} " in out for one in PROGRAMS)
+    assert "--install-completion" in out
+
+
+def test_a_command_explains_itself_with_its_own_options(metaqap):
+    status, out, _ = metaqap("distort-set", "-h")
+    assert status == 0
+    assert "--pristine-dir" in out and "metaqap distort-set --pristine-dir" in out
+
+
+def test_recipes_are_listed_printed_and_copied(metaqap, tmp_path):
+    _, listed, _ = metaqap("recipes")
+    assert [line.split()[0] for line in listed.splitlines()] == recipe_files.names()
+    name = "metaqap-lite/mobilenetv2-1"
+    _, printed, _ = metaqap("recipes", name)
+    assert printed == recipe_files.find(name).read_text()
+    status, out, _ = metaqap("recipes", "metaqap-lite", "--output", tmp_path)
+    copies = sorted(tmp_path.rglob("*.yaml"))
+    assert status == 0 and out.splitlines() == [str(path) for path in copies] and len(copies) > 5
+    status, _, err = metaqap("recipes", name, "--output", tmp_path)
+    assert status == 2 and "is there already" in err
+    assert callable(recipes.recipes)
+
+
+def test_a_run_in_several_processes_is_started_by_accelerate_with_the_same_options():
+    values = vars(
+        train.PROGRAM.parser(as_script=False).parse_args(
+            ["--recipe", "ablation", "--output-dir", "runs/x", "--cpu", "--num-workers", "0"]
+        )
+    )
+    values.pop("num_processes"), values.pop("accelerate")
+    command = train.launch_command(values, 3, None)
+    assert command[1:3] == ["-m", "accelerate.commands.launch"]
+    assert command[command.index("--config_file") + 1].endswith("accelerate/two_cpu_processes.yaml")
+    assert command[command.index("--num_processes") + 1] == "3"
+    run = command[command.index("modeling_metaqap.training") + 1 :]
+    assert "--cpu" in run and run[run.index("--output_dir") + 1] == "runs/x" and "--init" not in run
+    assert train.launch_command(values, None, "fsdp")[4].endswith("accelerate/fsdp.yaml")
