@@ -330,6 +330,8 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
     """Initialisation, saving and loading of MetaQAP models."""
 
     config: MetaQAPConfig
+    # Whether a loss of this model was computed to train it.
+    _was_trained = False
     base_model_prefix = "metaqap"
     main_input_name = "pixel_values"
     input_modalities = ("image",)  # type: ignore[assignment]
@@ -358,11 +360,14 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         """As of any transformers model; with the image processor beside it, the folder also serves the pipeline.
 
         The code of the pipeline is saved with that of the model, and the configuration names it for processes that do
-        not have this package.
+        not have this package. What was measured of weights that were trained since (by `Trainer`, say) holds no longer
+        and is left out: the interval and the learners to choose from. The lineage says that they were trained.
         """
         # Not at the top: that module imports this one. Saving copies whatever this file imports.
         from .pipeline_metaqap import CUSTOM_PIPELINES
 
+        if self._was_trained:
+            self._note_training()
         kept = vars(self.config).get("custom_pipelines")
         self.config.custom_pipelines = deepcopy(CUSTOM_PIPELINES)
         try:
@@ -372,6 +377,15 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
                 del self.config.custom_pipelines
             else:
                 self.config.custom_pipelines = kept
+
+    def _note_training(self) -> None:
+        self.config.interval_radius = None
+        self.config.learner_subsets = None
+        trained = {"kind": "finetune"}  # on images that are not known here
+        for learner in self.config.base_learners:  # type: ignore[union-attr]
+            if learner["lineage"][-1:] != [trained]:
+                learner["lineage"] = [*learner["lineage"], dict(trained)]
+        self._was_trained = False
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -605,6 +619,8 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 lambda_srocc=self.config.loss_srocc_weight,
                 surrogate=self.config.loss_surrogate,
             )
+            if self.training and loss.requires_grad:
+                self._was_trained = True
 
         output = MetaQAPOutput(
             loss=loss,
