@@ -28,7 +28,7 @@ def recipes(
         raise MetaQAPError(f"There is no recipe {name}; `metaqap recipes` lists them.")
     if output is not None:
         _copy(chosen, output)
-    elif chosen == [name]:
+    elif name is not None and chosen == [name]:
         print(recipe_files.find(name).read_text(encoding="utf-8"), end="")
     else:
         width = max(map(len, chosen))
