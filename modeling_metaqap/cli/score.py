@@ -199,6 +199,7 @@ def _print_records(records: "list[ScoreRecord]", coverage: float | None) -> None
     from rich.text import Text
 
     from ..inference.records import interval_title
+    from ..inference.wording import distortion_title
     from .printing import console
 
     has_interval = any(record.quality_low is not None for record in records)
@@ -225,7 +226,9 @@ def _print_records(records: "list[ScoreRecord]", coverage: float | None) -> None
             cells.append(interval)
         if has_distortion:
             cells.append(
-                "" if record.distortion is None else f"{record.distortion} ({record.distortion_probability:.0%})"
+                ""
+                if record.distortion is None
+                else f"{distortion_title(record.distortion)} ({record.distortion_probability:.0%})"
             )
         # As `Text`, so that brackets in a path are not taken for markup.
         table.add_row(Text(shown_name(record.path)), *cells, size)

@@ -22,10 +22,11 @@ from ..data.distortions import DISTORTIONS, LEVELS
 from ..data.image_files import is_image_file
 from ..errors import MetaQAPError
 from ..inference.decoding import silence_size_warning
-from ..inference.pictures import humanize, quality_map_image
+from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
+from ..inference.wording import distortion_title, heading
 from . import figures
 from .assessment import MAX_CROPS, Assessor, as_json
 from .limits import Limits, UploadLimit, limit_queue
@@ -49,7 +50,7 @@ _INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
 are.</p></header>"""
 
 _DISTORTION_CHOICES = [
-    (f"{humanize(entry.family)} · {humanize(name)}", name)
+    (f"{heading(entry.family)} · {distortion_title(name)}", name)
     for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
 ]
 
@@ -257,7 +258,9 @@ class Demo:
             return None, figures.message(str(error))
         entry = DISTORTIONS[distortion]
         parameter = f"{entry.unit}: {entry.levels[int(level) - 1]:g}" if level else f"level 1 to 5: {entry.unit}"
-        curve = figures.level_curve(records, int(level), name=humanize(distortion), parameter=parameter)
+        curve = figures.level_curve(
+            records, int(level), name=heading(distortion_title(distortion)), parameter=parameter
+        )
         return (photograph.pixels, distorted), curve
 
     def batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[list[dict[str, Any]], str]:
@@ -289,7 +292,7 @@ class Demo:
             "quality": lambda record: _rounded(record.quality),
             "low": lambda record: _rounded(record.quality_low),
             "high": lambda record: _rounded(record.quality_high),
-            "most like": lambda record: humanize(record.distortion) if record.distortion else "",
+            "most like": lambda record: distortion_title(record.distortion) if record.distortion else "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": lambda record: record.error or "",
         }

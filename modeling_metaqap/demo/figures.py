@@ -9,17 +9,10 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..inference.pictures import humanize, quality_colors, quality_map_image
+from ..inference.pictures import quality_colors, quality_map_image
 from ..inference.records import ScoreRecord, percent
+from ..inference.wording import distortion_title, grade
 from .assessment import Assessment, Comparison
-
-# The five grades of ITU-R BT.500, each a fifth of the scale.
-_GRADES = ("bad", "poor", "fair", "good", "excellent")
-
-
-def grade(quality: float) -> str:
-    """The word for a quality: bad, poor, fair, good or excellent, each a fifth of [0, 1]."""
-    return _GRADES[min(4, max(0, math.floor(quality * 5)))]
 
 
 def color(quality: float) -> str:
@@ -113,7 +106,7 @@ def distortion_bars(record: ScoreRecord, labels: Sequence[str], *, most: int = 5
         )
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     lines = "".join(
-        f'<div class="mq-row"><span class="mq-name">{escape(humanize(name))}</span>'
+        f'<div class="mq-row"><span class="mq-name">{escape(heading(distortion_title(name)))}</span>'
         f'<span class="mq-bar"><i style="width:{100 * probability:.1f}%"></i></span>'
         f"<span>{probability:.0%}</span></div>"
         for probability, name in likeliest
@@ -267,7 +260,6 @@ __all__ = [
     "color",
     "distortion_bars",
     "gauge",
-    "grade",
     "hint",
     "level_curve",
     "message",

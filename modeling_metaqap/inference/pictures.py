@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.names import shown_name
 from .records import ScoreRecord
+from .wording import distortion_title, heading
 
 # From bad to excellent. Red against blue-green, lightest in the middle, so that colour-blind people can tell them.
 _PALETTE = np.array([(192, 57, 84), (226, 125, 86), (233, 196, 106), (96, 178, 158), (22, 122, 140)], dtype=np.float64)
@@ -24,12 +25,6 @@ def quality_colors(quality: np.ndarray) -> np.ndarray:
 def quality_map_image(quality_map: np.ndarray) -> Image.Image:
     """A map of local quality `(height, width)` in the colours of the scale from 0 to 1."""
     return Image.fromarray(quality_colors(quality_map))
-
-
-def humanize(name: str) -> str:
-    """`"jpeg2000_compression"` -> `"JPEG2000 compression"`."""
-    words = name.replace("_", " ").replace("jpeg", "JPEG")
-    return words[:1].upper() + words[1:]
 
 
 def explanation_picture(
@@ -97,7 +92,7 @@ def explanation_picture(
     line += 26
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     for probability, label in likeliest:
-        draw.text((panel, line), humanize(label), fill=_INK, font=caption)
+        draw.text((panel, line), heading(distortion_title(label)), fill=_INK, font=caption)
         draw.text((panel + panel_width, line), f"{probability:.0%}", fill=_INK, font=caption, anchor="ra")
         draw.rounded_rectangle((panel, line + 20, panel + panel_width, line + 26), 3, fill=_TRACK)
         end = panel + max(6, round(panel_width * probability))
@@ -114,4 +109,4 @@ def _shortened(draw: ImageDraw.ImageDraw, path: str, font: Any, width: int) -> s
     return shown if shown == path else f"...{shown}"
 
 
-__all__ = ["explanation_picture", "humanize", "quality_colors", "quality_map_image"]
+__all__ = ["explanation_picture", "quality_colors", "quality_map_image"]

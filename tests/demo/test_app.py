@@ -13,9 +13,9 @@ from modeling_metaqap import MetaQAPConfig, MetaQAPModel
 from modeling_metaqap.cli import app as cli
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.inference.pictures import humanize
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.inference.wording import distortion_title, heading
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
 
@@ -122,7 +122,9 @@ class TestScore:
         assert f"75 % interval <b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
         assert overlay.count("data:image/jpeg") == 2 and 'type="range"' in overlay
         best = max(scores["distortions"], key=scores["distortions"].get)
-        assert distortions.index(humanize(best)) == min(distortions.index(humanize(label)) for label in LABELS)
+        assert distortions.index(heading(distortion_title(best))) == min(
+            distortions.index(heading(distortion_title(label))) for label in LABELS
+        )
         assert "test_resnet" in votes
 
     def test_file_names_cannot_bring_markup_into_the_page(self, assessor, photos, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_metaqap.inference.pictures import explanation_picture, humanize, quality_colors, quality_map_image
+from modeling_metaqap.inference.pictures import explanation_picture, quality_colors, quality_map_image
 from modeling_metaqap.inference.records import ScoreRecord
 
 LABELS = ["gaussian_blur", "jpeg_compression", "mean_shift"]
@@ -28,11 +28,6 @@ def test_a_map_has_one_colour_a_value():
     assert image.shape == (2, 2, 3)
     np.testing.assert_array_equal(image[0, 0], image[1, 1])
     assert (image[0, 0] != image[0, 1]).any()
-
-
-def test_names_of_distortions_are_written_for_people():
-    assert humanize("jpeg2000_compression") == "JPEG2000 compression"
-    assert humanize("gaussian_blur") == "Gaussian blur"
 
 
 def test_the_map_lies_over_the_photograph_from_bad_to_excellent():

@@ -1,0 +1,45 @@
+"""Words for people: the grade of a quality and the names of distortions."""
+
+import math
+
+# The five grades of ITU-R BT.500, each a fifth of the scale.
+_GRADES = ("bad", "poor", "fair", "good", "excellent")
+
+# Names of KADID-10k that say little, by what its authors describe; the others only lose their underscores.
+_TITLES = {
+    "brighten": "brightening",
+    "color_block": "color blocks",
+    "color_saturation_1": "saturation (HSV)",
+    "color_saturation_2": "saturation (Lab)",
+    "darken": "darkening",
+    "denoise": "denoising",
+    "high_sharpen": "oversharpening",
+    "jitter": "pixel jitter",
+    "jpeg2000_compression": "JPEG 2000 compression",
+    "jpeg_compression": "JPEG compression",
+    "mean_shift": "brightness shift",
+    "non_eccentricity_patch": "displaced patches",
+    "pixelate": "pixelation",
+    "white_noise_color_component": "white noise in colors",
+}
+
+
+def grade(quality: float) -> str:
+    """The word for a quality: bad, poor, fair, good or excellent, each a fifth of [0, 1].
+
+    Of the number as people see it, with two decimals: everything that is shown as 0.80 has the same word.
+    """
+    return _GRADES[min(4, max(0, math.floor(round(quality, 2) * 5)))]
+
+
+def distortion_title(name: str) -> str:
+    """The name of a distortion within a sentence: `"non_eccentricity_patch"` -> `"displaced patches"`."""
+    return _TITLES.get(name, name.replace("_", " "))
+
+
+def heading(text: str) -> str:
+    """With a capital at its beginning: `"lens blur"` -> `"Lens blur"`."""
+    return text[:1].upper() + text[1:]
+
+
+__all__ = ["distortion_title", "grade", "heading"]

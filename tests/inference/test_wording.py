@@ -1,0 +1,30 @@
+"""Words for people."""
+
+import pytest
+
+from modeling_metaqap.configuration_metaqap import KADID_DISTORTIONS
+from modeling_metaqap.inference.wording import distortion_title, grade, heading
+
+
+@pytest.mark.parametrize(
+    ("quality", "word"),
+    [(-0.4, "bad"), (0.194, "bad"), (0.2, "poor"), (0.4, "fair"), (0.59, "fair"), (0.6, "good"), (1.3, "excellent")],
+)
+def test_each_fifth_of_the_scale_has_its_word(quality, word):
+    assert grade(quality) == word
+
+
+def test_what_is_shown_as_the_same_number_has_the_same_word():
+    for hundredths in range(-20, 121):
+        words = {grade(hundredths / 100 + offset) for offset in (-0.0049, 0, 0.0049)}
+        assert len(words) == 1, hundredths
+    assert grade(0.796) == "excellent" and grade(0.7949) == "good"
+
+
+def test_each_distortion_has_a_name_of_its_own_without_underscores():
+    titles = [distortion_title(name) for name in KADID_DISTORTIONS]
+    assert len(set(titles)) == len(titles)
+    assert not [title for title in titles if "_" in title]
+    assert distortion_title("jpeg_compression") == "JPEG compression"
+    assert distortion_title("non_eccentricity_patch") == "displaced patches"
+    assert heading(distortion_title("lens_blur")) == "Lens blur"
