@@ -1,6 +1,8 @@
 """Packages that are missing: which extra brings them, and how to install it from where this package came from."""
 
 import json
+import re
+import shlex
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlparse
@@ -37,7 +39,7 @@ def how_to_install(package: str) -> str:
         return f"pip install {package}"
     source = _source()
     if source is None:
-        return f"pip install {' '.join(_requirements(extra))}"
+        return f"pip install {' '.join(map(shlex.quote, _requirements(extra)))}"
     return f"pip install {source.format(extra=extra)}"
 
 
@@ -53,7 +55,7 @@ def _extra_with(package: str) -> str | None:
 
 def _requirements(extra: str) -> list[str]:
     return [
-        _plain(requirement)
+        _without_versions(requirement)
         for requirement in _all_requirements()
         if requirement.partition(";")[2].replace("'", '"').endswith(f'extra == "{extra}"')
     ]
@@ -66,10 +68,14 @@ def _all_requirements() -> list[str]:
         return []
 
 
+def _without_versions(requirement: str) -> str:
+    """`"brisque[opencv-python]>=0.2; extra == 'baselines'"` -> `"brisque[opencv-python]"`."""
+    return re.split(r"[=<>~!;\s]", requirement.strip(), maxsplit=1)[0].lower()
+
+
 def _plain(requirement: str) -> str:
-    """`"scipy>=1.15; extra == 'train'"` -> `"scipy"`."""
-    name = requirement.partition(";")[0].strip()
-    return name.split("[")[0].split("=")[0].split(">")[0].split("<")[0].split("~")[0].split("!")[0].strip().lower()
+    """`"brisque[opencv-python]>=0.2; extra == 'baselines'"` -> `"brisque"`."""
+    return _without_versions(requirement).partition("[")[0]
 
 
 def _source() -> str | None:

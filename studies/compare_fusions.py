@@ -104,7 +104,7 @@ def weights_of(checkpoint: Path, names: list[str]) -> dict[str, FloatArray]:
     """
     fit = read_fit(checkpoint)
     if fit is None:
-        raise MetaQAPError(f"{checkpoint} was not fused by scripts/fit_meta_learner.py.")
+        raise MetaQAPError(f"{checkpoint} was not fused by `metaqap fit`.")
     # Fits of before there was shrinkage say nothing of it.
     shipped = fit.get("shrinkage", 0.0)
     fitted = fit.get("regression_weights", fit["weights"])

@@ -17,6 +17,7 @@ def installed_from(monkeypatch):
                 return None if origin is None else json.dumps(origin)
 
         requirements = ["torch>=2", "scikit-image>=0.25; extra == 'train'", "piq>=0.8; extra == 'train'"]
+        requirements += ["brisque[opencv-python-headless]>=0.2; extra == 'baselines'"]
         monkeypatch.setattr(metadata, "requires", lambda name: requirements)
         monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
 
@@ -43,6 +44,11 @@ def test_the_extra_is_installed_from_where_the_package_came_from(installed_from,
     sentence = installing.missing_package("skimage.filters")
     assert sentence.startswith("This needs scikit-image, which is not installed; install it with ")
     assert advice.replace("{folder}", str(tmp_path)) in sentence
+
+
+def test_what_a_requirement_needs_itself_is_kept(installed_from):
+    installed_from(None)
+    assert installing.how_to_install("brisque") == "pip install 'brisque[opencv-python-headless]'"
 
 
 def test_a_package_that_no_extra_has_is_named_alone(installed_from):

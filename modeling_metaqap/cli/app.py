@@ -6,7 +6,7 @@ at once, without PyTorch.
 
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 class _Commands(TyperGroup):
     """Commands in the order in which they were added, each with its whole summary."""
 
-    def list_commands(self, ctx: typer.Context) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
-    def format_commands(self, ctx: typer.Context, formatter: "HelpFormatter") -> None:
+    def format_commands(self, ctx: Any, formatter: "HelpFormatter") -> None:
         rows = [(name, _first_sentence(command.help or "")) for name, command in self.commands.items()]
         with formatter.section("Commands"):
             formatter.write_dl(rows)

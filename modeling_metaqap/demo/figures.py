@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..inference.pictures import quality_colors, quality_map_image
 from ..inference.records import ScoreRecord, percent
-from ..inference.wording import distortion_title, grade
+from ..inference.wording import distortion_title, grade, heading
 from .assessment import Assessment, Comparison
 
 
@@ -98,10 +98,10 @@ def _scale(score: float, low: float | None = None, high: float | None = None) ->
 
 def distortion_bars(record: ScoreRecord, labels: Sequence[str], *, most: int = 5) -> str:
     """The likeliest distortions as bars, or a sentence if the checkpoint does not tell distortions apart."""
-    heading = "<h3>Likely distortions</h3>"
+    headline = "<h3>Likely distortions</h3>"
     if not record.distortion_probabilities:
         return (
-            f'<div class="mq mq-card">{heading}<p class="mq-note">This checkpoint was trained to rate photographs, '
+            f'<div class="mq mq-card">{headline}<p class="mq-note">This checkpoint was trained to rate photographs, '
             "not to name what is wrong with them.</p></div>"
         )
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
@@ -115,7 +115,7 @@ def distortion_bars(record: ScoreRecord, labels: Sequence[str], *, most: int = 5
         f'<p class="mq-note">Which of {len(labels)} synthetic distortions the photograph resembles most. '
         "Also a flawless one resembles some.</p>"
     )
-    return f'<div class="mq mq-card">{heading}{lines}{note}</div>'
+    return f'<div class="mq mq-card">{headline}{lines}{note}</div>'
 
 
 def quality_map_overlay(assessment: Assessment) -> str:

@@ -134,7 +134,7 @@ def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
     """The processes of a run and their device, with everything random seeded."""
     tracker = settings.with_tracking
     if tracker and find_spec(tracker) is None:
-        raise MetaQAPError(f"--with_tracking {tracker} cannot be used. {missing_package(tracker)}")
+        raise MetaQAPError(f"`with_tracking` {tracker} cannot be used. {missing_package(tracker)}")
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,

@@ -399,7 +399,10 @@ def test_rows_are_added_to_a_results_file_and_replaced_in_it(script, rated, tmp_
         (["--dataset", "imagenet"], "no data set 'imagenet'"),
         (["--dataset", "folder", "--data_dir", "{rated}", "--split", "exam"], "no split 'exam'"),
         (["--dataset", "folder", "--data_dir", "{rated}", "--checkpoint", "[gone]"], "[gone] is not a MetaQAP"),
-        (["--dataset", "folder", "--data_dir", "{rated}", "--repeat_splits", "11"], "invalid choice: 11"),
+        (
+            ["--dataset", "folder", "--data_dir", "{rated}", "--repeat_splits", "11"],
+            "--repeat_splits must lie in 1 to 10",
+        ),
         (
             ["--dataset", "folder", "--data_dir", "{rated}", "--output_dir", "o", "--results", "{rated}/labels.csv"],
             "is not a results file",

@@ -145,7 +145,7 @@ def test_ratings_that_fall_where_the_scores_rise_are_one_sentence(rated, checkpo
     records = list(Scorer(checkpoint).score(sorted(rated.glob("*.png"))))
     rows = [f"{Path(record.path).name},{-record.quality}" for record in records]
     (rated / "ratings.csv").write_text("\n".join(["image,mos", *rows]) + "\n")
-    with pytest.raises(MetaQAPError, match="ratings fall where the scores rise; .* --lower-is-better"):
+    with pytest.raises(MetaQAPError, match="ratings fall where the scores rise; .* `lower_is_better`"):
         adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(-9, 9), cache_dir=tmp_path / "cache")
 
 

@@ -181,7 +181,7 @@ def test_damage_leaves_no_output(prepare, tmp_path, capsys):
     ("option", "message"),
     [
         ("colour=red", "folder has no option 'colour'; its options are allow_partial, higher_is_better, image_column"),
-        ("mos_range=[5,1]", "mos_range must be the lowest and the highest score"),
+        ("mos_range=[5,1]", "`mos_range` must be the lowest and the highest score"),
     ],
 )
 def test_wrong_options_are_one_sentence(prepare, capsys, option, message):

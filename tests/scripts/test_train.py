@@ -234,7 +234,9 @@ def test_a_tracker_that_is_not_installed_is_one_sentence(tmp_path, monkeypatch, 
     with pytest.raises(SystemExit) as exit_:
         main()
     assert exit_.value.code == 2
-    assert "--with_tracking trackio needs `pip install trackio`." in " ".join(capsys.readouterr().err.split())
+    assert "needs trackio, which is not installed; install it with `pip install trackio`." in " ".join(
+        capsys.readouterr().err.split()
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -152,14 +152,14 @@ def test_an_image_that_cannot_be_read_ends_the_run_with_its_name(settings, num_w
     with pytest.raises(MetaQAPError) as refusal:
         loop.train(RECIPE, replace(settings, num_workers=num_workers))
     assert str(refusal.value).startswith(f"The image {name} cannot be read: "), refusal.value
-    assert "Traceback" not in str(refusal.value) and "--max_bad_images" in str(refusal.value)
+    assert "Traceback" not in str(refusal.value) and "`max_bad_images`" in str(refusal.value)
 
 
 def test_images_that_cannot_be_read_are_left_out_up_to_a_number(settings, capsys):
     names = sorted(path.name for path in Path(settings.data_dir).rglob("*.png"))[:2]
     spoil(next(Path(settings.data_dir).rglob(names[0])).parent, *names)
     with pytest.raises(
-        MetaQAPError, match=f"2 images cannot be read, more than --max_bad_images 1. The image {names[0]}"
+        MetaQAPError, match=f"2 images cannot be read, more than `max_bad_images` 1. The image {names[0]}"
     ):
         loop.train(RECIPE, replace(settings, max_bad_images=1))
     reset_accelerate()

@@ -71,9 +71,11 @@ def test_an_unknown_baseline_is_one_sentence():
         BaselineScorer("psnr")
 
 
-def test_a_missing_package_is_named_with_its_extra(monkeypatch):
+def test_a_missing_package_is_named_with_all_that_it_needs(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "brisque.brisque", None)
-    with pytest.raises(MetaQAPError, match=r"metaqap\[baselines\]"):
+    with pytest.raises(
+        MetaQAPError, match=r"BRISQUE cannot be used\. .* `pip install .*\[(baselines|opencv-python-headless)\]"
+    ):
         BaselineScorer("brisque")
 
 
