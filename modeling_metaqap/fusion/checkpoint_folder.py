@@ -10,7 +10,6 @@ from ..data.atomic import replace_files
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..modeling_metaqap import MetaQAPModel
-from ..pipeline_metaqap import ImageQualityAssessmentPipeline
 
 #: Beside the weights, says how they were fused.
 FIT_FILE = "fit.json"
@@ -36,11 +35,10 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
         name: value.half() if value.ndim >= 2 and any(part in name for part in halved) else value
         for name, value in model.state_dict().items()
     }
-    assess = ImageQualityAssessmentPipeline(model=model, image_processor=MetaQAPImageProcessor())
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        assess.save_pretrained(temporary)
         model.save_pretrained(temporary, state_dict=state)
+        MetaQAPImageProcessor().save_pretrained(temporary)
         for file in list(Path(temporary).iterdir()):
             if file.suffix == ".py" and package in folder.resolve().parents:
                 file.unlink()
