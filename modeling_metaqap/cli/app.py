@@ -91,9 +91,10 @@ def main() -> None:
     """Entry point: a user's mistake is one sentence on standard error and status 2, never a traceback."""
     keep_freed_memory()
     arguments = sys.argv[1:] or ["--help"]
-    with exit_with_sentence("metaqap", options=_options_of(arguments[0])):
+    command = get_command(app)
+    with exit_with_sentence("metaqap", options=_options_of(command.commands.get(arguments[0]))):  # type: ignore[attr-defined]
         try:
-            status = app(arguments, prog_name="metaqap", standalone_mode=False)
+            status = command(arguments, prog_name="metaqap", standalone_mode=False)
         except typer.TyperException as error:
             raise MetaQAPError(error.format_message()) from error
         if status == 130:  # what typer makes of Ctrl-C
@@ -101,8 +102,7 @@ def main() -> None:
     sys.exit(status or 0)
 
 
-def _options_of(name: str) -> dict[str, str]:
-    """How the options of a command are typed, by their names in Python."""
-    command = get_command(app).commands.get(name)  # type: ignore[attr-defined]
+def _options_of(command: Any) -> dict[str, str]:
+    """How the options of a command are typed, by their names in Python; none of no command."""
     parameters = [] if command is None else command.params
     return {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}

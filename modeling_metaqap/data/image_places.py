@@ -102,7 +102,9 @@ def _expanded(argument: str, *, recursive: bool) -> list[str]:
         argument = path
     if argument.startswith("@") and not os.path.lexists(argument):
         return _listed(argument[1:])
-    if os.path.isdir(argument) and not files_in_folder(argument, IMAGE_SUFFIXES, recursive=recursive):
+    if os.path.isdir(argument):
+        if images := files_in_folder(argument, IMAGE_SUFFIXES, recursive=recursive):
+            return images
         archives = files_in_folder(argument, _ARCHIVES, recursive=recursive)
         # Beside the files of a data set there may be results that `datasets` has kept.
         archives = [name for name in archives if not os.path.basename(name).startswith("cache-")]
