@@ -86,16 +86,10 @@ def launch_command(values: Mapping[str, Any], processes: int | None, settings_fi
         file = recipe_files.find(f"{recipe_files.ACCELERATE}/{settings_file}")
     if not file.is_file():
         raise MetaQAPError(f"There are no settings {settings_file} of accelerate; `metaqap recipes` lists those here.")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    if processes is not None:
-        command += ["--num_processes", str(processes)]
-    command += ["-m", "modeling_metaqap.training"]
-    for name, value in values.items():
-        if value is True:
-            command.append(f"--{name}")
-        elif value is not None and value is not False:
-            command += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
-    return command
+    from ..training import launching
+
+    number = [] if processes is None else ["--num_processes", str(processes)]
+    return launching.launch_command(values, launch=["--config_file", str(file), *number])
 
 
 PROGRAM = Program(command="train", script="train", description=__doc__, options=_options, run=_run)

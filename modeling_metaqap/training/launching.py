@@ -14,6 +14,23 @@ from .run_folder import RunFolder
 _DONE = "done"
 
 
+def launch_command(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> list[str]:
+    """The command line that starts a training with accelerate's launcher.
+
+    Args:
+        options: of the training, without dashes: those that are None or False are left out, True stands for a flag
+            alone, and a list for several words.
+        launch: options of `accelerate launch`.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "modeling_metaqap.training"]
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        words = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+        command += [f"--{name}", *map(str, words)]
+    return command
+
+
 def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), options: Mapping[str, Any]) -> RunFolder:
     """Train by a recipe, go on with a run that was stopped, or do nothing for one of the same recipe that is done.
 
@@ -21,7 +38,7 @@ def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), opti
         recipe: of the run.
         folder: of the run; what it prints goes to a file of the same name ending in .log.
         launch: options of `accelerate launch`.
-        options: of the training, without dashes; those that are None are left out.
+        options: of the training, see `launch_command`.
 
     Raises:
         MetaQAPError: if the run fails, with the error that it printed, or if the folder holds a run of another recipe
@@ -35,12 +52,8 @@ def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), opti
         # Beside the folder, which a run that has not begun must not have.
         recipe_file, log_file = folder.with_name(f"{folder.name}.yaml"), folder.with_name(f"{folder.name}.log")
         recipe.save(recipe_file)
-        command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "modeling_metaqap.training"]
-        command += ["--stage", recipe.stage, "--recipe", str(recipe_file), "--output_dir", str(folder)]
-        command += ["--resume_from_checkpoint", "latest"]
-        for name, value in options.items():
-            if value is not None:
-                command += [f"--{name}", str(value)]
+        own = {"stage": recipe.stage, "recipe": recipe_file, "output_dir": folder, "resume_from_checkpoint": "latest"}
+        command = launch_command(own | dict(options), launch=launch)
         with log_file.open("w") as log:
             finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if finished.returncode:
@@ -52,4 +65,4 @@ def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), opti
     return run
 
 
-__all__ = ["finish_run"]
+__all__ = ["finish_run", "launch_command"]
