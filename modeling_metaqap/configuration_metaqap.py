@@ -159,7 +159,8 @@ class MetaQAPConfig(PreTrainedConfig):
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}
         self.problem_type = "regression"
-        self.num_labels = kwargs.pop("num_labels", None) or 1
+        if (num_labels := kwargs.pop("num_labels", None)) is not None:
+            self.num_labels = num_labels
         # A class can register itself under one auto class only; the other entries survive saving from here.
         kwargs["auto_map"] = {
             "AutoConfig": "configuration_metaqap.MetaQAPConfig",

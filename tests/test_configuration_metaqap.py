@@ -53,6 +53,8 @@ def test_it_is_a_regression_of_one_value_named_quality_whatever_is_asked():
 def test_another_number_of_labels_is_refused_when_made_and_when_loaded(tmp_path):
     with pytest.raises(ValueError, match=r"so `num_labels` is 1, not 7.*`distortion_labels`"):
         MetaQAPConfig(num_labels=7)
+    with pytest.raises(ValueError, match="`num_labels` is 1, not 0"):
+        MetaQAPConfig(num_labels=0)
     MetaQAPConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`num_labels` is 1, not 3"):
         MetaQAPConfig.from_pretrained(tmp_path, num_labels=3)
