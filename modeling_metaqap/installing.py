@@ -3,17 +3,20 @@
 import json
 import re
 import shlex
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 from urllib.request import url2pathname
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 #: Names that packages are imported by and distributed under, where they differ.
 _DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
-    "pillow_heif": "pillow-heif",
-    "ray": "ray",
     "skimage": "scikit-image",
     "yaml": "pyyaml",
 }
@@ -44,38 +47,29 @@ def how_to_install(package: str) -> str:
 
 
 def _extra_with(package: str) -> str | None:
-    for requirement in _all_requirements():
-        name, _, marker = requirement.partition(";")
-        if _plain(name) == package.lower() and "extra ==" in marker:
-            extra = marker.split("extra ==")[1].strip(" '\"")
-            if extra != "dev":
-                return extra
-    return None
+    return next((extra for extra, one in _requirements_of_extras() if one.name == package and extra != "dev"), None)
 
 
 def _requirements(extra: str) -> list[str]:
+    """What an extra brings, without versions but with what each requirement needs itself."""
     return [
-        _without_versions(requirement)
-        for requirement in _all_requirements()
-        if requirement.partition(";")[2].replace("'", '"').endswith(f'extra == "{extra}"')
+        f"{one.name}[{','.join(sorted(one.extras))}]" if one.extras else one.name
+        for name, one in _requirements_of_extras()
+        if name == extra
     ]
 
 
-def _all_requirements() -> list[str]:
+def _requirements_of_extras() -> Iterator[tuple[str, "Requirement"]]:
+    from packaging.requirements import Requirement
+
     try:
-        return metadata.requires(_NAME) or []
+        texts = metadata.requires(_NAME) or []
     except metadata.PackageNotFoundError:
-        return []
-
-
-def _without_versions(requirement: str) -> str:
-    """`"brisque[opencv-python]>=0.2; extra == 'baselines'"` -> `"brisque[opencv-python]"`."""
-    return re.split(r"[=<>~!;\s]", requirement.strip(), maxsplit=1)[0].lower()
-
-
-def _plain(requirement: str) -> str:
-    """`"brisque[opencv-python]>=0.2; extra == 'baselines'"` -> `"brisque"`."""
-    return _without_versions(requirement).partition("[")[0]
+        return
+    for text in texts:
+        requirement = Requirement(text)
+        if extra := re.search(r'extra == "(.+?)"', str(requirement.marker)):
+            yield extra[1], requirement
 
 
 def _source() -> str | None:
