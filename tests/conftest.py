@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METAQAP_CACHE", str(tmp_path_factory.mktemp("metaqap-cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def empty_memory_storage() -> Iterator[None]:
+    """What a test puts into fsspec's storage in memory, which a whole process shares, is gone after it."""
+    yield
+    if (module := sys.modules.get("fsspec.implementations.memory")) is not None:
+        module.MemoryFileSystem.store.clear()
+        module.MemoryFileSystem.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,7 @@ def memory():
     files = fsspec.filesystem("memory")
     for name in ("a.jpg", "b [1].PNG", "notes.txt", "sub/c.webp", "shards/0.tar", "shards/1.parquet"):
         files.pipe(f"/photos/{name}", b"content")
-    yield "memory://photos"
-    files.store.clear()
+    return "memory://photos"
 
 
 @pytest.fixture

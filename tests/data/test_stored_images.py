@@ -86,7 +86,6 @@ class TestArchives:
             "memory://a.jpg": b"content",
             "memory://b.jpg": "it cannot be fetched from its storage: no such file or directory",
         }
-        files.store.clear()
 
     def test_members_of_one_name_have_different_names(self, tmp_path):
         path = tmp_path / "a.tar"
