@@ -32,10 +32,17 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+try:
+    from pillow_heif import HeifImagePlugin  # noqa: F401
+except ImportError:
+    _HEIF: tuple[str, ...] = ()
+else:
+    _HEIF = ("HEIF",)
+
 #: Pillow's names of the formats that photographs come in; no others are opened. The content of a file decides,
 #: whatever its name says, and some of Pillow's decoders start other programs (EPS starts Ghostscript). TGA comes
-#: last: it has no signature, and other files can look like one.
-PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "TGA")
+#: last: it has no signature, and other files can look like one. HEIF is among them where pillow-heif is installed.
+PHOTO_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", *_HEIF, "TGA")
 
 #: Larger files are refused.
 MAX_FILE_BYTES = 1 << 30
@@ -57,9 +64,6 @@ _OTHER_KINDS = (
     (0, b"8BPS", "it is a Photoshop document"),
     (0, b"\xd7\xcd\xc6\x9a", "it is a Windows metafile"),
     (0, b"FUJIFILMCCD-RAW", "it is a camera's raw file"),
-    (4, b"ftypheic", "it is a HEIC photograph"),
-    (4, b"ftypheix", "it is a HEIC photograph"),
-    (4, b"ftypmif1", "it is a HEIF photograph"),
     (4, b"ftypcrx", "it is a camera's raw file"),
     (4, b"ftypqt", "it is a video"),
     (4, b"ftypisom", "it is a video"),
@@ -69,6 +73,7 @@ _OTHER_KINDS = (
     (0, b"\xff\x0a", "it is a JPEG XL photograph"),
     (0, b"\0\0\0\x0cJXL ", "it is a JPEG XL photograph"),
 )
+_HEIF_SIGNATURES = (b"ftypheic", b"ftypheix", b"ftypmif1")
 
 _NO_FILES = (
     (stat.S_ISDIR, "it is a folder, not a file"),
@@ -180,6 +185,10 @@ def _what_it_is(source: str | bytes | IO[bytes]) -> str:
     for offset, signature, kind in _OTHER_KINDS:
         if beginning[offset:].startswith(signature):
             return f"{kind}, which is not read; save it as JPEG or PNG"
+    if beginning[4:].startswith(_HEIF_SIGNATURES):
+        if _HEIF:
+            return "it is a HEIC photograph that is damaged or of an unusual kind; save it as JPEG or PNG"
+        return "it is a HEIC photograph, which only pillow-heif reads; install that, or save it as JPEG or PNG"
     return _NOT_AN_IMAGE
 
 

@@ -117,3 +117,27 @@ def test_the_large_ones_of_16_bits_are_scaled_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_SHORTEST_EDGE", 600)
     shrunk = np.asarray(read_photograph(tmp_path / "a.tif").pixels)
     assert shrunk.shape[0] == 600 and shrunk[0, 0, 0] == 8 and shrunk[-1, 0, 0] == 255
+
+
+def test_a_heic_photograph_is_read_upright_where_its_package_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="needs the heif extra")
+    expected = photograph()
+    turned, orientation = expected.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    orientation[0x0112] = 6
+    pillow_heif.from_pillow(turned).save(tmp_path / "photo.heic", quality=100, exif=orientation.tobytes())
+    pixels, width, height = read_photograph(tmp_path / "photo.heic")
+    assert (width, height) == expected.size
+    assert np.abs(np.asarray(pixels, dtype=float) - np.asarray(expected.convert("RGB"))).mean() < 10
+
+
+def test_without_its_package_a_heic_photograph_is_refused_with_what_to_do(tmp_path):
+    (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    code = (
+        "import sys; sys.modules['pillow_heif'] = None\n"
+        "from modeling_metaqap.decoding_metaqap import UnreadableImage, open_image\n"
+        f"try: open_image({str(tmp_path / 'photo.heic')!r})\n"
+        "except UnreadableImage as error: print(error)"
+    )
+    assert output_of(code) == (
+        "it is a HEIC photograph, which only pillow-heif reads; install that, or save it as JPEG or PNG"
+    )

@@ -1,4 +1,4 @@
-"""`metaqap score`: images -> a table, and a file of records."""
+"""`metaqap score`: images -> a table, a file of records or JSON Lines."""
 
 import sys
 from collections.abc import Container, Iterable, Iterator
@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import read_list
+from ..data.image_files import read_list, unread_photographs
 from ..data.image_places import Kind, check_packages, find_places, kind_of
 from ..data.names import shown_name
 from ..errors import MetaQAPError
 from ..inference.choices import Dtype, Engine, Order
 from .options import SHIPPED, BatchSize, Checkpoint, Device
 
-# Rows of one table; results of more that are written to a file are not printed as well.
-_MOST_SHOWN = 1000
+#: The output that is standard output.
+_STANDARD_OUTPUT = Path("-")
 
 if TYPE_CHECKING:
     from ..inference.records import ScoreRecord
@@ -31,8 +31,17 @@ def score(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Also write the results here: .csv, .jsonl or .parquet.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the results to this file instead of showing them: .csv, .jsonl or .parquet; - is --json.",
+        ),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the results to standard output as they come, as JSON Lines.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output if there is such a file.")] = False,
     checkpoint: Checkpoint = SHIPPED,
     engine: Annotated[
         Engine,
@@ -92,8 +101,14 @@ def score(
         places = list(dict.fromkeys(places + listed))
     if not places:
         raise MetaQAPError("There are no images to score: standard input is empty.")
+    if output == _STANDARD_OUTPUT:
+        output, as_json = None, True
+    elif output is not None and as_json:
+        raise MetaQAPError("--json writes to standard output and --output to a file; leave out one of them.")
     if resume and output is None:
         raise MetaQAPError("--resume continues a file; name it with --output.")
+    if overwrite and resume:
+        raise MetaQAPError("--resume keeps the rows of the file and --overwrite drops them; leave out one of them.")
     check_packages(places)
     kinds = set(map(kind_of, places))
     if explain is not None and kinds != {Kind.file}:
@@ -103,14 +118,15 @@ def score(
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
     from ..inference.explanations import ExplanationFolder
-    from ..inference.record_files import check_output, open_records, sort_key
+    from ..inference.record_files import check_output, json_line, open_records, sort_key
     from ..inference.scorer import Scorer
     from ..lineage import weights_sha256
-    from .printing import errors, silence_libraries
+    from .printing import console, errors, silence_libraries
+    from .score_table import ScoreTable
 
     silence_libraries()
     if output is not None:
-        check_output(output)
+        check_output(output, replace=overwrite or resume)
     if fast and (explain is not None or engine is not Engine.auto or dtype is not Dtype.float32):
         raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
     if explain is not None and engine is Engine.auto:
@@ -130,19 +146,39 @@ def score(
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=places)
 
+    if unread := unread_photographs(paths, recursive=recursive):
+        errors.print(unread, markup=False, soft_wrap=True)
+    # Rows that appear in the same terminal show the progress.
+    is_shown = output is None and sort is Order.input and sys.stdout.isatty()
+
     def scored(done: Container[str] = ()) -> Iterator["ScoreRecord"]:
         fetching = Fetching(allow_private=allow_private)
         images = stored_images(places, image_column=image_column, fetching=fetching, skip=done)
         records = scorer.score(images, quality_map=explanations is not None)
-        for record in _with_progress(records, done=sum(place in done for place in places), total=num_images):
+        if not is_shown:
+            records = _with_progress(records, done=sum(place in done for place in places), total=num_images)
+        for record in records:
             if explanations is not None:
                 record = explanations.write(record)
             record.base_scores = record.distortion_probabilities = None  # not shown, and thousands take memory
             yield record
 
     if output is None:
-        records = list(scored())
-        rows, failed = len(records), sum(record.error is not None for record in records)
+        records: Iterable[ScoreRecord] = scored()
+        if sort is not Order.input:
+            records = sorted(records, key=lambda record: sort_key(record, sort))
+        config = scorer.engine.config
+        coverage = None if config.interval_radius is None else config.interval_coverage
+        table = ScoreTable(console, coverage=coverage, distortions=config.distortion_labels)
+        rows = failed = 0
+        for record in records:
+            if as_json:
+                sys.stdout.buffer.write(json_line(record))
+                sys.stdout.buffer.flush()
+            else:
+                table.print(record)
+            rows += 1
+            failed += record.error is not None
     else:
         run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
         if scorer.choice is not None:
@@ -152,16 +188,15 @@ def score(
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:
-            for record in scored(file.done):
-                file.write(record)
+            try:
+                for record in scored(file.done):
+                    file.write(record)
+                file.finish(sort)
+            except KeyboardInterrupt:
+                kept = f"{shown_name(str(file.rows_path))} keeps {len(file.done)} rows"
+                errors.print(f"{kept}; the same command with --resume goes on.", markup=False, soft_wrap=True)
+                raise
             rows, failed = len(file.done), file.failed
-            records = list(file.records()) if rows <= _MOST_SHOWN else []
-            file.finish(sort)
-    if sort is not Order.input:
-        records.sort(key=lambda record: sort_key(record, sort))
-    for begin in range(0, len(records), _MOST_SHOWN):
-        _print_records(records[begin : begin + _MOST_SHOWN], scorer.engine.config.interval_coverage)
-    if output is not None:
         errors.print(f"Wrote {rows} rows to {shown_name(str(output))}.", markup=False, soft_wrap=True)
     if explanations is not None and explanations.missing:
         first = f"{len(explanations.missing)} images have no picture, the first: {explanations.missing[0]}."
@@ -184,6 +219,7 @@ def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int | 
         TimeRemainingColumn(),
         console=errors,
         transient=True,
+        redirect_stdout=False,  # which would lead the results to standard error
         disable=(total is not None and total - done < 16) or not errors.is_terminal,
     )
     with progress:
@@ -192,44 +228,3 @@ def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int | 
             yield record
             speed = progress.tasks[0].speed
             progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")
-
-
-def _print_records(records: "list[ScoreRecord]", coverage: float | None) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..inference.records import interval_title
-    from ..inference.wording import distortion_title
-    from .printing import console
-
-    has_interval = any(record.quality_low is not None for record in records)
-    interval_name = interval_title(coverage) if has_interval else None
-    has_distortion = any(record.distortion is not None for record in records)
-    table = Table()
-    table.add_column("image", overflow="fold")
-    table.add_column("quality", justify="right")
-    if interval_name is not None:
-        table.add_column(interval_name, justify="right")
-    if has_distortion:
-        table.add_column("most like")
-    table.add_column("size", justify="right")
-    for record in records:
-        size = "" if record.width is None else f"{record.width} x {record.height}"
-        if record.error is not None:
-            cells: list[str | Text] = [Text(record.error, style="red")]
-        else:
-            cells = [f"{record.quality:.3f}"]
-        if interval_name is not None:
-            interval = (
-                f"{record.quality_low:.2f} to {record.quality_high:.2f}" if record.quality_low is not None else ""
-            )
-            cells.append(interval)
-        if has_distortion:
-            cells.append(
-                ""
-                if record.distortion is None
-                else f"{distortion_title(record.distortion)} ({record.distortion_probability:.0%})"
-            )
-        # As `Text`, so that brackets in a path are not taken for markup.
-        table.add_row(Text(shown_name(record.path)), *cells, size)
-    console.print(table)

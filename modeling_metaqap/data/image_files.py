@@ -5,17 +5,28 @@ Imports nothing heavy, so that a mistyped path is answered at once.
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
 from ..errors import MetaQAPError
+from ..installing import how_to_install
 from .names import shown_name
+
+_HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+_READS_HEIF = find_spec("pillow_heif") is not None
 
 #: File name endings that a folder is searched for, in lower case.
 IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
-)
+) | (_HEIF_SUFFIXES if _READS_HEIF else frozenset())
+
+# Photographs that are not read: JPEG XL, cameras' raw files and, without its package, HEIF.
+_UNREAD_SUFFIXES = frozenset(
+    ".3fr .arw .cr2 .cr3 .dng .erf .iiq .jxl .nef .nrw .orf .pef .raf .raw .rw2 .srw .x3f".split()
+) | (_HEIF_SUFFIXES - IMAGE_SUFFIXES)
 
 
 def is_image_file(path: Path) -> bool:
@@ -41,8 +52,9 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
         if os.path.isdir(path):
             files = files_in_folder(path, IMAGE_SUFFIXES, recursive=recursive)
             if not files:
+                unread = unread_photographs([path], recursive=recursive)
                 hint = "" if recursive else "; add --recursive to search its sub-folders"
-                raise MetaQAPError(f"The folder {shown_name(path)} holds no images{hint}.")
+                raise MetaQAPError(unread or f"The folder {shown_name(path)} holds no images{hint}.")
         elif os.path.lexists(path):
             files = [path]
         elif glob.has_magic(path):
@@ -53,6 +65,25 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
             raise MetaQAPError(f"There is no file or folder {shown_name(path)}.")
         found |= dict.fromkeys(files)
     return list(found)
+
+
+def unread_photographs(paths: Iterable[str], *, recursive: bool) -> str | None:
+    """A sentence about the files of folders that look like photographs and are not read here; None without any.
+
+    Args:
+        paths: what a user typed; of these the folders are searched.
+        recursive: also search their sub-folders.
+    """
+    folders = [path for path in paths if os.path.isdir(path)]
+    files = [file for path in folders for file in files_in_folder(path, _UNREAD_SUFFIXES, recursive=recursive)]
+    if not files:
+        return None
+    endings = Counter(Path(file).suffix.lower() for file in files)
+    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common())
+    text = f"Photographs that cannot be read here are left out: {counts}; the first is {shown_name(files[0])}."
+    if not _HEIF_SUFFIXES.isdisjoint(endings):
+        text += f" Install pillow-heif for HEIC: `{how_to_install('pillow-heif')}`."
+    return text
 
 
 def files_in_folder(folder: str, suffixes: Iterable[str], *, recursive: bool) -> list[str]:
@@ -76,4 +107,4 @@ def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
     return list(dict.fromkeys(os.fsdecode(name) for name in names if name))
 
 
-__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "find_images", "is_image_file", "read_list"]
+__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "find_images", "is_image_file", "read_list", "unread_photographs"]

@@ -42,11 +42,16 @@ def cannot_write(path: Path, error: OSError) -> MetaQAPError:
     return MetaQAPError(f"Cannot write {path}: {(error.strerror or str(error)).lower()}.")
 
 
-def check_output(output: Path) -> None:
+def check_output(output: Path, *, replace: bool) -> None:
     """Refuse a file that cannot be written, before the work and without touching it.
 
+    Args:
+        output: the file.
+        replace: whether it may exist.
+
     Raises:
-        MetaQAPError: for an ending that is not known, a missing folder or package, or a file that is read-only.
+        MetaQAPError: for an ending that is not known, a missing folder or package, or a file that exists or is
+            read-only.
     """
     suffix = output.suffix.lower()
     if suffix not in (".csv", ".jsonl", ".parquet"):
@@ -57,8 +62,18 @@ def check_output(output: Path) -> None:
         raise MetaQAPError(f"Cannot write {output}: there is no folder {output.parent}.")
     if output.is_dir():
         raise MetaQAPError(f"Cannot write {output}: it is a folder.")
+    exists = output.exists() or (suffix == ".parquet" and _part_of(output).exists())
+    if exists and not replace:
+        raise MetaQAPError(
+            f"There is a file {output}; replace it with --overwrite, continue it with --resume, or write to another."
+        )
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         raise MetaQAPError(f"Cannot write {output}: permission denied.")
+
+
+def _part_of(output: Path) -> Path:
+    """Where the rows of a Parquet file are kept while it is written."""
+    return output.with_name(f"{output.name}.part")
 
 
 class _Row(NamedTuple):
@@ -134,6 +149,11 @@ class _Csv:
             begin = end
 
 
+def json_line(record: ScoreRecord) -> bytes:
+    """A record as a line of JSON Lines, with its line break."""
+    return _JsonLines().encode(record)
+
+
 def _values(record: ScoreRecord) -> dict[str, Any]:
     return {name: getattr(record, name) for name in COLUMNS} | {"path": portable_name(record.path)}
 
@@ -157,13 +177,14 @@ class RecordFile:
     Attributes:
         done: paths of the images that have a row.
         failed: how many of the rows have an error instead of a score.
+        rows_path: the file that holds the rows while they are written.
     """
 
     def __init__(self, output: Path, *, run: dict[str, Any] | None, resume: bool):
         self.output, self.run = output, run
         self.is_parquet = output.suffix.lower() == ".parquet"
         self._format: _Format = _Csv() if output.suffix.lower() == ".csv" else _JsonLines()
-        self._rows_path = output.with_name(f"{output.name}.part") if self.is_parquet else output
+        self.rows_path = _part_of(output) if self.is_parquet else output
         self._run_path = output.with_name(f"{output.name}.run.json")
         self.done: set[str] = set()
         self.failed = 0
@@ -176,7 +197,7 @@ class RecordFile:
     def _begin(self) -> None:
         # In this order: rows must never stand beside a description of another run.
         self._run_path.unlink(missing_ok=True)
-        self._file = self._rows_path.open("wb", buffering=0)
+        self._file = self.rows_path.open("wb", buffering=0)
         self._end = 0
         if self._format.header:
             self._append(self._format.header)
@@ -192,16 +213,16 @@ class RecordFile:
             self.done.add(row.record.path)
             self.failed += row.record.error is not None
             end = row.end
-        self._file = self._rows_path.open("r+b", buffering=0)
+        self._file = self.rows_path.open("r+b", buffering=0)
         self._end = end
         self._file.truncate(end)
         self._file.seek(end)
 
     def _has_rows(self) -> bool:
-        return self._rows_path.exists() and self._rows_path.stat().st_size > len(self._format.header)
+        return self.rows_path.exists() and self.rows_path.stat().st_size > len(self._format.header)
 
     def _is_finished_parquet(self) -> bool:
-        return self.is_parquet and self.output.exists() and not self._rows_path.exists()
+        return self.is_parquet and self.output.exists() and not self.rows_path.exists()
 
     def _check_run(self) -> None:
         begin_anew = "leave out --resume to begin anew, or write to another file"
@@ -228,11 +249,11 @@ class RecordFile:
         Raises:
             MetaQAPError: for a file that was changed by something else.
         """
-        with self._rows_path.open("rb") as file:
+        with self.rows_path.open("rb") as file:
             try:
                 yield from self._format.rows(file)
             except (ValueError, TypeError, csv.Error) as error:
-                raise MetaQAPError(f"{self._rows_path} is damaged: {error}.") from error
+                raise MetaQAPError(f"{self.rows_path} is damaged: {error}.") from error
 
     def records(self) -> Iterator[ScoreRecord]:
         """The records that were written; see `rows`."""
@@ -269,7 +290,7 @@ class RecordFile:
                 self._sort(order)
             if self.is_parquet:
                 write_parquet(self.output, self.records())
-                self._rows_path.unlink()
+                self.rows_path.unlink()
 
     def close(self) -> None:
         self._file.close()
@@ -278,7 +299,7 @@ class RecordFile:
         # Places in the file, not the rows themselves.
         places = [(sort_key(row.record, order), row.begin, row.end) for row in self.rows()]
         places.sort(key=lambda place: place[0])
-        with self._rows_path.open("rb") as source, _replacing(self._rows_path) as target:
+        with self.rows_path.open("rb") as source, _replacing(self.rows_path) as target:
             target.write(self._format.header)
             for _, begin, end in places:
                 source.seek(begin)
@@ -287,7 +308,7 @@ class RecordFile:
     def _rows_from_parquet(self) -> None:
         import pyarrow.parquet as pq
 
-        with _replacing(self._rows_path) as file:
+        with _replacing(self.rows_path) as file:
             for batch in pq.ParquetFile(self.output).iter_batches(batch_size=ROW_GROUP):
                 for values in batch.to_pylist():
                     file.write(self._format.encode(_record(values)))
@@ -344,7 +365,7 @@ def open_records(output: Path, *, run: dict[str, Any] | None = None, resume: boo
     Raises:
         MetaQAPError: as `check_output` does, and for an output that cannot be continued.
     """
-    check_output(output)
+    check_output(output, replace=True)
     file = RecordFile(output, run=run, resume=resume)
     try:
         yield file
@@ -367,6 +388,7 @@ __all__ = [
     "RecordFile",
     "cannot_write",
     "check_output",
+    "json_line",
     "open_records",
     "sort_key",
     "write_parquet",

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__
 from modeling_metaqap.cli.app import main
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.inference.scorer import Scorer
 
 COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error".split()
 
@@ -61,8 +63,97 @@ def metaqap(monkeypatch, capsys):
 def test_a_folder_is_scored_to_a_table(metaqap, photos, checkpoint):
     status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint)
     assert status == 0
-    assert all(f"[{index}].png" in out for index in range(3))
-    assert out.count("80 x 64") == 3
+    # No terminal, so no heading and no frame: cells between tabs, the path at the end.
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert [row[-1].rsplit("/", 1)[1] for row in rows] == [f"[{index}].png" for index in range(3)]
+    assert all(-5 < float(row[0]) < 5 for row in rows)
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Standard output as a terminal of any width shows it, without colours."""
+    from modeling_metaqap.cli import printing
+
+    monkeypatch.setattr(printing, "console", Console(force_terminal=True, width=60, color_system=None))
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+
+
+def test_a_terminal_shows_a_heading_and_each_row_as_it_comes(metaqap, photos, checkpoint, monkeypatch, terminal):
+    from modeling_metaqap.cli.score_table import ScoreTable
+
+    (photos / "[1].png").write_bytes(b"broken")
+    events, score, show = [], Scorer.score, ScoreTable.print
+
+    def scored(self, images, **options):
+        for record in score(self, images, **options):
+            events.append("scored")
+            yield record
+
+    def shown(self, record):
+        events.append("shown")
+        show(self, record)
+
+    monkeypatch.setattr(Scorer, "score", scored)
+    monkeypatch.setattr(ScoreTable, "print", shown)
+    status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 1
+    assert events == ["scored", "shown"] * 3
+    heading, *rows = out.splitlines()
+    assert heading.split() == ["quality", "image"]
+    assert [row.split()[1].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png:", "[2].png"]
+    assert rows[1].startswith("  error  ") and "not an image" in rows[1]
+
+
+@pytest.mark.parametrize(("asked", "order"), [(["--json"], "input"), (["-o", "-"], "input"), (["--json"], "worst")])
+def test_json_lines_are_all_that_goes_to_standard_output(metaqap, photos, checkpoint, tmp_path, asked, order):
+    (photos / "broken.jpg").write_bytes(b"broken")
+    command = ("score", photos, "--checkpoint", checkpoint, "--sort", order)
+    status, out, err = metaqap(*command, *asked)
+    assert status == 1 and "1 of 4 images could not be read" in err
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert len(rows) == 4 and all(list(row) == COLUMNS for row in rows)
+    metaqap(*command, "-o", tmp_path / "scores.jsonl")
+    assert rows == [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_results_are_replaced_or_continued_on_request_only(metaqap, photos, checkpoint, tmp_path, suffix):
+    output = tmp_path / f"scores.{suffix}"
+    command = ("score", photos, "--checkpoint", checkpoint, "-o", output)
+    assert metaqap(*command)[0] == 0
+    (photos / "[0].png").unlink()
+    before = output.read_bytes()
+    status, _, err = metaqap(*command)
+    assert status == 2 and output.read_bytes() == before
+    assert f"There is a file {output}; replace it with --overwrite, continue it with --resume" in err
+    assert metaqap(*command, "--overwrite")[0] == 0
+    assert [path.rsplit("/", 1)[1] for path in paths_in(output)] == ["[1].png", "[2].png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--json", "-o", "a.csv"], "--json writes to standard output and --output to a file; leave out one of them."),
+        (["--resume", "-o", "-"], "--resume continues a file; name it with --output."),
+        (["--resume", "--overwrite", "-o", "a.csv"], "--resume keeps the rows of the file and --overwrite drops them"),
+    ],
+)
+def test_options_that_contradict_each_other_are_one_sentence(metaqap, photos, options, sentence):
+    status, out, err = metaqap("score", photos, *options)
+    assert (status, out) == (2, "") and sentence in err
+
+
+def test_photographs_that_cannot_be_read_here_are_counted(metaqap, photos, checkpoint):
+    for name in ("a.CR2", "b.cr2", "c.jxl"):
+        (photos / name).touch()
+    status, out, err = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 0 and len(out.splitlines()) == 3
+    left_out = f"Photographs that cannot be read here are left out: 2 .cr2, 1 .jxl; the first is {photos / 'a.CR2'}."
+    assert left_out in err
+    for path in photos.glob("*.png"):
+        path.unlink()
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert status == 2 and left_out in err
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
@@ -156,11 +247,12 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
     assert learner["lineage"] == [{"kind": "finetune", "dataset": "live", "split": "train"}]
 
 
-def test_the_interval_is_called_by_what_it_is_calibrated_to_hold(metaqap, photos, tmp_path):
+def test_the_interval_is_called_by_what_it_is_calibrated_to_hold(metaqap, photos, tmp_path, terminal):
     config = MetaQAPConfig(base_learners=["test_resnet"], interval_radius=0.2, interval_coverage=0.75)
     save_checkpoint(MetaQAPModel(config), tmp_path / "calibrated")
     _, table, _ = metaqap("score", photos, "--checkpoint", tmp_path / "calibrated")
-    assert "75 % interval" in table
+    assert "75 % interval" in table.splitlines()[0]
+    assert all(re.search(r"\d  -?\d+\.\d\d to -?\d+\.\d\d  ", row) for row in table.splitlines()[1:])
     _, description, _ = metaqap("info", "--checkpoint", tmp_path / "calibrated")
     assert "75 % prediction interval: quality ± 0.200" in description
 
@@ -310,9 +402,7 @@ def open_records_again(output):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
-def test_names_in_any_bytes_are_scored_and_survive_the_output(
-    metaqap, checkpoint, tmp_path, monkeypatch, suffix, capsys
-):
+def test_names_in_any_bytes_are_scored_and_survive_the_output(metaqap, checkpoint, tmp_path, monkeypatch, suffix):
     folder = tmp_path / "photos"
     folder.mkdir()
     names = [b"\xff caf\xe9.png", b"new\nline.png", b"=1+1.png", b"-1.png", b"file:a%20.png", b"'a.png", b" b .png"]
@@ -321,11 +411,13 @@ def test_names_in_any_bytes_are_scored_and_survive_the_output(
         Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
     monkeypatch.chdir(folder)
     output = tmp_path / f"scores.{suffix}"
-    status, out, err = metaqap("score", "-", "-0", "-o", output, "--checkpoint", checkpoint, stdin=b"\0".join(names))
+    command = ("score", "-", "-0", "--checkpoint", checkpoint)
+    status, _, err = metaqap(*command, "-o", output, stdin=b"\0".join(names))
     assert (status, "Traceback" in err) == (0, False)
-    assert "\\xe9.png" in out or "\\udce9.png" in out
     assert [os.fsencode(path) for path in paths_in(output)] == names
     if suffix == "csv":
+        status, out, _ = metaqap(*command, stdin=b"\0".join(names))
+        assert status == 0 and ("\\xe9.png" in out or "\\udce9.png" in out)
         with output.open(newline="", encoding="utf-8") as file:
             cells = [row["path"] for row in csv.DictReader(file)]
         assert cells == [
@@ -367,8 +459,6 @@ def test_what_is_no_file_gets_an_error_and_the_rest_its_scores(metaqap, photos, 
 def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
     metaqap, photos, checkpoint, tmp_path, monkeypatch, suffix
 ):
-    from modeling_metaqap.inference.scorer import Scorer
-
     (photos / "broken.png").write_text("no image")
     expected, output = tmp_path / f"whole.{suffix}", tmp_path / f"scores.{suffix}"
     metaqap("score", photos, "--checkpoint", checkpoint, "-o", expected)
@@ -383,13 +473,14 @@ def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
         return score(self, images, **options)
 
     monkeypatch.setattr(Scorer, "score", interrupted)
-    assert metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")[0] == 130
+    status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")
+    assert status == 130 and "keeps 2 rows; the same command with --resume goes on." in err
     torn = output.with_name(f"{output.name}.part") if suffix == "parquet" else output
     with torn.open("ab") as file:
         file.write(b'"half a row')
     monkeypatch.setattr(Scorer, "score", counted)
     status, out, _ = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, "--resume")
-    assert status == 1 and out.count("80 x 64") == 3
+    assert (status, out) == (1, "")
     assert len(asked) == 2
     assert output.read_bytes() == expected.read_bytes()
     asked.clear()
@@ -399,8 +490,6 @@ def test_an_interrupted_run_is_continued_without_scoring_anything_twice(
 
 
 def test_an_interrupted_run_over_an_archive_is_continued_within_it(metaqap, photos, checkpoint, tmp_path, monkeypatch):
-    from modeling_metaqap.inference.scorer import Scorer
-
     (photos / "broken.png").write_text("no image")
     place, expected, output = tmp_path / "photos.zip", tmp_path / "whole.csv", tmp_path / "scores.csv"
     with zipfile.ZipFile(place, "w") as archive:
@@ -471,8 +560,6 @@ def test_an_output_of_other_weights_or_options_is_not_continued(
 
 
 def test_sorted_results_are_written_as_they_come_too(metaqap, photos, checkpoint, tmp_path, monkeypatch):
-    from modeling_metaqap.inference.scorer import Scorer
-
     score = Scorer.score
 
     def interrupted(self, images, **options):
@@ -500,8 +587,6 @@ def test_a_score_that_is_no_number_is_the_error_of_its_image(metaqap, photos, tm
 def test_a_photograph_that_vanishes_before_it_is_explained_does_not_end_the_run(
     metaqap, photos, with_head, tmp_path, monkeypatch
 ):
-    from modeling_metaqap.inference.scorer import Scorer
-
     score = Scorer.score
 
     def vanishing(self, images, **options):
@@ -519,8 +604,6 @@ def test_a_photograph_that_vanishes_before_it_is_explained_does_not_end_the_run(
 def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(
     metaqap, photos, checkpoint, tmp_path, monkeypatch
 ):
-    from modeling_metaqap.inference.scorer import Scorer
-
     score = Scorer.score
 
     def interrupted(self, images, **options):
@@ -529,7 +612,8 @@ def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(
 
     monkeypatch.setattr(Scorer, "score", interrupted)
     status, _, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", tmp_path / "scores.csv")
-    assert (status, err) == (130, "metaqap: interrupted.\n")
+    kept = f"{tmp_path / 'scores.csv'} keeps 2 rows; the same command with --resume goes on."
+    assert (status, err) == (130, f"{kept}\nmetaqap: interrupted.\n")
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 1 + 2
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from modeling_metaqap import MetaQAPError
-from modeling_metaqap.data.image_files import IMAGE_SUFFIXES, find_images
+from modeling_metaqap.data.image_files import IMAGE_SUFFIXES, find_images, unread_photographs
 
 
 @pytest.fixture
@@ -53,3 +53,16 @@ def test_the_same_files_are_scored_and_distorted(tmp_path):
     expected = sorted(f"a{suffix}" for suffix in IMAGE_SUFFIXES)
     assert [path.removeprefix(f"{tmp_path}/") for path in find_images([str(tmp_path)])] == expected
     assert find_photographs(tmp_path) == expected
+
+
+def test_it_is_said_how_to_read_heic_where_it_is_not_read(tmp_path, monkeypatch):
+    from modeling_metaqap.data import image_files
+
+    (tmp_path / "sub").mkdir()
+    for name in ("a.HEIC", "sub/b.heic", "sub/c.jpg"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(image_files, "_UNREAD_SUFFIXES", {".heic"})
+    text = unread_photographs([str(tmp_path), str(tmp_path / "sub" / "c.jpg")], recursive=True)
+    assert f": 2 .heic; the first is {tmp_path / 'a.HEIC'}. Install pillow-heif for HEIC: `pip install " in text
+    assert ": 1 .heic;" in unread_photographs([str(tmp_path)], recursive=False)
+    assert unread_photographs([str(tmp_path / "a.HEIC")], recursive=False) is None

@@ -1,7 +1,9 @@
 """README, docs/ and the notebooks: what they say can be done, can be done."""
 
+import dataclasses
 import importlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -13,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT, SCRIPTS
+from rich.console import Console
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
+from modeling_metaqap.cli.score_table import ScoreTable
 from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.evaluation.tables import results_table
-from modeling_metaqap.inference.wording import distortion_title
 
 sys.path.insert(0, str(ROOT / "docs"))
 import hooks  # noqa: E402
@@ -105,18 +108,18 @@ def records():
 @pytest.mark.parametrize("path", [README, ROOT / "docs" / "quickstart.md"], ids=name_of)
 def test_pasted_scores_are_the_ones_that_the_shipped_ensemble_gives(path, records):
     text = path.read_text()
-    cells = re.findall(r"│ (space/\S+) +│ +(\S+) │ +(\S+) to (\S+) │ ([\w ]+) \((\d+)%\)", text)
     comments = re.findall(r"^# (space/\S+): (\S+) \((\S+) to (\S+)\)$", text, flags=re.MULTILINE)
-    assert len(cells) >= 2 and len(comments) == 2
-    for image, quality, low, high, distortion, probability in cells:
-        record = records[image]
-        assert [quality, low, high] == [
-            f"{record.quality:.3f}",
-            f"{record.quality_low:.2f}",
-            f"{record.quality_high:.2f}",
-        ]
-        assert distortion == distortion_title(record.distortion)
-        assert probability == f"{100 * record.distortion_probability:.0f}"
+    assert len(comments) == 2
+    [table] = [block for block in blocks(text, "text") if block.startswith("quality")]
+    pasted = [line for line in table.splitlines() if "space/" in line]
+    config = MetaQAPConfig.from_pretrained(DEFAULT_CHECKPOINT)
+    terminal = Console(file=io.StringIO(), force_terminal=True, color_system=None)
+    printed = ScoreTable(terminal, coverage=config.interval_coverage, distortions=config.distortion_labels)
+    for line in pasted:
+        image = line.split()[-1]
+        printed.print(dataclasses.replace(records[image], path=image))
+    assert len(pasted) >= 2
+    assert terminal.file.getvalue().splitlines() == [table.splitlines()[0], *pasted]
     for image, *scores in comments:
         record = records[image]
         assert scores == [f"{value:.2f}" for value in (record.quality, record.quality_low, record.quality_high)]

@@ -1,0 +1,67 @@
+"""Scores as people read them: rows of a table, printed one by one as they come."""
+
+from rich.console import Console
+from rich.text import Text
+
+from ..data.names import shown_name
+from ..inference.records import ScoreRecord, interval_title
+from ..inference.wording import distortion_title
+
+
+class ScoreTable:
+    """Prints records as rows, so that the first is seen before the last is there.
+
+    The path comes last: it alone may be of any length, so the columns are known beforehand. Where standard output is
+    no terminal, the cells are separated by tabs and there is no heading, as programs such as `sort` and `cut` want it.
+
+    Args:
+        console: standard output.
+        coverage: of the interval; None for scores without one.
+        distortions: names that records may have, those of a checkpoint.
+    """
+
+    def __init__(self, console: Console, *, coverage: float | None, distortions: list[str]):
+        self.console = console
+        self._columns = {"quality": 7}
+        if coverage is not None:
+            self._columns[interval_title(coverage)] = 14
+        if distortions:
+            self._columns["most like"] = max(len(distortion_title(name)) for name in distortions) + len(" (100%)")
+        self._is_first = True
+
+    def print(self, record: ScoreRecord) -> None:
+        """Print a row."""
+        cells = self._cells(record)
+        path = Text(shown_name(record.path))  # as `Text`, so that brackets are not taken for markup
+        if record.error is not None:
+            path.append(f": {record.error}", style="red")
+        if not self.console.is_terminal:
+            print(*cells, path.plain, sep="\t", file=self.console.file)  # rich makes spaces of tabs
+            return
+        if self._is_first:
+            self._line(Text(self._padded(list(self._columns)) + "image", style="bold"))
+            self._is_first = False
+        self._line(Text(self._padded(cells)) + path)
+
+    def _cells(self, record: ScoreRecord) -> list[str]:
+        cells = ["error" if record.quality is None else f"{record.quality:.3f}"]
+        for column in list(self._columns)[1:]:
+            if column == "most like":
+                likeliest = record.distortion and distortion_title(record.distortion)
+                cells.append(f"{likeliest} ({record.distortion_probability:.0%})" if likeliest else "")
+            elif record.quality_low is not None:
+                cells.append(f"{record.quality_low:.2f} to {record.quality_high:.2f}")
+            else:
+                cells.append("")
+        return cells
+
+    def _padded(self, cells: list[str]) -> str:
+        widths = list(self._columns.values())
+        first = cells[0].rjust(widths[0])  # numbers below each other
+        return "  ".join([first, *(cell.ljust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)), ""])
+
+    def _line(self, text: Text) -> None:
+        self.console.print(text, soft_wrap=True)
+
+
+__all__ = ["ScoreTable"]
