@@ -17,7 +17,7 @@ from modeling_metaqap.data.accelerate_state import failing_together, process_sta
 from modeling_metaqap.data import heartbeat
 from modeling_metaqap.errors import exit_with_sentence
 
-heartbeat.BEAT = 0.3
+heartbeat.BEAT = 0.2
 what, rank = sys.argv[1], int(sys.argv[2])
 with exit_with_sentence("train"):
     state = process_state()
@@ -30,7 +30,7 @@ with exit_with_sentence("train"):
             if what == "stops":
                 os.kill(os.getpid(), signal.SIGSTOP)
             if what == "works":
-                time.sleep(8)  # much longer than the others wait for a sign of life
+                time.sleep(5)  # much longer than the others wait for a sign of life
         torch.distributed.all_reduce(torch.zeros(1))
         torch.distributed.all_reduce(torch.zeros(1))
     print("over", flush=True)
@@ -74,7 +74,7 @@ def test_the_run_may_be_paused_as_a_whole(program):
         assert processes[1].stdout.readline() == "ready\n"
         for process in processes:
             os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(8)
+        time.sleep(5)
         for process in processes:
             os.kill(process.pid, signal.SIGCONT)
         outputs = waited_for(processes, timeout=100)

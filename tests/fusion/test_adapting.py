@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kill_training import make_images
 
 from modeling_metaqap import MetaQAPModel, Scorer
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
@@ -22,7 +23,7 @@ from modeling_metaqap.lineage import all_stages
 QUICK = AdaptationSettings(folds=5, draws=2, n_bootstrap=20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def checkpoint(make_model, tmp_path_factory):
     """Two learners, one of which has a kernel head, whose scores rise with the ratings of `rated`."""
     kernel = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
@@ -31,11 +32,17 @@ def checkpoint(make_model, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def rated(rated_sources, checkpoint, tmp_path_factory):
-    """The folder of `rated_sources` with ratings between the checkpoint's own scores and the true quality."""
-    folder = tmp_path_factory.mktemp("rated") / "photographs"
-    shutil.copytree(rated_sources, folder)
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    """Features of the photographs of `rated`, which the tests share."""
+    return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="module")
+def all_rated(checkpoint, tmp_path_factory):
+    """30 photographs with ratings between the checkpoint's own scores and the true quality."""
+    folder = tmp_path_factory.mktemp("rated")
+    make_images(folder)
     (folder / "labels.csv").unlink()
     paths = sorted(folder.glob("*.png"))
     scores = np.array([record.quality for record in Scorer(checkpoint).score(paths)])
@@ -47,14 +54,20 @@ def rated(rated_sources, checkpoint, tmp_path_factory):
 
 
 @pytest.fixture
-def adapted(rated, checkpoint, tmp_path):
+def rated(all_rated, tmp_path):
+    """A copy of the folder, for a test to change."""
+    return shutil.copytree(all_rated, tmp_path / "photographs")
+
+
+@pytest.fixture(scope="module")
+def adapted(all_rated, checkpoint, cache_dir):
     return adapt(
-        rated,
-        rated / "ratings.csv",
+        all_rated,
+        all_rated / "ratings.csv",
         checkpoint=checkpoint,
         mos_range=(1, 5),
         settings=QUICK,
-        cache_dir=tmp_path / "cache",
+        cache_dir=cache_dir,
     )
 
 
@@ -87,7 +100,7 @@ def test_the_folder_says_what_to_expect(adapted, tmp_path):
     assert "adapted to folder all, n 30" in card
 
 
-def test_the_result_can_be_adapted_again(adapted, rated, tmp_path):
+def test_the_result_can_be_adapted_again(adapted, rated, tmp_path, cache_dir):
     adapted.save(tmp_path / "after")
     again = adapt(
         rated,
@@ -95,7 +108,7 @@ def test_the_result_can_be_adapted_again(adapted, rated, tmp_path):
         checkpoint=tmp_path / "after",
         mos_range=(1, 5),
         settings=QUICK,
-        cache_dir=tmp_path / "cache",
+        cache_dir=cache_dir,
     )
     heads = [len(learner["residual_heads"]) for learner in again.model.config.base_learners]
     assert heads in ([1, 1], [2, 2])
@@ -119,7 +132,7 @@ def test_an_adapted_checkpoint_is_not_measured_on_any_of_its_photographs(adapted
     refuse_seen(stages, images, weights="mine", dataset="folder", data_dir=other, cache_dir=tmp_path / "arrow2")
 
 
-def test_comparisons_are_enough(rated, checkpoint, tmp_path):
+def test_comparisons_are_enough(rated, checkpoint, cache_dir):
     paths = sorted(rated.glob("*.png"))
     scores = np.array([record.quality for record in Scorer(checkpoint).score(paths)])
     rng = np.random.default_rng(0)
@@ -130,29 +143,29 @@ def test_comparisons_are_enough(rated, checkpoint, tmp_path):
             one, other = rng.choice(len(paths), 2, replace=False)
             pair = (one, other) if scores[one] > scores[other] else (other, one)
             writer.writerow([paths[number].name for number in pair])
-    adaptation = adapt(rated, rated / "pairs.csv", checkpoint=checkpoint, settings=QUICK, cache_dir=tmp_path / "cache")
+    adaptation = adapt(rated, rated / "pairs.csv", checkpoint=checkpoint, settings=QUICK, cache_dir=cache_dir)
     assert adaptation.record["figures"]["after"]["srocc"]["value"] > 0.9
 
 
-def test_too_few_ratings_are_one_sentence(rated, checkpoint, tmp_path):
+def test_too_few_ratings_are_one_sentence(rated, checkpoint, cache_dir):
     lines = (rated / "ratings.csv").read_text().splitlines()
     (rated / "ratings.csv").write_text("\n".join(lines[:15]) + "\n")
     with pytest.raises(MetaQAPError, match="ratings of 14 photographs; it takes 15"):
-        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=tmp_path / "cache")
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=cache_dir)
 
 
-def test_ratings_that_fall_where_the_scores_rise_are_one_sentence(rated, checkpoint, tmp_path):
+def test_ratings_that_fall_where_the_scores_rise_are_one_sentence(rated, checkpoint, cache_dir):
     records = list(Scorer(checkpoint).score(sorted(rated.glob("*.png"))))
     rows = [f"{Path(record.path).name},{-record.quality}" for record in records]
     (rated / "ratings.csv").write_text("\n".join(["image,mos", *rows]) + "\n")
     with pytest.raises(MetaQAPError, match="ratings fall where the scores rise; .* `lower_is_better`"):
-        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(-9, 9), cache_dir=tmp_path / "cache")
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(-9, 9), cache_dir=cache_dir)
 
 
-def test_one_photograph_under_two_names_is_one_sentence(rated, checkpoint, tmp_path):
+def test_one_photograph_under_two_names_is_one_sentence(rated, checkpoint, cache_dir):
     shutil.copyfile(rated / "a0.png", rated / "b1.png")
     with pytest.raises(MetaQAPError, match=r"a0.png and b1.png are the same photograph; keep one of them, or"):
-        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=tmp_path / "cache")
+        adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=cache_dir)
 
 
 def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoint, tmp_path, monkeypatch):
