@@ -1,7 +1,8 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
 #   make test   install with the dev extra; lint, types and the tests that are quick
-# `make test-all` runs the slow tests too (those in a browser need Chromium, and say so). `make docs` builds the site of
+# `make test-slow` runs the slow tests, and `make test-all` all of them, those that take minutes too (those in a browser
+# need Chromium, and say so). `make docs` builds the site of
 # documents into build/site. `make card` writes the model card anew from hub_card/results.json, `make results` the page
 # docs/results.md from studies/results/. `make audit` looks the pinned packages up among the known vulnerabilities.
 
@@ -11,19 +12,22 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PYTEST := $(BIN)/python -m pytest
 # Files of tests are shared out among the cores, and each process computes on one thread.
-PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
-test test-all: export OMP_NUM_THREADS = 1
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+test test-slow test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-all lint format audit docs card results space clean
+.PHONY: demo test test-slow test-all lint format audit docs card results space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
 
 test: lint
-	$(PYTEST) -m "not slow" $(PARALLEL)
+	$(PYTEST) -m "not slow and not long" $(PARALLEL)
 
-test-all: test
+test-slow: $(VENV)/.installed-dev
 	$(PYTEST) -m slow $(PARALLEL)
+
+test-all: test test-slow
+	$(PYTEST) -m long $(PARALLEL)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

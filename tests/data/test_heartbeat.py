@@ -68,6 +68,7 @@ def test_a_process_that_works_for_long_is_left_in_peace(program):
     assert [(output.returncode, "over" in output.stdout) for output in outputs] == [(0, True)] * 2, outputs
 
 
+@pytest.mark.slow
 def test_the_run_may_be_paused_as_a_whole(program):
     processes = start_two_processes(program, "works", 1)
     try:

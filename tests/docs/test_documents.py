@@ -274,7 +274,7 @@ def test_a_committed_notebook_is_small_and_has_run_without_an_error(path):
         assert not re.search(r"Traceback|/tmp/|/home/|/work/|/root/", json.dumps(output))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name_of)
 def test_a_notebook_runs(path, monkeypatch):
     import nbformat

@@ -196,6 +196,7 @@ def test_the_evaluate_metric_gathers_batches(scores):
     assert metric.compute() == {name: statistic(*scores) for name, statistic in METRICS.items()}
 
 
+@pytest.mark.slow
 def test_the_evaluate_metric_works_offline(tmp_path):
     program = (
         "from modeling_metaqap.evaluation.evaluate_metric import IQAMetric\n"

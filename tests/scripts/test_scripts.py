@@ -181,6 +181,7 @@ def test_trained_learners_are_fused_and_evaluated(folder, trained, tmp_path):
     assert -1 <= result["srocc"]["low"] <= result["srocc"]["value"] <= result["srocc"]["high"] <= 1
 
 
+@pytest.mark.slow
 def test_the_meta_learner_is_not_fitted_on_test_images(folder, trained, tmp_path):
     data = ["--dataset", "folder", "--data_dir", folder, "--cache_dir", tmp_path / "cache", "--split", "test"]
     refused = call_script(

@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_and_resumed_ends_with_the_same_weights(train, tr
         assert all(torch.equal(value, expected[key]) for key, value in weights.items())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_killed_five_times_at_any_moment_ends_with_the_same_weights(train, trained, tmp_path):
     output = tmp_path / "killed"
     options = ["--checkpointing_steps", 1, "--resume_from_checkpoint", "latest"]

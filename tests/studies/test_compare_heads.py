@@ -31,6 +31,7 @@ def arguments(rated_sources, tmp_path, make_model):
     return [str(option) for option in [*arguments, "--output", tmp_path / "heads.json"]]
 
 
+@pytest.mark.slow
 def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path, monkeypatch, capsys):
     options = [*arguments, "--sources", "a*", "--penalties", "0.5", "--gammas", "2", "8"]
     options += ["--scores", str(tmp_path / "new" / "scores.csv")]
@@ -65,6 +66,7 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
     )
 
 
+@pytest.mark.slow
 def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
     options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "2"]
     options += ["--train_split", "train[:14]", "--validation_split", "validation[:6]"]
@@ -157,7 +159,7 @@ def test_distorted_images_weigh_in_but_not_those_of_the_photographs_measured_on(
         compare_heads.main([*arguments, *distorted[:2]])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_mean_with_a_frozen_backbone(arguments, distorted, tmp_path, make_model, monkeypatch, capsys):
     # Small stand-ins have no ImageNet weights to download.
     learner = {"backbone": "test_resnet", **imagenet_weights("test_resnet").normalization()}

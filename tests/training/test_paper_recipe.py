@@ -20,6 +20,7 @@ from modeling_metaqap.training.state import begin_state
 from modeling_metaqap.training.step import Batch, training_step
 
 RECIPES = sorted((ROOT / "scripts" / "recipes" / "metaqap-paper").glob("*.yaml"))
+LARGE = {"nasnet-large", "inception-resnet-v2", "densenet-201"}
 BACKBONES = {"nasnetalarge", "inception_resnet_v2", "densenet201", "legacy_xception", "resnet50"}
 
 
@@ -30,8 +31,13 @@ def test_there_is_a_recipe_for_each_backbone_of_the_paper():
         assert (recipe.optimizer, recipe.schedule, recipe.batch_size, recipe.patience) == ("sgd", "halving", 16, 5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=pytest.mark.long if path.stem in LARGE else pytest.mark.slow)
+        for path in RECIPES
+    ],
+)
 def test_a_backbone_of_the_paper_is_built_trained_for_a_step_saved_and_exported(path, tmp_path):
     pytest.importorskip("onnxruntime", reason="needs the onnx extra")
     from modeling_metaqap.inference.onnx_export import export_onnx

@@ -116,6 +116,7 @@ main(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_loss_and_gradient_of_one_with_the_whole_batch(tmp_path):
     torch.manual_seed(9)
     layer, x, y, classes = torch.nn.Linear(6, 4), torch.rand(8, 6), torch.rand(8), torch.randint(3, (8,))
