@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 #: Files of tests that take long begin first, so that at the end no process has to wait for the others.
 _FIRST = (
-    "test_train.py test_shipped_checkpoint.py test_hub.py test_load.py test_browser.py test_loop.py test_onnx_export.py "
-    "test_scorer.py test_scripts.py test_heartbeat.py test_adapting.py test_evaluating.py test_package.py "
+    "test_train.py test_shipped_checkpoint.py test_hub.py test_load.py test_browser.py test_loop.py test_scorer.py "
+    "test_onnx_export.py test_scripts.py test_heartbeat.py test_adapting.py test_evaluating.py test_package.py "
     "test_compare_heads.py test_paper_recipe.py test_documents.py test_cli.py"
 ).split()
 
