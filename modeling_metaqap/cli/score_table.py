@@ -35,6 +35,8 @@ class ScoreTable:
         path = Text(shown_name(record.path))  # as `Text`, so that brackets are not taken for markup
         if record.error is not None:
             path.append(f": {record.error}", style="red")
+        elif record.warning is not None:
+            path.append(f": {record.warning}", style="yellow")
         if not self.console.is_terminal:
             print(*cells, path.plain, sep="\t", file=self.console.file)  # rich makes spaces of tabs
             return

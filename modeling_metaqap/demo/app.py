@@ -294,11 +294,11 @@ class Demo:
             "high": lambda record: _rounded(record.quality_high),
             "most like": lambda record: distortion_title(record.distortion) if record.distortion else "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
-            "note": lambda record: record.error or "",
+            "note": lambda record: record.error or record.warning or "",
         }
         if not self.assessor.distortion_labels:
             del columns["most like"]
-        if not any(record.error for record in records):
+        if not any(record.error or record.warning for record in records):
             del columns["note"]
         return {"headers": list(columns), "data": [[cell(record) for cell in columns.values()] for record in records]}
 

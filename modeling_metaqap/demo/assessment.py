@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..data.distortions import LEVELS, applicable_distortions, distort
 from ..errors import MetaQAPError
-from ..inference.decoding import Photograph
+from ..inference.decoding import Photograph, warning_of
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 
@@ -93,6 +93,7 @@ class Assessor:
         [record] = self.scorer.score([photograph.pixels], quality_map=True)
         record.path = Path(path or "").name
         record.width, record.height = photograph.width, photograph.height
+        record.warning = warning_of(photograph)
         return Assessment(photograph, record)
 
     def compare(self, left: str | None, right: str | None) -> Comparison:
@@ -102,6 +103,7 @@ class Assessor:
         for record, photograph, path in zip((first, second), photographs, (left, right), strict=True):
             record.path = Path(path or "").name
             record.width, record.height = photograph.width, photograph.height
+            record.warning = warning_of(photograph)
         return Comparison(first, second, left_is_better=probability_better(first, second))
 
     def distort(self, path: str | None, name: str, level: int) -> tuple[Photograph, Image.Image, list[ScoreRecord]]:
@@ -185,6 +187,7 @@ def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[
         "width": record.width,
         "height": record.height,
         "error": record.error,
+        "warning": record.warning,
     }
 
 

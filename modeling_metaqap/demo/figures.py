@@ -45,6 +45,7 @@ def gauge(record: ScoreRecord) -> str:
         interval = f'<path class="mq-band" d="{_arc(_clip(low), _clip(high), radius=74)}"/>'
         note = f"{record.interval_name} <b>{low:.2f}</b> to <b>{high:.2f}</b>"
         spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
+    warning = f'<p class="mq-note">Careful: {escape(record.warning)}.</p>' if record.warning else ""
     x, y = _on_arc(_clip(quality))
     word = grade(quality)
     return f"""<div class="mq mq-gauge">
@@ -55,7 +56,7 @@ def gauge(record: ScoreRecord) -> str:
 <text class="mq-word" x="120" y="126" text-anchor="middle">{word}</text>
 <text class="mq-end" x="24" y="136" text-anchor="middle">0</text>
 <text class="mq-end" x="216" y="136" text-anchor="middle">1</text>
-</svg><p>{note}</p></div>"""
+</svg><p>{note}</p>{warning}</div>"""
 
 
 def _on_arc(share: float, radius: float = 96) -> tuple[float, float]:

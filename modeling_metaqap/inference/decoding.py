@@ -36,11 +36,13 @@ class Photograph(NamedTuple):
     Attributes:
         pixels: 8-bit RGB, upright, and perhaps shrunk.
         width, height: of the original in pixels, upright.
+        is_first_frame: whether the file holds several frames or pages, of which this is the first.
     """
 
     pixels: Image.Image
     width: int
     height: int
+    is_first_frame: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,24 @@ def read_as_seen(source: str | Path | IO[bytes], seen: Seen) -> Photograph:
         return seen.shrink(photograph)
 
 
+# Of a photograph with fewer pixels on its shorter side not much can be seen.
+_SMALL_SIDE = 32
+# Values of 255 that the pixels of a surface of one color may differ by, as after lossy compression.
+_ONE_COLOR = 3
+
+
+def warning_of(photograph: Photograph) -> str | None:
+    """Why the score of a photograph says little, in a few words; None for an ordinary one."""
+    warnings_ = []
+    if min(photograph.width, photograph.height) < _SMALL_SIDE:
+        warnings_.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
+    elif all(high - low <= _ONE_COLOR for low, high in photograph.pixels.getextrema()):
+        warnings_.append("there is nothing but one color to judge")
+    if photograph.is_first_frame:
+        warnings_.append("only the first of several frames or pages was judged")
+    return "; ".join(warnings_) or None
+
+
 def silence_size_warning() -> None:
     """Stop Pillow's warning of images with more pixels than `Image.MAX_IMAGE_PIXELS`, for the rest of this process.
 
@@ -117,13 +137,15 @@ def read_photograph(
         # The header is all that was read so far.
         if reason := refuse(opened.width, opened.height):
             raise UnreadableImage(reason)
+        # MPO files hold other views of the same photograph, such as a depth map of a phone.
+        is_first_frame = opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
         factor = min(opened.size) // _LARGE_SHORTEST_EDGE
         if opened.width * opened.height <= _LARGE_PIXELS or factor < 2:
             rgb = to_rgb(opened)
-            return Photograph(rgb, rgb.width, rgb.height)
+            return Photograph(rgb, rgb.width, rgb.height, is_first_frame)
         with _one_large_image_at_a_time:
             rgb, (width, height) = _decode_large(opened, factor)
-            return Photograph(rgb, width, height)
+            return Photograph(rgb, width, height, is_first_frame)
 
 
 def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[int, int]]:
@@ -156,4 +178,4 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int],
     return reduced.size, to_rgb(reduced)
 
 
-__all__ = ["MAX_CROPS", "Photograph", "Seen", "read_as_seen", "read_photograph", "silence_size_warning"]
+__all__ = ["MAX_CROPS", "Photograph", "Seen", "read_as_seen", "read_photograph", "silence_size_warning", "warning_of"]

@@ -51,8 +51,8 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
             answers.write(json.dumps({"error": str(error)}).encode() + b"\n")
         else:
             pixels = photograph.pixels
-            original = {"width": photograph.width, "height": photograph.height, "size": pixels.size}
-            answers.write(json.dumps(original).encode() + b"\n")
+            answer = {name: getattr(photograph, name) for name in ("width", "height", "is_first_frame")}
+            answers.write(json.dumps(answer | {"size": pixels.size}).encode() + b"\n")
             answers.write(pixels.tobytes())
         answers.flush()
 

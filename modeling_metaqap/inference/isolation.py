@@ -161,7 +161,7 @@ class IsolatedDecoder:
         if "error" in answer:
             raise UnreadableImage(answer["error"])
         image = Image.frombytes("RGB", tuple(answer["size"]), pixels)
-        return Photograph(image, answer["width"], answer["height"])
+        return Photograph(image, answer["width"], answer["height"], answer["is_first_frame"])
 
     def _worker(self) -> _Worker:
         try:

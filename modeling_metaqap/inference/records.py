@@ -18,6 +18,7 @@ class ScoreRecord:
         distortion_probability: of that distortion, in [0, 1].
         width, height: pixels, after the EXIF orientation.
         error: why the image has no score.
+        warning: why its score says little: it is tiny or of one color, or the first frame of several.
         base_scores: each base learner's own score.
         distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
         quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
@@ -34,6 +35,7 @@ class ScoreRecord:
     width: int | None = None
     height: int | None = None
     error: str | None = None
+    warning: str | None = None
     base_scores: list[float] | None = None
     distortion_probabilities: list[float] | None = None
     quality_map: np.ndarray | None = None

@@ -21,7 +21,7 @@ from ..decoding_metaqap import UnreadableImage, read_rgb
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
-from .decoding import MAX_CROPS, Photograph, Seen, read_as_seen
+from .decoding import MAX_CROPS, Photograph, Seen, read_as_seen, warning_of
 from .engines import CropEngine, TorchEngine, load_engine
 from .isolation import IsolatedDecoder
 from .learner_subsets import check_learners
@@ -214,6 +214,7 @@ class Scorer:
             record.error = str(error)
             return Prepared(record)
         record.width, record.height = photograph.width, photograph.height
+        record.warning = warning_of(photograph)
         # Bytes travel between threads; the engine divides by 255.
         crops = prepare_crops(photograph.pixels, self.seen.layout(*photograph.pixels.size))
         return Prepared(record, size=photograph.pixels.size, crops=crops)

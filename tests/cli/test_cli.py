@@ -20,7 +20,7 @@ from modeling_metaqap.cli.app import main
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
-COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error".split()
+COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error warning".split()
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +102,12 @@ def test_a_terminal_shows_a_heading_and_each_row_as_it_comes(metaqap, photos, ch
     assert heading.split() == ["quality", "image"]
     assert [row.split()[1].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png:", "[2].png"]
     assert rows[1].startswith("  error  ") and "not an image" in rows[1]
+
+
+def test_a_warning_stands_behind_the_path(metaqap, photos, checkpoint):
+    Image.new("RGB", (80, 64), "white").save(photos / "[1].png")
+    _, out, _ = metaqap("score", photos, "--checkpoint", checkpoint)
+    assert out.splitlines()[1].endswith("[1].png: there is nothing but one color to judge")
 
 
 @pytest.mark.parametrize(("asked", "order"), [(["--json"], "input"), (["-o", "-"], "input"), (["--json"], "worst")])

@@ -114,6 +114,18 @@ class TestScore:
         assert sum(found["distortions"].values()) == pytest.approx(1)
         assert (found["file"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
 
+    def test_a_blank_picture_gets_a_warning(self, assessor, photos, tmp_path):
+        Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
+        expected = "there is nothing but one color to judge"
+        demo = Demo(assessor)
+        assert demo.score(str(tmp_path / "blank.png"))["warning"] == expected
+        assert f"Careful: {expected}." in demo.show_score(str(tmp_path / "blank.png"))[0]
+        assert "Careful" not in demo.show_score(photos[0])[0]
+        [row, _], _ = demo.batch([str(tmp_path / "blank.png"), photos[0]])
+        assert row["warning"] == expected
+        _, table, _ = demo.show_batch([str(tmp_path / "blank.png")])
+        assert table["value"]["headers"][-1] == "note" and table["value"]["data"][0][-1] == expected
+
     def test_the_page_shows_number_interval_map_distortions_and_votes(self, assessor, photos):
         scores = Demo(assessor).score(photos[0])
         gauge, overlay, distortions, votes = Demo(assessor).show_score(photos[0])
