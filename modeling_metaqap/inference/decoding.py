@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from PIL import ExifTags, Image, JpegImagePlugin
+from PIL import ExifTags, Image, ImageStat, JpegImagePlugin
 
 from ..crops_metaqap import CropLayout, crop_layout, shrink
 from ..decoding_metaqap import (
@@ -104,7 +104,7 @@ def warning_of(photograph: Photograph) -> str | None:
     warnings_ = []
     if min(photograph.width, photograph.height) < _SMALL_SIDE:
         warnings_.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
-    elif all(high - low <= _ONE_COLOR for low, high in photograph.pixels.getextrema()):
+    elif all(high - low <= _ONE_COLOR for low, high in ImageStat.Stat(photograph.pixels).extrema):
         warnings_.append("there is nothing but one color to judge")
     if photograph.is_first_frame:
         warnings_.append("only the first of several frames or pages was judged")
