@@ -231,9 +231,23 @@ def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(fol
 
 
 def imports_of(file: Path) -> tuple[set[str], set[str]]:
-    """Names of the outer and of the relative modules that a file imports, wherever in it."""
+    """Names of the outer and of the relative modules that a file needs, wherever in it.
+
+    What it can do without, as it catches an `ImportError`, is not among them; transformers does not ask for it either.
+    """
     outer, relative = set(), set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    tree = ast.parse(file.read_text())
+    attempts = [node for node in ast.walk(tree) if isinstance(node, ast.Try)]
+    optional = {
+        inner
+        for attempt in attempts
+        if any(isinstance(one.type, ast.Name) and one.type.id == "ImportError" for one in attempt.handlers)
+        for statement in attempt.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if node in optional:
+            continue
         if isinstance(node, ast.Import):
             outer |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
