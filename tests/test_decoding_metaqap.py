@@ -27,7 +27,7 @@ def test_each_odd_file_is_read_or_refused_with_the_expected_reason(group, tmp_pa
         path = tmp_path / f"{index}.jpg" if group != "links" else tmp_path / case.name.decode()
         case.write(path)
         try:
-            pixels, _, _ = read_photograph(path)
+            pixels = read_photograph(path).pixels
         except UnreadableImage as error:
             reason = str(error)
             assert case.outcome != SCORE, f"{case.name!r}: {reason}"
@@ -125,9 +125,9 @@ def test_a_heic_photograph_is_read_upright_where_its_package_is_installed(tmp_pa
     turned, orientation = expected.transpose(Image.Transpose.ROTATE_90), Image.Exif()
     orientation[0x0112] = 6
     pillow_heif.from_pillow(turned).save(tmp_path / "photo.heic", quality=100, exif=orientation.tobytes())
-    pixels, width, height = read_photograph(tmp_path / "photo.heic")
-    assert (width, height) == expected.size
-    assert np.abs(np.asarray(pixels, dtype=float) - np.asarray(expected.convert("RGB"))).mean() < 10
+    heic = read_photograph(tmp_path / "photo.heic")
+    assert (heic.width, heic.height, heic.is_first_frame) == (*expected.size, False)
+    assert np.abs(np.asarray(heic.pixels, dtype=float) - np.asarray(expected.convert("RGB"))).mean() < 10
 
 
 def test_without_its_package_a_heic_photograph_is_refused_with_what_to_do(tmp_path):
