@@ -117,7 +117,7 @@ def _kill_all(workers: "set[_Worker]") -> None:
     for worker in list(workers):
         worker.process.kill()
     for worker in list(workers):
-        worker.process.wait()
+        worker.kill()
 
 
 class IsolatedDecoder:

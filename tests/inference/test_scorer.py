@@ -136,7 +136,7 @@ class TestWarningOfLargeImages:
             silence_size_warning()
             assert [record.error for record in scorer.score([photos[0]] * 8)] == [None] * 8
             read_rgb(photos[0])
-        assert [one for one in caught if one.category is Image.DecompressionBombWarning] == []
+        assert caught == []
 
     def test_a_program_that_makes_an_error_of_it_gets_records_with_the_reason(self, scorer, photos):
         with warnings.catch_warnings():
