@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..data.distortions import LEVELS, applicable_distortions, distort
 from ..errors import MetaQAPError
-from ..inference.decoding import Photograph, warning_of
+from ..inference.decoding import Photograph
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 
@@ -90,20 +90,14 @@ class Assessor:
     def assess(self, path: str | None) -> Assessment:
         """Score one photograph, with its quality map."""
         photograph = self.read(path)
-        [record] = self.scorer.score([photograph.pixels], quality_map=True)
+        [record] = self.scorer.score([photograph], quality_map=True)
         record.path = Path(path or "").name
-        record.width, record.height = photograph.width, photograph.height
-        record.warning = warning_of(photograph)
         return Assessment(photograph, record)
 
     def compare(self, left: str | None, right: str | None) -> Comparison:
         """Score two photographs and weigh them against each other."""
-        photographs = [self.read(left), self.read(right)]
-        first, second = self.scorer.score([photograph.pixels for photograph in photographs])
-        for record, photograph, path in zip((first, second), photographs, (left, right), strict=True):
-            record.path = Path(path or "").name
-            record.width, record.height = photograph.width, photograph.height
-            record.warning = warning_of(photograph)
+        first, second = self.scorer.score([self.read(left), self.read(right)])
+        first.path, second.path = Path(left or "").name, Path(right or "").name
         return Comparison(first, second, left_is_better=probability_better(first, second))
 
     def distort(self, path: str | None, name: str, level: int) -> tuple[Photograph, Image.Image, list[ScoreRecord]]:

@@ -101,14 +101,14 @@ _ONE_COLOR = 3
 
 def warning_of(photograph: Photograph) -> str | None:
     """Why the score of a photograph says little, in a few words; None for an ordinary one."""
-    warnings_ = []
+    reasons = []
     if min(photograph.width, photograph.height) < _SMALL_SIDE:
-        warnings_.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
+        reasons.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
     elif all(high - low <= _ONE_COLOR for low, high in ImageStat.Stat(photograph.pixels).extrema):
-        warnings_.append("there is nothing but one color to judge")
+        reasons.append("there is nothing but one color to judge")
     if photograph.is_first_frame:
-        warnings_.append("only the first of several frames or pages was judged")
-    return "; ".join(warnings_) or None
+        reasons.append("only the first of several frames or pages was judged")
+    return "; ".join(reasons) or None
 
 
 def silence_size_warning() -> None:

@@ -30,8 +30,9 @@ from .records import ScoreRecord
 if TYPE_CHECKING:
     from .fastest import Choice
 
-#: What can be scored: a path, an image in an archive or elsewhere, an open file, or an image of Pillow.
-AnyImage = str | Path | StoredImage | IO[bytes] | Image.Image
+#: What can be scored: a path, an image in an archive or elsewhere, an open file, an image of Pillow, or what
+#: `Scorer.read` gave.
+AnyImage = str | Path | StoredImage | IO[bytes] | Image.Image | Photograph
 
 
 @dataclass
@@ -148,8 +149,8 @@ class Scorer:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
 
         Args:
-            images: paths, what `images_in` gives, open files or Pillow images; the last two have no name in the
-                records.
+            images: paths, what `images_in` gives, open files, Pillow images or what `read` gives; the last three have
+                no name in the records.
             quality_map: also give each record the map of local quality.
         """
         waiting: deque[Future[Prepared]] = deque()
@@ -182,6 +183,8 @@ class Scorer:
         Raises:
             MetaQAPError: if the image cannot be read or is over the limits; the message has no name in it.
         """
+        if isinstance(image, Photograph):
+            return image
         try:
             if isinstance(image, Image.Image):
                 rgb = read_rgb(image)
