@@ -225,6 +225,22 @@ def engines_table(cost: Json, onnx: Json) -> TextTable:
     return TextTable(headings, cells)
 
 
+def learners_table(learners: Json) -> TextTable:
+    """What fewer learners give, from `scripts/choose_learners.py`."""
+    cells = [
+        [
+            str(len(one["learners"])),
+            ", ".join(one["names"]),
+            plcc_srocc(one),
+            f"{2 * one['interval_radius']:.3f}",
+            f"{one['macs'] / 1e9:.2f}",
+        ]
+        for one in learners["curve"]
+    ]
+    headings = ["learners", "which", "PLCC / SROCC", "width of the interval", "billion multiply-adds"]
+    return TextTable(headings, cells)
+
+
 def correlations(figures: Json) -> Json:
     """PLCC and SROCC alone, of figures with intervals or without."""
     chosen = {name: figures[name] for name in ("plcc", "srocc")}

@@ -28,11 +28,12 @@ def test_the_ratio_is_the_median_over_turns_in_which_both_met():
 def test_an_older_version_and_pyiqa_take_part_only_where_they_are(checkpoint, tmp_path):
     names = [one.name for one in contenders(checkpoint, macs={1: 10})]
     assert "version before" not in names and not any("pyiqa" in name for name in names)
-    everybody = contenders(checkpoint, macs={1: 10, 4: 40}, before=tmp_path, pyiqa_python="python")
+    everybody = contenders(checkpoint, macs={1: 10, 2: 20, 4: 40}, before=tmp_path, pyiqa_python="python")
     by_name = {one.name: one for one in everybody}
     assert by_name["version before"].package == str(tmp_path)
     assert by_name["pyiqa musiq"].python == "python"
-    assert by_name["fast, one learner"].macs == 10 and by_name["fast, one learner"].options["scorer"]["learners"] == 1
+    for name, learners in (("fast, 1 of 4 learners", 1), ("fast, 2 of 4 learners", 2)):
+        assert by_name[name].macs == 10 * learners and by_name[name].options["scorer"]["learners"] == learners
     assert by_name["fast"].macs == 40 and "learners" not in by_name["fast"].options["scorer"]
     chosen = contenders(checkpoint, macs={1: 10}, chosen=["fast"])
     assert [one.name for one in chosen] == ["matrix product", "fast"]

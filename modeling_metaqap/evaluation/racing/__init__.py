@@ -153,7 +153,7 @@ def contenders(
         pyiqa_python: interpreter of an environment with pyiqa.
         chosen: names of those that are wanted; default all.
     """
-    most, smallest = max(macs), min(macs)
+    most = max(macs)
     own = {"checkpoint": str(checkpoint), "keep_memory": True}
 
     def scorer(name: str, learners: int = most, bare: bool = False, **options: Any) -> Contender:
@@ -167,7 +167,7 @@ def contenders(
         scorer("default, core install", engine="torch"),
         scorer("default, with ONNX Runtime", engine="auto"),
         scorer("fast", fast=True),
-        scorer("fast, one learner", learners=smallest, fast=True),
+        *(scorer(f"fast, {count} of {most} learners", learners=count, fast=True) for count in sorted(macs)[-2::-1]),
         scorer("bare forward, PyTorch folded", bare=True, engine="torch"),
         scorer("bare forward, ONNX Runtime", bare=True, engine="auto"),
     ]
