@@ -20,6 +20,7 @@ def distort(
         raise MetaQAPError(f"The picture {output} must end in .png, .jpg or .webp.")
     refuse_to_overwrite(output, photo)
 
+    from ..data.atomic import save_picture
     from ..data.distortions.grid import distortion_grid
     from ..decoding_metaqap import read_rgb
     from ..inference.record_files import cannot_write
@@ -31,7 +32,7 @@ def distort(
     except ValueError as error:
         raise MetaQAPError(f"{photo} cannot be distorted: {error}.") from error
     try:
-        picture.save(output)
+        save_picture(picture, output)
     except OSError as error:
         raise cannot_write(output, error) from error
     errors.print(f"Wrote {output}, {picture.width} x {picture.height} pixels.", markup=False, soft_wrap=True)

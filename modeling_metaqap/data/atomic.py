@@ -1,7 +1,12 @@
 """Files that are either complete or not there."""
 
+import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -18,6 +23,20 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def save_picture(picture: "Image.Image", path: Path) -> None:
+    """Write a picture in the format that the ending of its name says; see `write_atomically`.
+
+    Raises:
+        OSError: as `write_atomically` does.
+        KeyError: for an ending that Pillow does not know.
+    """
+    from PIL import Image
+
+    file = io.BytesIO()
+    picture.save(file, format=Image.registered_extensions()[path.suffix.lower()])
+    write_atomically(path, file.getvalue())
+
+
 def replace_files(source: Path, target: Path) -> None:
     """Move the files of one folder into another of the same disk, over those of the same names.
 
@@ -32,4 +51,4 @@ def replace_files(source: Path, target: Path) -> None:
         file.replace(target / file.name)
 
 
-__all__ = ["replace_files", "write_atomically"]
+__all__ = ["replace_files", "save_picture", "write_atomically"]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ..data.atomic import save_picture
 from ..data.names import shown_name
 from ..errors import MetaQAPError
 from .pictures import explanation_picture
@@ -59,7 +60,7 @@ class ExplanationFolder:
         target = self._target(record.path)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(target)
+            save_picture(picture, target)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise cannot_write(target, error) from error
