@@ -247,9 +247,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         own = [] if self.kernel_head is None else [self.kernel_head]
         return [*own, *self.residual_heads]
 
-    def forward(
-        self, pixel_values: Tensor, crop_weights: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor, list[Tensor]]:
+    def forward(self, pixel_values: Tensor, crop_weights: Tensor) -> tuple[Tensor | None, ...]:
         """
         Args:
             pixel_values: `(B * N, 3, H, W)`, RGB in [0, 1].
@@ -257,7 +255,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
 
         Returns:
             Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B * N, F)` of the crops, and the
-            activations of the pooled stages.
+            activations of each pooled stage. One flat tuple: reentrant checkpointing loses the gradients of tensors in
+            a list.
         """
         activations = self.stage_activations(pixel_values)
         features = self.standardize(self.pool(activations))
@@ -266,7 +265,7 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         if self.distortion_head is not None:
             means = merge_crops(features.unflatten(0, crop_weights.shape), crop_weights)
             distortion_logits = F.linear(means, self.distortion_head.weight.float(), self.distortion_head.bias.float())
-        return scores, distortion_logits, features, activations
+        return scores, distortion_logits, features, *activations
 
     def local_quality(self, activations: Sequence[Tensor], features: Tensor, grid: tuple[int, int]) -> Tensor:
         """What each place contributes to the score.
@@ -441,6 +440,9 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             MetaQAPBaseLearner(config, index) for index in range(config.num_base_learners)
         )
         self.meta_learner = MetaQAPMetaLearner(config.num_base_learners)
+        # Not every configuration has each of the heads.
+        present = {part for name in self.state_dict() for part in name.split(".")}
+        self._keep_in_fp32_modules_strict = [name for name in self._keep_in_fp32_modules_strict if name in present]
         self.post_init()
 
     @torch.no_grad()
@@ -581,12 +583,16 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             )
         else:
             crop_weights = _checked_crop_weights(crop_weights)
+        if self.training and any(learner.gradient_checkpointing for learner in self.base_learners):
+            # Reentrant checkpointing gives gradients only where an input wants one. That of the pixels would have to
+            # be computed through the whole backbone, its frozen stages too; that of these weights costs nothing.
+            crop_weights.requires_grad_()
         flat_crops = crops.flatten(0, 1)
 
         scores, distortion_logits, hidden_states = [], [], ()
         quality_map = None
         for index, base_learner in enumerate(self.base_learners):
-            score, learner_distortion_logits, features, activations = base_learner(flat_crops, crop_weights)
+            score, learner_distortion_logits, features, *activations = base_learner(flat_crops, crop_weights)
             scores.append(score)
             if learner_distortion_logits is not None:
                 distortion_logits.append(learner_distortion_logits)

@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, MetaQAPOutput
+from modeling_metaqap.training.learner import freeze_stages
 
+# Of a kernel head.
+SIZES = {"num_components": 2, "num_centers": 3}
 ARCHITECTURES = [["test_resnet"], ["test_efficientnet", "test_resnet"]]
 
 
@@ -123,7 +126,8 @@ def test_the_first_argument_of_forward_is_the_main_input(model):
 def gradients(model, inputs, labels):
     model.zero_grad()
     output = model(**inputs, labels=labels, output_hidden_states=True)
-    (output.loss + output.distortion_logits.square().mean()).backward()
+    activations = sum(state.square().mean() for state in output.hidden_states)
+    (output.loss + output.distortion_logits.square().mean() + activations).backward()
     return {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
 
 
@@ -135,7 +139,8 @@ def test_every_parameter_receives_a_gradient(model, inputs):
     assert [name for name, gradient in found.items() if name.endswith("weight") and not gradient.any()] == []
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(model, inputs):
+@pytest.mark.parametrize("reentrant", [False, True], ids=["plain", "reentrant"])
+def test_gradient_checkpointing_gives_the_same_gradients(model, inputs, reentrant):
     model = copy.deepcopy(model).train()
     labels = torch.tensor([0.1, 0.9])
     # Frozen statistics: recomputing a layer must not count its batch twice.
@@ -143,7 +148,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, inputs):
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     expected = gradients(model, inputs, labels)
-    model.activation_checkpointing_enable()
+    model.activation_checkpointing_enable({"use_reentrant": reentrant})
     assert model.is_activation_checkpointing
     calls = []
     for learner in model.base_learners:
@@ -151,6 +156,28 @@ def test_gradient_checkpointing_gives_the_same_gradients(model, inputs):
     found = gradients(model, inputs, labels)
     assert len(calls) == 2 * len(model.base_learners)  # once forward, once again for backward
     torch.testing.assert_close(found, expected)
+
+
+def test_checkpointing_computes_nothing_backward_through_frozen_stages(make_model, inputs):
+    model = make_model("test_resnet").train()
+    freeze_stages(model, 2)
+    model.activation_checkpointing_enable({"use_reentrant": True})
+    stages = []
+    for name, module in model.base_learners[0].backbone.named_children():
+        module.register_full_backward_hook(lambda *_, name=name: stages.append(name))
+    model(**inputs, labels=torch.tensor([0.1, 0.9])).loss.backward()
+    assert stages == ["layer4", "layer3", "layer2"]
+    assert not inputs["pixel_values"].requires_grad and not inputs["crop_weights"].requires_grad
+
+
+@pytest.mark.parametrize(
+    "config", [{}, {"distortion_labels": []}, {"base_learners": [{"backbone": "test_resnet", "kernel_head": SIZES}]}]
+)
+def test_every_part_that_is_kept_in_float32_is_part_of_the_model(config):
+    model = MetaQAPModel(MetaQAPConfig(**({"base_learners": ["test_resnet"]} | config)))
+    parts = {part for name in model.state_dict() for part in name.split(".")}
+    assert model._keep_in_fp32_modules_strict == parts & set(MetaQAPModel._keep_in_fp32_modules_strict)
+    assert {"quality_head", "meta_learner", "feature_mean"} <= model._keep_in_fp32_modules_strict
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
