@@ -110,11 +110,14 @@ class MetaQAPImageProcessor(PilBackend):
     Where both ends of a shape are 3, arrays have their channels last and tensors first.
 
     Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1], and `crop_weights` `(B, N)`,
-    zero for the crops that only pad the batch.
+    zero for the crops that only pad the batch. With `do_pad=False` there are no such crops: `pixel_values` are the
+    crops of all images, one after the other, `(M, 3, 512, 512)`. The model takes both, and `collate` makes a batch of
+    images that were prepared one by one.
 
-    `size`, `crop_size`, `resample` and `do_resize` can be changed. The steps of other image processors cannot, and
-    asking for them is an error: pixels are always brought to [0, 1] (`do_rescale`; arrays of floating-point pixels
-    are there already, and nothing is divided twice), and each base learner normalises them by itself (`do_normalize`).
+    `size`, `crop_size`, `resample`, `do_resize` and `do_pad` can be changed. The steps of other image processors
+    cannot, and asking for them is an error: pixels are always brought to [0, 1] (`do_rescale`; arrays of
+    floating-point pixels are there already, and nothing is divided twice), and each base learner normalises them by
+    itself (`do_normalize`).
     For crops of bytes see `prepare_crops`.
     """
 
@@ -125,6 +128,7 @@ class MetaQAPImageProcessor(PilBackend):
     resample = PILImageResampling.BICUBIC
     do_convert_rgb = True
     do_resize = True
+    do_pad = True
     do_center_crop = False
     do_rescale = True
     do_normalize = False
@@ -231,6 +235,7 @@ class MetaQAPImageProcessor(PilBackend):
         resample: PILImageResampling,
         rescale_factor: float,
         do_resize: bool,
+        do_pad: bool,
         return_tensors: str | None,
         **kwargs: Any,
     ) -> BatchFeature:
@@ -240,18 +245,45 @@ class MetaQAPImageProcessor(PilBackend):
             self.layout(image.height, image.width, do_resize=do_resize, size=size, crop_size=crop_size)
             for image in images
         ]
-        most = max(len(layout.corners) for layout in layouts)
-        side = layouts[0].crop_size
-        pixel_values = np.zeros((len(images), most, 3, side, side), dtype=np.float32)
-        crop_weights = np.zeros((len(images), most), dtype=np.float32)
+        counts = np.array([len(layout.corners) for layout in layouts])
+        crop_weights = (np.arange(counts.max()) < counts[:, None]) / counts[:, None].astype(np.float32)
+        shape = (*crop_weights.shape, 3, *[layouts[0].crop_size] * 2)
+        pixel_values = np.zeros(shape if do_pad else (counts.sum(), *shape[2:]), dtype=np.float32)
+        ends = counts.cumsum()
         for index, (image, layout) in enumerate(zip(images, layouts, strict=True)):
-            count = len(layout.corners)
-            pixel_values[index, :count] = prepare_crops(image, layout, resample=resample)
-            crop_weights[index, :count] = 1 / count
+            crops = prepare_crops(image, layout, resample=resample)
+            place = (index, slice(len(crops))) if do_pad else slice(ends[index] - len(crops), ends[index])
+            pixel_values[place] = crops
         pixel_values *= np.float32(rescale_factor)
         return BatchFeature(
             data={"pixel_values": pixel_values, "crop_weights": crop_weights}, tensor_type=return_tensors
         )
+
+    @staticmethod
+    def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
+        """Make one batch of images that were prepared one by one; `Trainer` takes this as its `data_collator`.
+
+        Args:
+            items: of each image `pixel_values` `(N, 3, H, W)` and `crop_weights` `(N,)`, as this processor makes them
+                without the dimension of the batch. N may differ. Whatever else they hold (`labels`) is stacked.
+
+        Returns:
+            `pixel_values` `(B, N, 3, H, W)` and `crop_weights` `(B, N)`, padded with crops of zeros whose weight is
+            zero, and the rest.
+
+        Raises:
+            ValueError: for items without crops.
+        """
+        batch = {name: [torch.as_tensor(item[name]) for item in items] for name in items[0]}
+        counts = [len(weights) for weights in batch.get("crop_weights", ())]
+        if not counts or [len(crops) for crops in batch["pixel_values"] if crops.ndim == 4] != counts:
+            raise ValueError(
+                "Each item needs `pixel_values` (N, 3, H, W) and `crop_weights` (N,): what the image processor makes "
+                "of one image, without the dimension of the batch."
+            )
+        for name in ("pixel_values", "crop_weights"):
+            batch[name] = [torch.cat([t, t.new_zeros(max(counts) - len(t), *t.shape[1:])]) for t in batch[name]]
+        return {name: torch.stack(tensors) for name, tensors in batch.items()}
 
     def post_process_quality_map(
         self,

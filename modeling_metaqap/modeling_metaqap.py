@@ -125,6 +125,15 @@ def _checked_crop_weights(crop_weights: Tensor) -> Tensor:
     return crop_weights
 
 
+def _of_images(values: Tensor, crop_weights: Tensor) -> Tensor:
+    """What crops get `(M, ...)` -> `(B, N, ...)`, zeros for crops that were left out for their weight of 0."""
+    if len(values) == crop_weights.numel():
+        return values.unflatten(0, crop_weights.shape)
+    spread = values.new_zeros(*crop_weights.shape, *values.shape[1:])
+    spread[crop_weights > 0] = values
+    return spread
+
+
 class MetaQAPKernelHead(nn.Module):
     """What the heads before it leave over, as a sum of Gaussians on the principal components of the features.
 
@@ -250,20 +259,20 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
     def forward(self, pixel_values: Tensor, crop_weights: Tensor) -> tuple[Tensor | None, ...]:
         """
         Args:
-            pixel_values: `(B * N, 3, H, W)`, RGB in [0, 1].
+            pixel_values: `(M, 3, H, W)`, RGB in [0, 1], of B * N crops, or of those whose weight is above 0.
             crop_weights: `(B, N)`.
 
         Returns:
-            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(B * N, F)` of the crops, and the
+            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(M, F)` of the crops, and the
             activations of each pooled stage. One flat tuple: reentrant checkpointing loses the gradients of tensors in
             a list.
         """
         activations = self.stage_activations(pixel_values)
         features = self.standardize(self.pool(activations))
-        scores = merge_crops(self.score(features).unflatten(0, crop_weights.shape), crop_weights)
+        scores = merge_crops(_of_images(self.score(features), crop_weights), crop_weights)
         distortion_logits = None
         if self.distortion_head is not None:
-            means = merge_crops(features.unflatten(0, crop_weights.shape), crop_weights)
+            means = merge_crops(_of_images(features, crop_weights), crop_weights)
             distortion_logits = F.linear(means, self.distortion_head.weight.float(), self.distortion_head.bias.float())
         return scores, distortion_logits, features, *activations
 
@@ -544,8 +553,9 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
     ) -> MetaQAPOutput | tuple[Tensor, ...]:
         """
         Args:
-            pixel_values: RGB in [0, 1], `(B, 3, H, W)` or crops `(B, N, 3, H, W)`. Each base learner normalises them
-                with its own mean and standard deviation.
+            pixel_values: RGB in [0, 1], `(B, 3, H, W)` or crops `(B, N, 3, H, W)`. Or, with `crop_weights`,
+                `(M, 3, H, W)`: the M crops of all images whose weight is above 0, one after the other. Each base
+                learner normalises them with its own mean and standard deviation.
             crop_weights: `(B, N)`, >= 0, zero for crops that only pad the batch but not for all crops of an image;
                 default equal weights.
             labels: `(B,)` or `(B, 1)`, quality in [0, 1], for the loss.
@@ -572,22 +582,25 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
                 f"`pixel_values` must be floating point in [0, 1], got {pixel_values.dtype}: divide bytes by 255, or "
                 "use the image processor."
             )
+        shape = pixel_values.shape[:2] if pixel_values.ndim == 5 else (len(pixel_values), 1)
+        flat_crops = pixel_values.flatten(0, 1) if pixel_values.ndim == 5 else pixel_values
         has_crops = pixel_values.ndim == 5
-        crops = pixel_values if has_crops else pixel_values.unsqueeze(1)
         if crop_weights is None:
-            crop_weights = torch.ones(crops.shape[:2], device=crops.device)
-        elif crop_weights.shape != crops.shape[:2]:
+            crop_weights = torch.ones(shape, device=pixel_values.device)
+        elif crop_weights.shape == shape:
+            crop_weights = _checked_crop_weights(crop_weights)
+        elif not has_crops and crop_weights.ndim == 2 and len(pixel_values) == (crop_weights > 0).sum():
+            has_crops = True  # those of all images, one after the other
+            crop_weights = _checked_crop_weights(crop_weights)
+        else:
             raise ValueError(
-                f"`crop_weights` must have shape {tuple(crops.shape[:2])}, one weight for each crop, got "
+                f"`crop_weights` must have shape {tuple(shape)}, one weight for each crop, got "
                 f"{tuple(crop_weights.shape)}."
             )
-        else:
-            crop_weights = _checked_crop_weights(crop_weights)
         if self.training and any(learner.gradient_checkpointing for learner in self.base_learners):
             # Reentrant checkpointing gives gradients only where an input wants one. That of the pixels would have to
             # be computed through the whole backbone, its frozen stages too; that of these weights costs nothing.
             crop_weights.requires_grad_()
-        flat_crops = crops.flatten(0, 1)
 
         scores, distortion_logits, hidden_states = [], [], ()
         quality_map = None
@@ -609,7 +622,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
         if quality_map is not None:
             quality_map = quality_map + self.meta_learner.intercept.float()
             if has_crops:
-                quality_map = quality_map.unflatten(0, crops.shape[:2])
+                quality_map = _of_images(quality_map, crop_weights)
 
         interval = None
         if self.config.interval_radius is not None:

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modeling_metaqap import MetaQAPModel
+from modeling_metaqap import MetaQAPImageProcessor, MetaQAPModel
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.training.heads import fit_kernel_head, fit_ridge_head, pooled_features
-from modeling_metaqap.training.images import collate_crops, whole_images
+from modeling_metaqap.training.images import whole_images
 
 #: Size of every kernel head.
 COMPONENTS, CENTERS = 256, 10_000
@@ -60,7 +60,7 @@ def features_of(
                 raise MetaQAPError(f"{file} holds features of another learner or of other images; remove it.")
             return Images(torch.from_numpy(stored["features"]).double(), qualities)
     images = whole_images(dataset, distorted_crop_size=args.crop_size)
-    loader = DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=args.num_workers)
+    loader = DataLoader(images, batch_size=8, collate_fn=MetaQAPImageProcessor.collate, num_workers=args.num_workers)
     device = torch.device(args.device)
     model.to(device)
     with torch.autocast(device.type, dtype=torch.bfloat16):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from iqa_fixtures import noise
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -403,6 +404,25 @@ def test_images_of_different_sizes_get_the_same_crops_in_a_batch_as_alone(small)
 
 
 # The one crop path
+
+
+def test_without_padding_the_crops_of_all_images_come_one_after_the_other(small):
+    images = [noise(40, 70, seed=1), noise(20, 20, seed=2), noise(32, 90, seed=3)]
+    padded, packed = small(images, return_tensors="pt"), small(images, do_pad=False, return_tensors="pt")
+    assert torch.equal(packed["crop_weights"], padded["crop_weights"])
+    assert torch.equal(packed["pixel_values"], padded["pixel_values"][padded["crop_weights"] > 0])
+
+
+def test_images_that_were_prepared_one_by_one_make_a_batch(small):
+    images = [noise(40, 70, seed=1), noise(20, 20, seed=2)]
+    items = [{name: values[0] for name, values in small(image).items()} for image in images]
+    batch = small.collate([item | {"labels": 0.25 * index} for index, item in enumerate(items)])
+    assert batch["labels"].tolist() == [0, 0.25]
+    for name, values in small(images, return_tensors="pt").items():
+        assert torch.equal(batch[name], values)
+    for wrong in ({"pixel_values": items[0]["pixel_values"]}, dict(small(images[0]))):
+        with pytest.raises(ValueError, match="without the dimension of the batch"):
+            small.collate([wrong])
 
 
 def test_prepared_crops_are_the_processors_in_bytes(small):

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Sampler, Subset
 
 from ..errors import MetaQAPError
-from .images import TrainingCrops, collate_crops, whole_images
+from ..image_processing_metaqap import MetaQAPImageProcessor
+from .images import TrainingCrops, whole_images
 from .recipe import Recipe
 from .samplers import EndlessSampler, EpochSampler
 from .splits import Splits
@@ -93,7 +94,7 @@ class Batches:
         """Whole images as they are scored in use, in their order."""
         images = whole_images(dataset, distorted_crop_size=self.recipe.crop_size)
         return self.accelerator.prepare(
-            DataLoader(images, batch_size=8, collate_fn=collate_crops, num_workers=self.num_workers)
+            DataLoader(images, batch_size=8, collate_fn=MetaQAPImageProcessor.collate, num_workers=self.num_workers)
         )
 
     def _shared(self, crops: TrainingCrops, order: Sampler, batch_size: int) -> DataLoader:

@@ -56,18 +56,6 @@ class WholeImages(Dataset):
         return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | _labels(row)
 
 
-def collate_crops(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Stack images with different numbers of crops, the missing ones as zeros with weight zero."""
-    most = max(len(item["crop_weights"]) for item in items)
-    batch = {}
-    for name in items[0]:
-        tensors = [item[name] for item in items]
-        if name in ("pixel_values", "crop_weights"):
-            tensors = [torch.cat([t, t.new_zeros(most - len(t), *t.shape[1:])]) for t in tensors]
-        batch[name] = torch.stack(tensors)
-    return batch
-
-
 def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> WholeImages:
     """The images of a data set as they are scored in use.
 
@@ -79,4 +67,4 @@ def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> Whol
     return WholeImages(dataset, processor)
 
 
-__all__ = ["TrainingCrops", "WholeImages", "collate_crops", "whole_images"]
+__all__ = ["TrainingCrops", "WholeImages", "whole_images"]

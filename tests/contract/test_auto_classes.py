@@ -193,6 +193,19 @@ def test_the_stock_classification_pipeline_runs_with_the_package_installed(folde
         check_classification(found, expected)
 
 
+def test_the_stock_classification_pipeline_takes_photographs_of_several_sizes_in_a_batch(folder, photo, tmp_path):
+    Image.open(photo).crop((0, 0, 80, 90)).save(tmp_path / "square.png")
+    Image.open(photo).resize((300, 64)).save(tmp_path / "wide.png")
+    photos = [str(photo), str(tmp_path / "square.png"), str(tmp_path / "wide.png")]
+    alone = [pipeline("image-classification", model=str(folder))(path)[0]["score"] for path in photos]
+    image_processor = AutoImageProcessor.from_pretrained(folder, do_pad=False)
+    assert [len(image_processor(Image.open(path))["pixel_values"]) for path in photos] == [2, 2, 5]
+    for batch_size in (2, 3):
+        classify = pipeline("image-classification", model=str(folder), image_processor=image_processor)
+        found = [item[0]["score"] for item in classify(photos, batch_size=batch_size)]
+        assert found == pytest.approx(alone, abs=1e-6)
+
+
 def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(folder, photo, expected, tmp_path):
     program, report = tmp_path / "program.py", tmp_path / "report.json"
     program.write_text(REMOTE_PROGRAM)

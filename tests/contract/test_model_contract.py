@@ -180,6 +180,21 @@ def test_every_part_that_is_kept_in_float32_is_part_of_the_model(config):
     assert {"quality_head", "meta_learner", "feature_mean"} <= model._keep_in_fp32_modules_strict
 
 
+def test_crops_one_after_the_other_get_what_padded_ones_get(model, inputs):
+    weights = torch.tensor([[0.5, 0.0, 0.5], [1.0, 0.0, 0.0]])
+    options = {"output_quality_map": True, "labels": torch.tensor([0.1, 0.9])}
+    padded = run(model, inputs | {"crop_weights": weights}, **options)
+    packed = {"pixel_values": inputs["pixel_values"][weights > 0], "crop_weights": weights}
+    found = run(model, packed, **options)
+    is_there = (weights > 0)[..., None, None]
+    assert found.quality_map.shape == padded.quality_map.shape
+    padded.quality_map, found.quality_map = padded.quality_map * is_there, found.quality_map * is_there
+    assert_same_outputs(found, padded)
+    assert len(run(model, packed, output_hidden_states=True).hidden_states[0]) == 3
+    with pytest.raises(ValueError, match="one weight for each crop"):
+        run(model, packed | {"pixel_values": packed["pixel_values"][:2]})
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_half_precision_is_finite_and_near_float32(model, inputs, dtype, tmp_path):
     model.save_pretrained(tmp_path)

@@ -5,9 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from iqa_fixtures import noise
 from transformers import Trainer, TrainingArguments
 
-from modeling_metaqap import MetaQAPConfig
+from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor
 from modeling_metaqap.lineage import in_words, learner_stages
 
 pytest.importorskip("accelerate")
@@ -66,6 +67,23 @@ def test_what_was_measured_before_training_is_not_saved_after_it(make_model, ima
         assert config.base_learners[0]["lineage"] == [*lineage, {"kind": "finetune"}]
     stages = learner_stages(config)[0]
     assert in_words(stages).endswith("; fine-tuned on images that are not known")
+
+
+def test_trainer_takes_photographs_of_several_sizes(make_model, arguments):
+    processor = MetaQAPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    photographs = [noise(32, 30 * (1 + index), seed=index) for index in range(4)]
+    items = [
+        {name: values[0] for name, values in processor(photograph, return_tensors="pt").items()}
+        | {"labels": index / 4}
+        for index, photograph in enumerate(photographs)
+    ]
+    assert {len(item["crop_weights"]) for item in items} == {1, 2, 3, 4}
+    model = make_model()
+    trainer = Trainer(model, arguments, train_dataset=items, eval_dataset=items, data_collator=processor.collate)
+    with torch.no_grad():
+        alone = [model(**processor(photograph, return_tensors="pt")).logits.item() for photograph in photographs]
+    np.testing.assert_allclose(trainer.predict(items).predictions[:, 0], alone, rtol=0, atol=1e-6)
+    assert np.isfinite(trainer.train().training_loss)
 
 
 def test_trainer_hands_only_the_scores_to_the_metrics(make_model, images, arguments):

@@ -4,7 +4,7 @@ import torch
 from iqa_fixtures import noise
 
 from modeling_metaqap import MetaQAPImageProcessor
-from modeling_metaqap.training.images import TrainingCrops, WholeImages, collate_crops
+from modeling_metaqap.training.images import TrainingCrops, WholeImages
 from modeling_metaqap.training.samplers import EpochSampler
 
 ROWS = [{"image": noise(40 + 7 * index, 60, seed=index), "quality": index / 9} for index in range(10)]
@@ -48,7 +48,7 @@ def test_training_crops_do_not_depend_on_the_number_of_workers():
 def test_whole_images_come_as_the_image_processor_makes_them():
     processor = MetaQAPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
     images = WholeImages(ROWS, processor)
-    batch = collate_crops([images[index] for index in range(len(images))])
+    batch = processor.collate([images[index] for index in range(len(images))])
     expected = processor([row["image"] for row in ROWS], return_tensors="pt")
     assert torch.equal(batch["pixel_values"], expected["pixel_values"])
     assert torch.equal(batch["crop_weights"], expected["crop_weights"])
