@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .fusion.stepwise import fit_stepwise as fit_stepwise
     from .fusion.suggesting import suggest as suggest
     from .image_processing_metaqap import MetaQAPImageProcessor as MetaQAPImageProcessor
+    from .image_processing_metaqap import MetaQAPImageProcessorPil as MetaQAPImageProcessorPil
     from .inference.onnx_export import export_onnx as export_onnx
     from .inference.records import ScoreRecord as ScoreRecord
     from .inference.scorer import Scorer as Scorer
@@ -55,6 +56,7 @@ _PUBLIC = {
     "MetaQAPConfig": "configuration_metaqap",
     "MetaQAPError": "errors",
     "MetaQAPImageProcessor": "image_processing_metaqap",
+    "MetaQAPImageProcessorPil": "image_processing_metaqap",
     "MetaQAPModel": "modeling_metaqap",
     "MetaQAPOutput": "modeling_metaqap",
     "MetaQAPPreTrainedModel": "modeling_metaqap",
@@ -103,9 +105,10 @@ def _register_image_processor() -> None:
     from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
     from .configuration_metaqap import MetaQAPConfig
-    from .image_processing_metaqap import MetaQAPImageProcessor
+    from .image_processing_metaqap import MetaQAPImageProcessor, MetaQAPImageProcessorPil
 
-    AutoImageProcessor.register(MetaQAPConfig, MetaQAPImageProcessor, exist_ok=True)
+    backends: dict[str, type] = {"torchvision": MetaQAPImageProcessor, "pil": MetaQAPImageProcessorPil}
+    AutoImageProcessor.register(MetaQAPConfig, image_processor_classes=backends, exist_ok=True)
 
 
 def _register_model() -> None:

@@ -1,13 +1,15 @@
 """Where the crops of an image lie, how they are cut, and how what they get becomes one result.
 
 `crop_layout` says where the crops of an image lie, `prepare_crops` makes them, and `merge_crops` makes one result of
-what they get. Everything that reads or scores images goes through these three. Nothing here imports PyTorch, so that
-processes that only read images start fast.
+what they get. Everything that reads or scores images goes through these three. An image is Pillow's, or a tensor of
+bytes on any device; the crops are the same to the bit. PyTorch is imported for tensors only, so that processes that
+only read images start fast.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,47 +61,150 @@ def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size:
     return CropLayout(resized, pad_before, padded, crop_size, corners)
 
 
-def shrink(image: Image.Image, layout: CropLayout, *, resample: int = Image.Resampling.BICUBIC) -> Image.Image:
+@overload
+def shrink(image: Image.Image, layout: CropLayout, *, resample: int = ...) -> Image.Image: ...
+@overload
+def shrink(image: "Tensor", layout: CropLayout, *, resample: int = ...) -> "Tensor": ...
+def shrink(
+    image: "Image.Image | Tensor", layout: CropLayout, *, resample: int = Image.Resampling.BICUBIC
+) -> "Image.Image | Tensor":
     """An image at the size that its layout wants; the image itself if it has that size already.
 
     Args:
-        image: 8-bit RGB.
+        image: 8-bit RGB, of Pillow or a tensor `(3, H, W)` of bytes.
         layout: of this image, or of the one that it was shrunk from.
         resample: a filter of Pillow, which antialiases.
     """
-    size = layout.resized[::-1]
-    return image if image.size == size else image.resize(size, Image.Resampling(resample))
+    if isinstance(image, Image.Image):
+        size = layout.resized[::-1]
+        return image if image.size == size else image.resize(size, Image.Resampling(resample))
+    for axis in (2, 1):  # first the columns, as Pillow does
+        if image.shape[axis] != layout.resized[axis - 1]:
+            image = _resize_axis(image, axis, layout.resized[axis - 1], Image.Resampling(resample))
+    return image
 
 
+@overload
 def prepare_crops(
     image: Image.Image,
     layout: CropLayout,
     *,
+    corners: Sequence[tuple[int, int]] | None = ...,
+    resample: int = ...,
+) -> NDArray[np.uint8]: ...
+@overload
+def prepare_crops(
+    image: "Tensor", layout: CropLayout, *, corners: Sequence[tuple[int, int]] | None = ..., resample: int = ...
+) -> "Tensor": ...
+def prepare_crops(
+    image: "Image.Image | Tensor",
+    layout: CropLayout,
+    *,
     corners: Sequence[tuple[int, int]] | None = None,
     resample: int = Image.Resampling.BICUBIC,
-) -> NDArray[np.uint8]:
+) -> "NDArray[np.uint8] | Tensor":
     """Shrink an image, pad it by reflection and cut its crops.
 
     Args:
-        image: 8-bit RGB.
+        image: 8-bit RGB, of Pillow or a tensor `(3, H, W)` of bytes.
         layout: of this image, or of the one that it was shrunk from.
         corners: of other crops than the layout's, in the padded image.
         resample: see `shrink`.
 
     Returns:
-        `(N, 3, crop_size, crop_size)`, RGB bytes.
+        `(N, 3, crop_size, crop_size)`, RGB bytes: an array, or for a tensor a tensor on its device.
     """
-    pixels = np.asarray(shrink(image, layout, resample=resample))
-    if layout.padded != layout.resized:
-        pads = [
-            (before, padded - before - side)
-            for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
-        ]
-        pixels = np.pad(pixels, (*pads, (0, 0)), mode="reflect")
+    pads = [
+        (before, padded - before - side)
+        for before, padded, side in zip(layout.pad_before, layout.padded, layout.resized, strict=True)
+    ]
     side = layout.crop_size
     corners = layout.corners if corners is None else corners
-    crops = np.stack([pixels[top : top + side, left : left + side] for top, left in corners])
-    return crops.transpose(0, 3, 1, 2)
+    if isinstance(image, Image.Image):
+        array = np.asarray(shrink(image, layout, resample=resample))
+        if layout.padded != layout.resized:
+            array = np.pad(array, (*pads, (0, 0)), mode="reflect")
+        crops = np.stack([array[top : top + side, left : left + side] for top, left in corners])
+        return crops.transpose(0, 3, 1, 2)
+    import torch
+
+    pixels = shrink(image, layout, resample=resample)
+    for axis, (pad, length) in enumerate(zip(pads, layout.resized, strict=True), start=1):
+        if any(pad):
+            places = torch.from_numpy(np.pad(np.arange(length), pad, mode="reflect"))
+            pixels = pixels.index_select(axis, places.to(pixels.device))
+    return torch.stack([pixels[:, top : top + side, left : left + side] for top, left in corners])
+
+
+def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.abs(x)
+    near = ((-0.5 + 2.0) * x - (-0.5 + 3.0)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * -0.5
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def _lanczos(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def sinc(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        x = x * math.pi
+        return np.where(x == 0, 1, np.sin(x) / np.where(x == 0, 1, x))
+
+    x = np.abs(x)
+    return np.where(x < 3, sinc(x) * sinc(x / 3), 0)
+
+
+def _hamming(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = np.abs(x)
+    turn = np.where(x == 0, 1, x * math.pi)
+    # Pillow keeps these two numbers in 32 bits.
+    window = float(np.float32(0.54)) + float(np.float32(0.46)) * np.cos(turn)
+    return np.where(x == 0, 1, np.where(x < 1, np.sin(turn) / turn * window, 0))
+
+
+# What Pillow's filters weight a pixel at a distance with, and how far they reach, in pixels of the smaller image.
+_FILTERS = {
+    Image.Resampling.BOX: (lambda x: np.where((x > -0.5) & (x <= 0.5), 1, 0), 0.5),
+    Image.Resampling.BILINEAR: (lambda x: np.where(np.abs(x) < 1, 1 - np.abs(x), 0), 1.0),
+    Image.Resampling.HAMMING: (_hamming, 1.0),
+    Image.Resampling.BICUBIC: (_cubic, 2.0),
+    Image.Resampling.LANCZOS: (_lanczos, 3.0),
+}
+
+# Pillow adds up bytes times weights in whole numbers; so many of their bits stand behind the point.
+_PRECISION_BITS = 32 - 8 - 2
+
+
+def _resize_axis(image: "Tensor", axis: int, length: int, resample: Image.Resampling) -> "Tensor":
+    """Resize a tensor of bytes `(3, H, W)` along one axis as Pillow does, to the bit.
+
+    Source: Pillow's `src/libImaging/Resample.c` and, for the nearest pixel, `Geometry.c`.
+    """
+    import torch
+
+    old = image.shape[axis]
+    scale = old / length
+    if resample == Image.Resampling.NEAREST:
+        places = np.cumsum([0.5 * scale, *[scale] * (length - 1)]).astype(np.int64)
+        return image.index_select(axis, torch.from_numpy(places).to(image.device))
+    filter_weight, reach = _FILTERS[resample]
+    stretch = max(1.0, scale)
+    centers = (np.arange(length) + 0.5) * scale
+    first = np.maximum(0, (centers - reach * stretch + 0.5).astype(np.int64))
+    last = np.minimum(old, (centers + reach * stretch + 0.5).astype(np.int64))
+    places = first[:, None] + np.arange((last - first).max())
+    weights = filter_weight((places - centers[:, None] + 0.5) * (1.0 / stretch)) * (places < last[:, None])
+    # Added up one after the other, as in C.
+    weights = weights / np.cumsum(weights, axis=1)[:, -1:] * (1 << _PRECISION_BITS)
+    weights = np.trunc(weights + np.copysign(0.5, weights)).astype(np.int32)
+    shape = [1, 1, 1]
+    shape[axis] = length
+    total: Any = 1 << (_PRECISION_BITS - 1)
+    taps = [
+        torch.from_numpy(np.ascontiguousarray(array.T)).to(image.device)
+        for array in (np.minimum(places, old - 1), weights)
+    ]
+    for place, weight in zip(*taps, strict=True):
+        total = total + image.index_select(axis, place).int() * weight.view(shape)
+    return (total >> _PRECISION_BITS).clamp(0, 255).byte()
 
 
 def merge_crops(values: "Tensor", weights: "Tensor | None" = None) -> "Tensor":

@@ -4,15 +4,15 @@ import base64
 import binascii
 import io
 import os
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.image_processing_backends import PilBackend
-from transformers.image_processing_utils import BatchFeature
+from transformers.image_processing_backends import PilBackend, TorchvisionBackend
+from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
 from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
@@ -62,20 +62,17 @@ def _read(source: str | io.BytesIO, name: str) -> Image.Image:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
 
 
-def _channels_last(
-    array: np.ndarray, data_format: str | ChannelDimension | None, *, usual: ChannelDimension
-) -> np.ndarray:
-    if data_format is None:
-        # transformers' own rule reads an image of four rows as one of four channels. Where both ends fit equally well,
-        # such as for an image of three rows, what is usual for this kind of array decides.
-        ends = {ChannelDimension.FIRST: array.shape[0], ChannelDimension.LAST: array.shape[-1]}
-        for channels in (3, 4, 1):
-            if fitting := [end for end, size in ends.items() if size == channels]:
-                data_format = usual if usual in fitting else fitting[0]
-                break
-        else:
-            raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {array.shape}.")
-    return np.moveaxis(array, 0, -1) if data_format == ChannelDimension.FIRST else array
+def _place_of_channels(image: np.ndarray | Tensor, data_format: str | ChannelDimension | None) -> ChannelDimension:
+    if data_format is not None:
+        return ChannelDimension(data_format)
+    # transformers' own rule reads an image of four rows as one of four channels. Where both ends fit equally well,
+    # such as for an image of three rows, what is usual for arrays or tensors decides.
+    usual = ChannelDimension.FIRST if isinstance(image, Tensor) else ChannelDimension.LAST
+    ends = {ChannelDimension.FIRST: image.shape[0], ChannelDimension.LAST: image.shape[-1]}
+    for channels in (3, 4, 1):
+        if fitting := [end for end, size in ends.items() if size == channels]:
+            return usual if usual in fitting else fitting[0]
+    raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {tuple(image.shape)}.")
 
 
 def _array_to_uint8(array: np.ndarray) -> np.ndarray:
@@ -93,33 +90,18 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
 # Of crops, and of the shortest edge that images are shrunk to, in pixels.
 _LONGEST_SIDE = 8192
 
+#: The classes of the two backends, for processes that do not have this package.
+BACKENDS = {
+    "torchvision": "image_processing_metaqap.MetaQAPImageProcessor",
+    "pil": "image_processing_metaqap.MetaQAPImageProcessorPil",
+}
+
 #: Steps of other image processors that this one does not take or always takes.
 _FIXED_SETTINGS = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": False, "do_center_crop": False}
 
 
-class MetaQAPImageProcessor(PilBackend):
-    r"""
-    Prepares images of any size for [`MetaQAPModel`], deterministically and independently of the batch.
-
-    The EXIF orientation is applied, everything is brought to RGB, the shortest edge is shrunk to
-    `size["shortest_edge"]` if it is longer (antialiased bicubic, never enlarged), and the image is cut into the fewest
-    evenly spaced crops of `crop_size` that cover it. Sides shorter than a crop are padded by reflection.
-
-    Images may be PIL images, paths, web addresses (after `allow_fetching`), or arrays and tensors of shape `(H, W)`,
-    `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
-    Where both ends of a shape are 3, arrays have their channels last and tensors first.
-
-    Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1], and `crop_weights` `(B, N)`,
-    zero for the crops that only pad the batch. With `do_pad=False` there are no such crops: `pixel_values` are the
-    crops of all images, one after the other, `(M, 3, 512, 512)`. The model takes both, and `collate` makes a batch of
-    images that were prepared one by one.
-
-    `size`, `crop_size`, `resample`, `do_resize` and `do_pad` can be changed. The steps of other image processors
-    cannot, and asking for them is an error: pixels are always brought to [0, 1] (`do_rescale`; arrays of
-    floating-point pixels are there already, and nothing is divided twice), and each base learner normalises them by
-    itself (`do_normalize`).
-    For crops of bytes see `prepare_crops`.
-    """
+class MetaQAPBaseImageProcessor(BaseImageProcessor):
+    """What the image processors of both backends have in common; see [`MetaQAPImageProcessor`]."""
 
     model_input_names = ["pixel_values", "crop_weights"]
     size = {"shortest_edge": 512}
@@ -143,11 +125,13 @@ class MetaQAPImageProcessor(PilBackend):
     def to_dict(self) -> dict[str, Any]:
         entries = super().to_dict()
         entries.pop("_fetching", None)
+        if "auto_map" in entries:  # of saved code, where transformers names the class of this backend alone
+            entries["auto_map"] = {"AutoImageProcessor": dict(BACKENDS)}
         return entries
 
     def allow_fetching(
         self, *, timeout: float = 20.0, max_bytes: int = 100_000_000, allow_private: bool = False
-    ) -> "MetaQAPImageProcessor":
+    ) -> Self:
         """Let this processor fetch images from web addresses from now on; it returns itself.
 
         Args:
@@ -181,14 +165,16 @@ class MetaQAPImageProcessor(PilBackend):
         self, image: Any, input_data_format: str | ChannelDimension | None = None, **kwargs: Any
     ) -> Image.Image:
         """One image of any kind -> 8-bit RGB."""
-        usual = ChannelDimension.FIRST if isinstance(image, torch.Tensor) else ChannelDimension.LAST
-        if isinstance(image, torch.Tensor):
+        if isinstance(image, (np.ndarray, Tensor)) and 0 in image.shape:
+            raise ValueError(f"An image needs at least one pixel, got an array of shape {tuple(image.shape)}.")
+        if isinstance(image, Tensor):
+            input_data_format = _place_of_channels(image, input_data_format)
             image = image.detach().cpu()
             image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
         if isinstance(image, np.ndarray):
-            if 0 in image.shape:
-                raise ValueError(f"An image needs at least one pixel, got an array of shape {image.shape}.")
-            pixels = _channels_last(_array_to_uint8(image), input_data_format, usual=usual)
+            pixels = _array_to_uint8(image)
+            if _place_of_channels(image, input_data_format) == ChannelDimension.FIRST:
+                pixels = np.moveaxis(pixels, 0, -1)
             image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
         return to_rgb(image)
 
@@ -229,7 +215,7 @@ class MetaQAPImageProcessor(PilBackend):
 
     def _preprocess(
         self,
-        images: list[Image.Image],
+        images: list[Image.Image | Tensor],
         size: SizeDict,
         crop_size: SizeDict,
         resample: PILImageResampling,
@@ -241,23 +227,32 @@ class MetaQAPImageProcessor(PilBackend):
     ) -> BatchFeature:
         if not images:
             raise ValueError("No images were given.")
+        device = next((image.device for image in images if isinstance(image, Tensor)), None)
         layouts = [
-            self.layout(image.height, image.width, do_resize=do_resize, size=size, crop_size=crop_size)
+            self.layout(
+                *(image.shape[1:] if isinstance(image, Tensor) else image.size[::-1]),
+                do_resize=do_resize,
+                size=size,
+                crop_size=crop_size,
+            )
             for image in images
         ]
-        counts = np.array([len(layout.corners) for layout in layouts])
-        crop_weights = (np.arange(counts.max()) < counts[:, None]) / counts[:, None].astype(np.float32)
-        shape = (*crop_weights.shape, 3, *[layouts[0].crop_size] * 2)
-        pixel_values = np.zeros(shape if do_pad else (counts.sum(), *shape[2:]), dtype=np.float32)
-        ends = counts.cumsum()
+        counts = [len(layout.corners) for layout in layouts]
+        number = torch.tensor(counts).unsqueeze(1)
+        crop_weights = (torch.arange(max(counts)) < number) / number
+        shape = (3, *[layouts[0].crop_size] * 2)
+        pixel_values = torch.zeros(*((len(images), max(counts)) if do_pad else (sum(counts),)), *shape, device=device)
+        start = 0
         for index, (image, layout) in enumerate(zip(images, layouts, strict=True)):
-            crops = prepare_crops(image, layout, resample=resample)
-            place = (index, slice(len(crops))) if do_pad else slice(ends[index] - len(crops), ends[index])
-            pixel_values[place] = crops
-        pixel_values *= np.float32(rescale_factor)
-        return BatchFeature(
-            data={"pixel_values": pixel_values, "crop_weights": crop_weights}, tensor_type=return_tensors
-        )
+            place = pixel_values[index] if do_pad else pixel_values[start:]
+            crops = torch.as_tensor(prepare_crops(image, layout, resample=resample), device=device)
+            place[: len(crops)] = crops
+            start += len(crops)
+        pixel_values *= rescale_factor
+        data = {"pixel_values": pixel_values, "crop_weights": crop_weights.to(device)}
+        if device is None:
+            data = {name: values.numpy() for name, values in data.items()}
+        return BatchFeature(data=data, tensor_type=return_tensors)
 
     @staticmethod
     def collate(items: list[dict[str, Any]]) -> dict[str, Tensor]:
@@ -341,12 +336,71 @@ class MetaQAPImageProcessor(PilBackend):
         return wholes
 
 
+class MetaQAPImageProcessor(MetaQAPBaseImageProcessor, TorchvisionBackend):
+    r"""
+    Prepares images of any size for [`MetaQAPModel`], deterministically and independently of the batch.
+
+    The EXIF orientation is applied, everything is brought to RGB, the shortest edge is shrunk to
+    `size["shortest_edge"]` if it is longer (antialiased bicubic, never enlarged), and the image is cut into the fewest
+    evenly spaced crops of `crop_size` that cover it. Sides shorter than a crop are padded by reflection.
+
+    Images may be PIL images, paths, web addresses (after `allow_fetching`), or arrays and tensors of shape `(H, W)`,
+    `(H, W, C)` or `(C, H, W)` with 1, 3 or 4 (RGBA) channels and uint8, uint16 or floating-point pixels in [0, 1].
+    Where both ends of a shape are 3, arrays have their channels last and tensors first.
+
+    Returns a `BatchFeature` with `pixel_values` `(B, N, 3, 512, 512)`, RGB in [0, 1], and `crop_weights` `(B, N)`,
+    zero for the crops that only pad the batch. With `do_pad=False` there are no such crops: `pixel_values` are the
+    crops of all images, one after the other, `(M, 3, 512, 512)`. The model takes both, and `collate` makes a batch of
+    images that were prepared one by one.
+
+    `size`, `crop_size`, `resample`, `do_resize` and `do_pad` can be changed. The steps of other image processors
+    cannot, and asking for them is an error: pixels are always brought to [0, 1] (`do_rescale`; arrays of
+    floating-point pixels are there already, and nothing is divided twice), and each base learner normalises them by
+    itself (`do_normalize`).
+    For crops of bytes see `prepare_crops`.
+
+    A tensor on a GPU is shrunk and cut on that GPU, and `device="cuda"` brings other images there once they are
+    decoded. On the CPU Pillow does the work, as in [`MetaQAPImageProcessorPil`]. The crops are the same to the bit in
+    each way, so published scores hold for all.
+    """
+
+    def process_image(
+        self,
+        image: Any,
+        input_data_format: str | ChannelDimension | None = None,
+        device: str | torch.device | None = None,
+        **kwargs: Any,
+    ) -> Image.Image | Tensor:
+        """One image of any kind -> 8-bit RGB, for another device than the CPU a tensor `(3, H, W)` on it."""
+        if device is None:
+            device = image.device if isinstance(image, Tensor) else "cpu"
+        device = torch.device(device)
+        if device.type == "cpu":
+            return super().process_image(image, input_data_format)
+        if isinstance(image, Tensor) and image.dtype == torch.uint8 and 0 not in image.shape:
+            is_first = _place_of_channels(image, input_data_format) == ChannelDimension.FIRST
+            channels_first = image if is_first else image.movedim(-1, 0)
+            if len(channels_first) == 3:
+                return channels_first.detach().to(device)
+        rgb = super().process_image(image, input_data_format)
+        return torch.from_numpy(np.array(rgb)).movedim(-1, 0).to(device)
+
+
+class MetaQAPImageProcessorPil(MetaQAPBaseImageProcessor, PilBackend):
+    """[`MetaQAPImageProcessor`] with Pillow alone, `AutoImageProcessor.from_pretrained(checkpoint, backend="pil")`.
+
+    It computes on the CPU, wherever images come from.
+    """
+
+
 MetaQAPImageProcessor.register_for_auto_class()
+MetaQAPImageProcessorPil.register_for_auto_class()
 
 
 __all__ = [
     "CropLayout",
     "MetaQAPImageProcessor",
+    "MetaQAPImageProcessorPil",
     "crop_layout",
     "load_image",
     "merge_crops",

@@ -482,6 +482,64 @@ def test_fine_stripes_shrink_to_even_grey():
     assert (inner - 0.5).abs().max() < 0.05
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    edge=st.integers(1, 60),
+    crop_size=st.integers(1, 40),
+    resample=st.sampled_from(list(Image.Resampling)),
+    kind=st.sampled_from(["noise", "black and white"]),
+)
+def test_a_tensor_gets_the_crops_of_pillow_to_the_bit(height, width, edge, crop_size, resample, kind):
+    pixels = np.asarray(noise(height, width, seed=height * 100 + width))
+    # Filters swing over at hard edges, and the result has to be cut off in the same way.
+    pixels = pixels if kind == "noise" else np.where(pixels > 127, 255, 0).astype(np.uint8)
+    layout = crop_layout(height, width, shortest_edge=edge, crop_size=crop_size)
+    expected = prepare_crops(Image.fromarray(pixels), layout, resample=resample)
+    found = prepare_crops(torch.from_numpy(pixels.copy()).permute(2, 0, 1), layout, resample=resample)
+    assert found.dtype == torch.uint8
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("do_pad", [True, False])
+def test_images_on_another_device_are_prepared_there(small, do_pad, tmp_path):
+    noise(40, 70).save(tmp_path / "photo.png")
+    tensor = torch.zeros(3, 40, 70, dtype=torch.uint8, device="meta")  # without memory: nothing can be fetched from it
+    for images, options in (
+        ([tensor, tensor.movedim(0, -1)], {}),
+        ([str(tmp_path / "photo.png"), np.zeros((40, 70), np.uint8)], {"device": "meta"}),
+    ):
+        output = small(images, do_pad=do_pad, return_tensors="pt", **options)
+        expected = small([noise(40, 70)] * 2, do_pad=do_pad, return_tensors="pt")
+        assert {values.device.type for values in output.values()} == {"meta"}
+        assert {name: values.shape for name, values in output.items()} == {
+            name: values.shape for name, values in expected.items()
+        }
+
+
+@pytest.mark.parametrize("do_pad", [True, False])
+def test_what_is_prepared_as_tensors_is_the_same_to_the_bit(small, do_pad):
+    class OnAnyDevice(MetaQAPImageProcessor):
+        def process_image(self, *args, **kwargs):
+            return torch.from_numpy(np.array(super().process_image(*args, **kwargs))).permute(2, 0, 1)
+
+    images = [noise(70, 40, seed=1), noise(20, 130, seed=2), noise(9, 32, seed=3)]
+    tensors = OnAnyDevice(size=small.size, crop_size=small.crop_size)
+    found = tensors(images, do_pad=do_pad, return_tensors="pt")
+    for name, values in small(images, do_pad=do_pad, return_tensors="pt").items():
+        assert torch.equal(found[name], values), name
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_gives_the_crops_of_pillow_to_the_bit(small):
+    images = [noise(70, 40, seed=1), noise(20, 130, seed=2)]
+    tensors = [torch.from_numpy(np.array(image)).permute(2, 0, 1).cuda() for image in images]
+    for found in (small(images, device="cuda", return_tensors="pt"), small(tensors, return_tensors="pt")):
+        for name, values in small(images, return_tensors="pt").items():
+            assert found[name].is_cuda and torch.equal(found[name].cpu(), values), name
+
+
 def test_shrinking_is_close_to_torchvisions():
     functional = pytest.importorskip("torchvision.transforms.v2.functional")
     photo = chelsea()

@@ -12,12 +12,14 @@ import pytest
 import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
+from transformers.models.auto import image_processing_auto
 
 import modeling_metaqap
 from modeling_metaqap import (
     ImageQualityAssessmentPipeline,
     MetaQAPConfig,
     MetaQAPImageProcessor,
+    MetaQAPImageProcessorPil,
     MetaQAPModel,
     MetaQAPOutput,
 )
@@ -72,6 +74,11 @@ def scores(model):
 model = AutoModel.from_pretrained(folder, **remote)
 classifier = AutoModelForImageClassification.from_pretrained(folder, **remote)
 found["pixel_sum"] = inputs["pixel_values"].double().sum().item()
+found["backends"] = {}
+for backend in ("torchvision", "pil"):
+    loaded = AutoImageProcessor.from_pretrained(folder, backend=backend, **remote)
+    pixels = loaded(Image.open(photo), return_tensors="pt")["pixel_values"]
+    found["backends"][type(loaded).__name__] = [loaded.backend, torch.equal(pixels, inputs["pixel_values"])]
 found["AutoModel"] = scores(model)
 found["AutoModelForImageClassification"] = scores(classifier)
 found["from_config"] = type(AutoModel.from_config(config, **remote)).__name__
@@ -170,6 +177,30 @@ def test_auto_config_and_auto_image_processor_give_the_installed_classes(folder,
     assert loaded.to_dict() == image_processor.to_dict()
 
 
+@pytest.mark.parametrize(
+    "options, expected_class",
+    [
+        ({}, MetaQAPImageProcessor),
+        ({"backend": "torchvision"}, MetaQAPImageProcessor),
+        ({"backend": "pil"}, MetaQAPImageProcessorPil),
+    ],
+    ids=str,
+)
+def test_each_backend_of_the_image_processor_is_there_and_none_falls_back(
+    options, expected_class, folder, photo, image_processor, tmp_path, monkeypatch
+):
+    warnings = []
+    monkeypatch.setattr(image_processing_auto.logger, "warning_once", warnings.append)
+    loaded = AutoImageProcessor.from_pretrained(folder, **options)
+    loaded.save_pretrained(tmp_path)
+    again = AutoImageProcessor.from_pretrained(tmp_path, **options)
+    assert type(loaded) is type(again) is expected_class
+    assert loaded.backend == options.get("backend", "torchvision")
+    assert warnings == []
+    pixels = image_processor(Image.open(photo), return_tensors="pt")["pixel_values"]
+    assert torch.equal(loaded(Image.open(photo), return_tensors="pt")["pixel_values"], pixels)
+
+
 def test_the_quality_pipeline_runs_with_the_package_installed(folder, photo, expected):
     assess = pipeline("image-quality-assessment", model=str(folder))
     assert type(assess) is ImageQualityAssessmentPipeline
@@ -232,6 +263,11 @@ def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(fol
     assert found["imported"] == []
     assert all(module.startswith("transformers_modules.") for module in found["modules"]), found["modules"]
     assert found["from_config"] == "MetaQAPModel"
+    assert found["backends"] == {
+        "MetaQAPImageProcessor": ["torchvision", True],
+        "MetaQAPImageProcessorPil": ["pil", True],
+    }
+    assert "alling back" not in done.stderr
     for name in ("AutoModel", "AutoModelForImageClassification", "resaved"):
         for field in ("logits", "base_scores", "interval", "distortion_logits"):
             np.testing.assert_allclose(found[name][field], expected[field].numpy(), rtol=0, atol=1e-6)
@@ -296,7 +332,12 @@ def test_each_auto_class_has_an_entry_in_the_saved_configuration(folder):
     task = config["custom_pipelines"]["image-quality-assessment"]
     assert task["impl"] == "pipeline_metaqap.ImageQualityAssessmentPipeline"
     processor = json.loads((folder / "preprocessor_config.json").read_text())
-    assert processor["auto_map"] == {"AutoImageProcessor": "image_processing_metaqap.MetaQAPImageProcessor"}
+    assert processor["auto_map"] == {
+        "AutoImageProcessor": {
+            "torchvision": "image_processing_metaqap.MetaQAPImageProcessor",
+            "pil": "image_processing_metaqap.MetaQAPImageProcessorPil",
+        }
+    }
 
 
 def test_the_model_alone_saves_all_code_that_it_needs(model, tmp_path):
