@@ -6,28 +6,28 @@ from typing import Annotated
 import typer
 
 from ..errors import MetaQAPError
-from .options import SHIPPED, BatchSize, CacheDir, Checkpoint, Device
+from .options import (
+    SHIPPED,
+    BatchSize,
+    CacheDir,
+    Checkpoint,
+    Csv,
+    Device,
+    ImageColumn,
+    LowerIsBetter,
+    MosColumn,
+    MosRange,
+)
 
 
 def adapt(
     folder: Annotated[Path, typer.Argument(help="Folder with your rated photographs.")],
-    csv: Annotated[
-        Path,
-        typer.Option(
-            help="A row for each photograph with its name and mean rating; or for each rating, with a column rater "
-            "too; or for each comparison, with the columns better and worse."
-        ),
-    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the new checkpoint.")],
-    mos_range: Annotated[
-        tuple[float, float] | None,
-        typer.Option(help="Lowest and highest rating that a rater could give; default 0 1.", show_default=False),
-    ] = None,
-    lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Lower ratings are better ones, as with DMOS.")
-    ] = False,
-    image_column: Annotated[str | None, typer.Option(help="Column with the photographs' names.")] = None,
-    mos_column: Annotated[str | None, typer.Option(help="Column with the ratings.")] = None,
+    csv: Csv = None,
+    image_column: ImageColumn = None,
+    mos_column: MosColumn = None,
+    mos_range: MosRange = None,
+    lower_is_better: LowerIsBetter = False,
     checkpoint: Checkpoint = SHIPPED,
     device: Device = None,
     batch_size: BatchSize = 8,
@@ -35,6 +35,9 @@ def adapt(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation and of the learning curve.")] = 0,
 ) -> None:
     """Fit a checkpoint to your own ratings in minutes, without a GPU: 15 ratings or more.
+
+    The CSV file has a row for each photograph with its name and mean rating; or for each rating, with a column rater
+    too; or for each comparison, with the columns better and worse.
 
     The new checkpoint is used like any other. Its folder also says what to expect of it: adaptation.json,
     learning_curve.png and README.md.
@@ -57,7 +60,7 @@ def adapt(
             image_column=image_column,
             mos_column=mos_column,
             mos_range=mos_range,
-            higher_is_better=not lower_is_better,
+            lower_is_better=lower_is_better,
             settings=AdaptationSettings(seed=seed),
             cache_dir=cache_dir,
             device=device,

@@ -5,23 +5,26 @@ from typing import Annotated
 
 import typer
 
-from .options import SHIPPED, BatchSize, Checkpoint, Device
+from .options import (
+    SHIPPED,
+    BatchSize,
+    Checkpoint,
+    Csv,
+    Device,
+    ImageColumn,
+    LowerIsBetter,
+    MosColumn,
+    MosRange,
+)
 
 
 def evaluate(
     folder: Annotated[Path, typer.Argument(help="Folder with your rated images.")],
-    csv: Annotated[
-        Path | None,
-        typer.Option(help="A row for each image, with its name and opinion score; default the folder's one."),
-    ] = None,
-    image_column: Annotated[str | None, typer.Option(help="Column with the images' names.")] = None,
-    mos_column: Annotated[str | None, typer.Option(help="Column with the opinion scores.")] = None,
-    mos_range: Annotated[
-        tuple[float, float], typer.Option(help="Lowest and highest score that a rater could give.")
-    ] = (0.0, 1.0),
-    lower_is_better: Annotated[
-        bool, typer.Option("--lower-is-better", help="Lower scores are better ones, as with DMOS.")
-    ] = False,
+    csv: Csv = None,
+    image_column: ImageColumn = None,
+    mos_column: MosColumn = None,
+    mos_range: MosRange = None,
+    lower_is_better: LowerIsBetter = False,
     output_dir: Annotated[
         Path, typer.Option("--output-dir", "-o", help="Folder for the report and the plots.")
     ] = Path("metaqap-evaluation"),
@@ -40,7 +43,8 @@ def evaluate(
     from rich.table import Table
     from rich.text import Text
 
-    from ..evaluation.evaluating import FolderOptions, evaluate_folder
+    from ..data.rating_options import RatingOptions
+    from ..evaluation.evaluating import evaluate_folder
     from ..evaluation.folder_report import worst_disagreements, write_folder_report
     from ..evaluation.tables import HEADINGS, format_figure
     from ..inference.record_files import cannot_write
@@ -48,12 +52,12 @@ def evaluate(
 
     silence_libraries()
     datasets.disable_progress_bars()
-    options = FolderOptions(
+    options = RatingOptions(
         csv=csv,
         image_column=image_column,
         mos_column=mos_column,
         mos_range=mos_range,
-        higher_is_better=not lower_is_better,
+        lower_is_better=lower_is_better,
     )
     with errors.status(f"Scoring the images of {folder} ..."):
         measurement = evaluate_folder(

@@ -7,6 +7,10 @@ r"""Measure checkpoints and baselines on data sets: PLCC, SROCC, KROCC and RMSE 
     metaqap evaluate-set --checkpoint runs/koniq/best runs/biq/best brisque piqe --dataset koniq10k biq2021 \
         --data-dir path/to/koniq10k path/to/BIQ2021 --output-dir runs/evaluation
 
+    # Your own photographs and ratings from 1 to 5: the fifth of them that training leaves alone.
+    metaqap evaluate-set --dataset folder --data-dir path/to/photographs --csv ratings.csv --mos-range 1 5 \
+        --output-dir runs/mine
+
     # Median over ten seeded splits, each with the checkpoint that was trained on its training part.
     metaqap evaluate-set --checkpoint runs/livec-{split}/best --dataset livec --data-dir path/to/LIVE-C \
         --repeat-splits 10 --output-dir runs/livec
@@ -25,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from .. import DEFAULT_CHECKPOINT
 from ..data.dataset_names import DATASET_NAMES
+from ..data.rating_options import FOLDER, RatingOptions, add_rating_options
 from ..errors import MetaQAPError
 from .program import AddOption, Program
 
@@ -47,6 +52,7 @@ def _options(add: AddOption) -> None:
         help="one for each data set: what the publisher distributes or what `metaqap prepare` made of it; - or "
         "nothing at all to download it where the publisher allows that",
     )
+    add_rating_options(add)
     add(
         "--repeat_splits",
         type=int,
@@ -72,8 +78,14 @@ def _named_datasets(args: argparse.Namespace) -> "list[NamedDataset]":
             f"`dataset` names {len(args.dataset)} data sets but `data_dir` {len(folders)} folders; name one for each, "
             "in the same order, or - for one that is to be downloaded."
         )
+    ratings = RatingOptions.of(vars(args))
+    ratings.of_dataset(*args.dataset)
     return [
-        NamedDataset(name=name, data_dir=None if folder == "-" else folder)
+        NamedDataset(
+            name=name,
+            data_dir=None if folder == "-" else folder,
+            ratings=ratings if name == FOLDER else RatingOptions(),
+        )
         for name, folder in zip(args.dataset, folders, strict=True)
     ]
 

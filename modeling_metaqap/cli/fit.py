@@ -9,8 +9,8 @@ r"""Fuse trained base learners into one checkpoint.
     metaqap fit --models runs/lite0/refitted --mean runs/mobilenetv2/refitted runs/mobilenetv2-frozen/refitted \
         --dataset biq2021 --data-dir path/to/BIQ2021 --output-dir my-ensemble
 
-    metaqap fit --mean path/to/metaqap-lite --dataset folder --data-dir path/to/photographs --split train_full \
-        --output-dir my-metaqap
+    metaqap fit --mean path/to/metaqap-lite --dataset folder --data-dir path/to/photographs --csv ratings.csv \
+        --mos-range 1 5 --split train_full --output-dir my-metaqap
 
 The stepwise regression is fitted on scores of images that no learner was trained on; learners that it does not
 select are left out. Those are the images of `--split`, or with `--folds` all training images: `{fold}` in a path then
@@ -32,6 +32,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.rating_options import RatingOptions, add_rating_options
 from ..errors import MetaQAPError
 from .program import AddOption, Program
 
@@ -57,13 +58,14 @@ def _options(add: AddOption) -> None:
         "images to be scored are like the data set; learners that are not selected stay out",
     )
     add("--names", nargs="+", help="names for people to tell the base learners apart, those of --mean last")
-    add("--dataset", required=True)
+    add("--dataset", required=True, metavar="NAME", help="with the opinion scores; folder for your own photographs")
     add("--folds", type=int, default=0, metavar="K", help="the learners were trained on K folds")
     add(
         "--split",
         help="images that no learner was trained on (validation); with --folds, those that were cut into folds",
     )
     add("--data_dir")
+    add_rating_options(add)
     add("--cache_dir")
     add("--output_dir", required=True, type=Path, help="folder of the new checkpoint")
     add("--coverage", type=float, default=0.9, help="share of opinions that the interval is to hold (0.9)")
@@ -89,6 +91,7 @@ def _run(args: argparse.Namespace) -> None:
         n_bootstrap=args.bootstrap,
         data_dir=args.data_dir,
         cache_dir=args.cache_dir,
+        ratings=RatingOptions.of(vars(args)),
         device=args.device,
     )
     if any(Path(path).resolve() == args.output_dir.resolve() for path in settings.paths):

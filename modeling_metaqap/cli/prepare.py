@@ -1,7 +1,7 @@
 """Bring an image quality data set into the one schema: Parquet files with a dataset card.
 
     metaqap prepare koniq10k --data-dir path/to/koniq10k --output-dir data/koniq10k
-    metaqap prepare folder --data-dir path/to/photographs --option 'mos_range=[1,5]' --output-dir data/mine
+    metaqap prepare folder --data-dir path/to/photographs --csv ratings.csv --mos-range 1 5 --output-dir data/mine
 
 The output can be used in place of the publisher's files everywhere (`--data-dir`), and `datasets.load_dataset` reads
 or streams it. With `--push-to-hub` it is uploaded as well, into a private repository unless `--public` says otherwise:
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ..data.dataset_names import DATASET_NAMES
+from ..data.rating_options import RatingOptions, add_rating_options
+from ..errors import MetaQAPError
 from .program import AddOption, Program
 
 
@@ -37,6 +39,7 @@ def _options(add: AddOption) -> None:
         help="what the publisher distributes, unpacked or as archives; downloaded where the publisher allows it if "
         "left out",
     )
+    add_rating_options(add)
     add("--output_dir", required=True, type=Path, help="folder to write, which must not exist yet")
     add("--cache_dir", help="where downloads and intermediate files are kept")
     add(
@@ -49,6 +52,13 @@ def _options(add: AddOption) -> None:
     )
     add("--push_to_hub", metavar="REPO", help="upload to this dataset repository")
     add("--public", action="store_true", help="make the repository public")
+
+
+def _builder_options(args: argparse.Namespace) -> dict[str, Any]:
+    ratings, others = RatingOptions.of(vars(args)).of_dataset(args.name), dict(args.option)
+    if twice := [name for name in ratings if name in others]:
+        raise MetaQAPError(f"`{twice[0]}` is given twice; leave it out of `option`.")
+    return ratings | others
 
 
 def push_to_hub(folder: Path, repository: str, *, public: bool) -> str:
@@ -71,7 +81,7 @@ def _run(args: argparse.Namespace) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
     start = time.perf_counter()
     counts = prepare_parquet(
-        args.name, args.output_dir, data_dir=args.data_dir, cache_dir=args.cache_dir, **dict(args.option)
+        args.name, args.output_dir, data_dir=args.data_dir, cache_dir=args.cache_dir, **_builder_options(args)
     )
     seconds = time.perf_counter() - start
     # In KiB, save on macOS, where it is in bytes.

@@ -1,6 +1,5 @@
 """A person's own ratings from a CSV file: a row for each photograph, each rating, or each comparison of two."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +9,12 @@ import numpy.typing as npt
 from scipy import optimize, special
 
 from ..errors import DataError
-from .iqa_datasets.files import FileIndex, parse_score, read_csv
-from .iqa_datasets.folder import (
-    IMAGE_COLUMNS,
-    MOS_COLUMNS,
-    REFERENCE_COLUMNS,
-    SPLIT_COLUMNS,
-    STD_COLUMNS,
-    known_column,
-)
+from .iqa_datasets.files import FileIndex
+from .iqa_datasets.rating_tables import IMAGE_COLUMNS, choose_column, find_csv, known_column, read_rows, read_table
+from .rating_options import RatingOptions
 
-RATER_COLUMNS = ("rater", "rater_id", "user", "user_id", "observer", "worker", "worker_id", "participant")
 BETTER_COLUMNS = ("better", "winner", "preferred", "chosen")
 WORSE_COLUMNS = ("worse", "loser", "rejected", "other")
-
-_TITLE = "ratings"
 
 
 @dataclass(frozen=True)
@@ -56,80 +46,47 @@ class Ratings:
         return np.unique(self.references, return_inverse=True)[1]
 
 
-def read_ratings(
-    folder: str | Path,
-    csv: str | Path,
-    *,
-    image_column: str | None = None,
-    mos_column: str | None = None,
-    mos_range: tuple[float, float] | None = None,
-    higher_is_better: bool = True,
-) -> Ratings:
+def read_ratings(folder: str | Path, options: RatingOptions) -> Ratings:
     """Read ratings of photographs in a folder.
 
     Three kinds of files are understood. A row for each photograph has its name and mean rating, and if there is one
     the standard deviation `mos_std`. A row for each rating has a column `rater` besides; the mean of all raters counts
     and their spread is kept. A row for each comparison has the columns `better` and `worse` with two names. A column
-    `reference_id` says which photographs are versions of one; rows with `test` in a column `split` are left out.
+    `reference_id` says which photographs are versions of one; rows without a rating, and those with `test` in a column
+    `split`, are left out.
 
     Args:
         folder: with the photographs; the file names them relative to it.
-        csv: the file, relative to the working directory or else to the folder.
-        image_column, mos_column: names of the columns, default the usual ones.
-        mos_range: lowest and highest rating that a rater could give; default 0 to 1, if all lie there.
-        higher_is_better: False for ratings of which lower ones are better.
+        options: which file it is, its columns and its scale.
 
     Raises:
         DataError: for a file that cannot be understood, in one sentence.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(f"The folder {folder} does not exist.")
-    path = Path(csv) if Path(csv).is_file() else folder / csv
-    rows = _rows(path)
+    path = find_csv(folder, options.csv)
+    rows = read_rows(path)
     columns = list(rows[0])
     better, worse = (known_column(columns, names) for names in (BETTER_COLUMNS, WORSE_COLUMNS))
     if better is not None and worse is not None:
         return _comparisons(folder, path, rows, better, worse)
-    image_column = _column(path, columns, image_column, IMAGE_COLUMNS, "image_column")
-    mos_column = _column(path, columns, mos_column, MOS_COLUMNS, "mos_column")
-    rater_column, std_column, reference_column = (
-        known_column(columns, names) for names in (RATER_COLUMNS, STD_COLUMNS, REFERENCE_COLUMNS)
+    table = read_table(path, options, rows=rows)
+    images = [image for image in table.images if (image.split or "").casefold() != "test"]
+    if not images:
+        raise DataError(f"{path} has no ratings that are not kept for testing.")
+    scores = [image.mos for image in images]
+    if min(scores) == max(scores):
+        raise DataError(f"All ratings in {path} are {scores[0]:g}; nothing can be learned from them.")
+    low, high = table.mos_range
+    quality = (np.array(scores) - low) / (high - low)
+    deviations = [image.mos_std for image in images]
+    names = [image.name for image in images]
+    return Ratings(
+        _paths(folder, path, names),
+        names,
+        1 - quality if options.lower_is_better else quality,
+        None if None in deviations else np.array(deviations, dtype=np.float64) / (high - low),
+        [image.reference_id or image.name for image in images],
     )
-    split_column = known_column(columns, SPLIT_COLUMNS)
-    rows = [
-        row for row in rows if row[mos_column] and (split_column is None or row[split_column].casefold() != "test")
-    ]
-    scores: dict[str, list[float]] = defaultdict(list)
-    raters: dict[str, set[str]] = defaultdict(set)
-    deviations: dict[str, float] = {}
-    references: dict[str, str] = {}
-    for row in rows:
-        name = row[image_column].replace("\\", "/")
-        if rater_column is None and name in scores:
-            raise DataError(
-                f"{path} has more than one row for {name}; keep one, or say in a column `rater` whose rating each is."
-            )
-        if rater_column is not None:
-            if row[rater_column] in raters[name]:
-                raise DataError(f"{path} has more than one rating of {name} by the rater {row[rater_column]!r}.")
-            raters[name].add(row[rater_column])
-        score = parse_score(row[mos_column], what=name, path=path, title=_TITLE)
-        if not np.isfinite(score):
-            raise DataError(f"{path} has the rating {row[mos_column]!r} for {name}, which is not a number.")
-        scores[name].append(score)
-        if std_column is not None and rater_column is None and row[std_column]:
-            deviations[name] = parse_score(row[std_column], what=name, path=path, title=_TITLE)
-        references[name] = (row[reference_column] if reference_column is not None else "") or name
-    low, high = _range(path, [score for several in scores.values() for score in several], mos_range)
-    names = list(scores)
-    quality = (np.array([np.mean(scores[name]) for name in names]) - low) / (high - low)
-    if not higher_is_better:
-        quality = 1 - quality
-    if rater_column is not None and all(len(several) > 1 for several in scores.values()):
-        deviations = {name: float(np.std(several, ddof=1)) for name, several in scores.items()}
-    spread = np.array([deviations[name] for name in names]) / (high - low) if len(deviations) == len(names) else None
-    return Ratings(_paths(folder, path, names), names, quality, spread, [references[name] for name in names])
 
 
 def rated_names(csv: str | Path, *, image_column: str | None = None) -> set[str]:
@@ -138,56 +95,16 @@ def rated_names(csv: str | Path, *, image_column: str | None = None) -> set[str]
     Raises:
         DataError: see `read_ratings`.
     """
-    rows = _rows(Path(csv))
+    path = Path(csv)
+    if not path.is_file():
+        raise DataError(f"The file {path} does not exist.")
+    rows = read_rows(path)
     columns = list(rows[0])
     pair = [known_column(columns, names) for names in (BETTER_COLUMNS, WORSE_COLUMNS)]
     named = [column for column in pair if column is not None]
     if len(named) < 2:
-        named = [_column(Path(csv), columns, image_column, IMAGE_COLUMNS, "image_column")]
+        named = [choose_column(path, columns, "image_column", image_column, IMAGE_COLUMNS)]
     return {row[column].replace("\\", "/") for row in rows for column in named}
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    if not path.is_file():
-        raise DataError(f"The file {path} does not exist.")
-    rows = read_csv(path, columns=(), title=_TITLE)
-    if not rows:
-        raise DataError(f"{path} has no rows.")
-    return rows
-
-
-def _column(path: Path, columns: list[str], chosen: str | None, names: Sequence[str], option: str) -> str:
-    if chosen is not None and chosen not in columns:
-        raise DataError(f"{path} has no column {chosen!r}; its columns are {', '.join(columns)}.")
-    column = chosen or known_column(columns, names)
-    if column is None:
-        raise DataError(
-            f"{path} has none of the columns {', '.join(names)}; choose one of {', '.join(columns)} with `{option}`."
-        )
-    return column
-
-
-def _range(path: Path, scores: Sequence[float], mos_range: tuple[float, float] | None) -> tuple[float, float]:
-    if not scores:
-        raise DataError(f"{path} has no ratings.")
-    lowest, highest = min(scores), max(scores)
-    if mos_range is None:
-        if lowest < 0 or highest > 1:
-            raise DataError(
-                f"The ratings in {path} run from {lowest:g} to {highest:g}; say with `mos_range` which lowest and "
-                "highest rating a rater could give, such as `mos_range` 1 5."
-            )
-        mos_range = (0.0, 1.0)
-    low, high = mos_range
-    if not low < high:
-        raise DataError(f"The range must be the lowest and the highest rating, not {low:g} to {high:g}.")
-    if lowest < low or highest > high:
-        raise DataError(
-            f"The ratings in {path} run from {lowest:g} to {highest:g}, outside of the range {low:g} to {high:g}."
-        )
-    if lowest == highest:
-        raise DataError(f"All ratings in {path} are {lowest:g}; nothing can be learned from them.")
-    return low, high
 
 
 def _paths(folder: Path, csv: Path, names: Sequence[str]) -> list[Path]:

@@ -10,9 +10,7 @@ import datasets
 from ..errors import DataError, MetaQAPError
 from ..lineage import Stage, image_ids_sha256, shares_images
 from .iqa_datasets import hold_out, load_training_split
-
-#: All folders of images have this name, so their ids have to tell them apart.
-FOLDER = "folder"
+from .rating_options import FOLDER
 
 
 def refuse_seen(
@@ -27,9 +25,9 @@ def refuse_seen(
 ) -> None:
     """Refuse images whose opinion scores any stage of some weights has learned from.
 
-    The ids of a stage's images follow from its data set, split and hold-out rule. A folder of images is that of the
-    stage if the digest of these ids is the same. Where a stage has hashes of its image files, any image with the same
-    content counts, whatever its name or data set.
+    The ids of a stage's images follow from its data set, split and hold-out rule. All folders of images have the same
+    name, so a folder is that of the stage if the digest of these ids is the same. Where a stage has hashes of its
+    image files, any image with the same content counts, whatever its name or data set.
 
     Args:
         stages: what the weights were made of.
@@ -101,4 +99,4 @@ def _image_ids(same: list[Stage], **where: Any) -> set[str]:
     return learned_ids
 
 
-__all__ = ["FOLDER", "refuse_seen"]
+__all__ = ["refuse_seen"]

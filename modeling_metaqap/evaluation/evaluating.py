@@ -4,7 +4,7 @@ import math
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ..checkpoint_reading import read_config
 from ..data.accelerate_state import main_process_first
 from ..data.iqa_datasets import load_iqa_dataset, split_names
-from ..data.seen import FOLDER, refuse_seen
+from ..data.rating_options import FOLDER, RatingOptions
+from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
 from ..inference.predicting import distinct_names, predict, process_scorer, short_names
 from ..inference.scorer import Scorer
@@ -32,10 +33,21 @@ SPLIT_PLACEHOLDER = "{split}"
 
 @dataclass(frozen=True, kw_only=True)
 class NamedDataset:
-    """A data set to measure on: its name in `IQA_DATASETS` and where it lies (see [`load_iqa_dataset`])."""
+    """A data set to measure on.
+
+    Args:
+        name: In `IQA_DATASETS`.
+        data_dir: Where it lies, see [`load_iqa_dataset`].
+        ratings: How the CSV file of a folder is to be read.
+    """
 
     name: str
     data_dir: str | Path | None = None
+    ratings: RatingOptions = RatingOptions()
+
+    def where(self, cache_dir: str | Path | None) -> dict[str, Any]:
+        """What `load_iqa_dataset` needs to know besides the split."""
+        return {"data_dir": self.data_dir, "cache_dir": cache_dir, **self.ratings.of_dataset(self.name)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +134,7 @@ def evaluate(
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    dataset_name: str
-    data_dir: str | Path | None = None
+    source: NamedDataset
     name: str
     number: int
     dataset: datasets.Dataset
@@ -133,13 +144,12 @@ def _load_splits(
     dataset: NamedDataset, splits: Sequence[str], repeats: int, *, cache_dir: str | Path | None
 ) -> list[list[_Split]]:
     """For each split the numbered ones that it is measured on, or the official one alone."""
-    where: dict[str, Any] = {"data_dir": dataset.data_dir, "cache_dir": cache_dir}
+    where = dataset.where(cache_dir)
     numbered = repeats > 1 and "test_0" in split_names(dataset.name, **where)
     return [
         [
             _Split(
-                dataset_name=dataset.name,
-                data_dir=dataset.data_dir,
+                source=dataset,
                 name=name,
                 number=number,
                 dataset=load_iqa_dataset(dataset.name, split=name, **where),
@@ -170,9 +180,8 @@ def _refuse_seen_in_splits(
                 stages_of[path],
                 split.dataset,
                 weights=path,
-                dataset=split.dataset_name,
-                data_dir=split.data_dir,
-                cache_dir=cache_dir,
+                dataset=split.source.name,
+                **split.source.where(cache_dir),
             )
 
 
@@ -225,7 +234,7 @@ def _measure(
     qualities = np.array(split.dataset["quality"])
     row = {
         **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
-        "dataset": split.dataset_name,
+        "dataset": split.source.name,
         "split": split.name,
         "images_sha256": image_ids_sha256(split.dataset["image_id"]),
         **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
@@ -335,27 +344,9 @@ def _median(measurements: Sequence[Measurement]) -> Measurement:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FolderOptions:
-    """How a user's own CSV file is to be read; see [`Folder`] for the columns' names.
-
-    Args:
-        csv: Label file, by default the only one in the folder.
-        image_column, mos_column: Columns, found by their usual names by default.
-        mos_range: Lowest and highest score that a rater could give.
-        higher_is_better: False for scores of which lower ones are better.
-    """
-
-    csv: Path | None = None
-    image_column: str | None = None
-    mos_column: str | None = None
-    mos_range: tuple[float, float] = (0.0, 1.0)
-    higher_is_better: bool = True
-
-
 def evaluate_folder(
     folder: Path,
-    options: FolderOptions,
+    options: RatingOptions,
     *,
     checkpoint: str,
     device: str | None = None,
@@ -370,29 +361,19 @@ def evaluate_folder(
             has learned from the images.
         DataError: The CSV file or an image is missing, damaged or not understood.
     """
-    chosen: dict[str, Any] = {"mos_range": options.mos_range, "higher_is_better": options.higher_is_better}
-    if options.csv is not None:
-        # As everywhere in a shell, relative to the working directory; inside of the folder as well, for convenience.
-        chosen["labels"] = str(options.csv.absolute() if options.csv.is_file() else options.csv)
-    columns = {"image_column": options.image_column, "mos_column": options.mos_column}
-    chosen |= {name: column for name, column in columns.items() if column is not None}
+    source = NamedDataset(name=FOLDER, data_dir=folder, ratings=options)
     with tempfile.TemporaryDirectory() as cache:
-        dataset = load_iqa_dataset("folder", split="all", data_dir=folder, cache_dir=cache, **chosen)
+        where = source.where(cache)
+        dataset = load_iqa_dataset(FOLDER, split="all", **where)
         scorer = open_scorer(checkpoint, device=device, batch_size=batch_size)
         if isinstance(scorer, Scorer):
-            refuse_seen(
-                all_stages(scorer.model.config),
-                dataset,
-                weights=checkpoint,
-                dataset=FOLDER,
-                data_dir=folder,
-                cache_dir=cache,
-                **chosen,
-            )
+            refuse_seen(all_stages(scorer.model.config), dataset, weights=checkpoint, dataset=FOLDER, **where)
         [label] = short_names([checkpoint])
         provenance = {"checkpoint": label, **_provenance(checkpoint, scorer)}
-        split = _Split(dataset_name=folder.resolve().name, name="all", number=0, dataset=dataset)
-        return _measure(scorer, split, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
+        split = _Split(source=source, name="all", number=0, dataset=dataset)
+        measurement = _measure(scorer, split, {}, provenance, seed=seed, n_bootstrap=n_bootstrap)
+    # All folders are the data set `folder`; its own name tells a person more.
+    return replace(measurement, row=measurement.row | {"dataset": folder.resolve().name})
 
 
-__all__ = ["FolderOptions", "Measurement", "NamedDataset", "evaluate", "evaluate_folder", "open_scorer"]
+__all__ = ["Measurement", "NamedDataset", "evaluate", "evaluate_folder", "open_scorer"]

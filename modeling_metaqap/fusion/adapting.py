@@ -12,6 +12,7 @@ import torch
 
 from .. import DEFAULT_CHECKPOINT
 from ..data.atomic import write_atomically
+from ..data.rating_options import RatingOptions
 from ..data.ratings import Ratings, read_ratings
 from ..errors import MetaQAPError
 from ..evaluation.metrics import evaluate_scores
@@ -95,13 +96,13 @@ class Adaptation:
 
 def adapt(
     folder: str | Path,
-    csv: str | Path,
+    csv: str | Path | None = None,
     *,
     checkpoint: str | Path = DEFAULT_CHECKPOINT,
     image_column: str | None = None,
     mos_column: str | None = None,
     mos_range: tuple[float, float] | None = None,
-    higher_is_better: bool = True,
+    lower_is_better: bool = False,
     settings: AdaptationSettings | None = None,
     cache_dir: str | Path | None = None,
     device: str | None = None,
@@ -114,7 +115,8 @@ def adapt(
     in closed form add what it leaves over. Where they do not help, they are left out.
 
     Args:
-        folder, csv, image_column, mos_column, mos_range, higher_is_better: see `read_ratings`.
+        folder: with the photographs.
+        csv, image_column, mos_column, mos_range, lower_is_better: of the ratings, see `RatingOptions`.
         checkpoint: folder or Hub id to begin with.
         settings: default `AdaptationSettings()`.
         cache_dir, on_progress: see `image_features`.
@@ -135,11 +137,13 @@ def adapt(
     """
     ratings = read_ratings(
         folder,
-        csv,
-        image_column=image_column,
-        mos_column=mos_column,
-        mos_range=mos_range,
-        higher_is_better=higher_is_better,
+        RatingOptions(
+            csv=csv,
+            image_column=image_column,
+            mos_column=mos_column,
+            mos_range=mos_range,
+            lower_is_better=lower_is_better,
+        ),
     )
     _refuse_too_few(ratings)
     scorer = Scorer(checkpoint, device=device, batch_size=batch_size)

@@ -14,6 +14,7 @@ from ..checkpoint_reading import read_model
 from ..data.accelerate_state import main_process_first
 from ..data.atomic import write_atomically
 from ..data.iqa_datasets import hold_out, load_training_split
+from ..data.rating_options import RatingOptions
 from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
 from ..evaluation.metrics import evaluate_scores
@@ -44,6 +45,7 @@ class FusionSettings:
         coverage: share of opinion scores that the prediction interval is to hold, in (0, 1).
         n_bootstrap: draws of the bootstrap for the figures; 0 leaves their intervals out.
         data_dir, cache_dir: see `load_iqa_dataset`.
+        ratings: how the CSV file of the data set "folder" is to be read.
         device: such as "cuda:1"; default that of this process.
     """
 
@@ -58,6 +60,7 @@ class FusionSettings:
     n_bootstrap: int = 1000
     data_dir: str | None = None
     cache_dir: str | None = None
+    ratings: RatingOptions = RatingOptions()
     device: str | None = None
 
     def __post_init__(self) -> None:
@@ -73,6 +76,11 @@ class FusionSettings:
             raise MetaQAPError(
                 f"Folds and {FOLD_PLACEHOLDER} in the path of every learner go together, not so in {wrong[0]}."
             )
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """What `load_iqa_dataset` needs to know besides the name and the split."""
+        return {"data_dir": self.data_dir, "cache_dir": self.cache_dir, **self.ratings.of_dataset(self.dataset)}
 
     @property
     def paths(self) -> list[str]:
@@ -139,11 +147,7 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
         TestSplitError: for a split with test images.
         OSError: if there is no checkpoint in a folder.
     """
-    dataset = main_process_first(
-        lambda: load_training_split(
-            settings.dataset, split=settings.split, data_dir=settings.data_dir, cache_dir=settings.cache_dir
-        )
-    )
+    dataset = main_process_first(lambda: load_training_split(settings.dataset, split=settings.split, **settings.where))
     targets = np.array(dataset["quality"])
     # All checks come before any image is scored, which takes minutes. This one: are there enough for an interval?
     conformal_radius(targets, targets, coverage=settings.coverage)
@@ -261,8 +265,7 @@ def _check_lineages(
             images,
             weights=path,
             dataset=settings.dataset,
-            data_dir=settings.data_dir,
-            cache_dir=settings.cache_dir,
+            **settings.where,
         )
 
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ..data.rating_options import OPTION_NAMES, RatingOptions, add_rating_options
 from ..errors import MetaQAPError
 from .recipe import STAGES, Recipe
 from .settings import RunSettings
@@ -17,7 +18,7 @@ _LEAST = {
     "max_bad_images": 0,
 }
 #: Options that stand for a setting of the recipe.
-_OF_RECIPE = ("stage", "seed", "epochs", "hold_out")
+_OF_RECIPE = ("stage", "dataset", *OPTION_NAMES, "seed", "epochs", "hold_out")
 
 
 def parse_arguments(
@@ -49,6 +50,7 @@ def recipe_and_settings(options: dict[str, Any]) -> tuple[Recipe, RunSettings]:
     for name, least in _LEAST.items():
         if options[name] < least:
             raise MetaQAPError(f"`{name}` must be at least {least}, got {options[name]}.")
+    RatingOptions.of(options)  # names a wrong range as it was typed, not as a setting of the recipe
     of_recipe = {name: options.pop(name) for name in _OF_RECIPE}
     recipe = Recipe.load(options.pop("recipe"), **of_recipe)
     return recipe, RunSettings(**options)
@@ -67,7 +69,9 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--recipe", required=True, help="YAML file with every setting, or a name that `metaqap recipes` lists")
     add("--output_dir", required=True, help="the run folder")
     add("--init", help="start from this trained base learner instead of ImageNet weights")
+    add("--dataset", metavar="NAME", help="instead of the recipe's; folder for your own photographs and ratings")
     add("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
+    add_rating_options(add)
     add("--distorted_dir", help="distorted images to learn from, made by `metaqap distort-set`")
     add("--distorted_validation_dir", help="likewise, of other photographs, to validate on")
     add("--cache_dir", help="where the prepared data set is kept")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ..data.atomic import write_atomically
+from ..data.rating_options import RatingOptions, checked_range
 from ..errors import MetaQAPError
 from .recipe_files import find
 
@@ -26,7 +27,14 @@ class Recipe:
         backbone: name of a timm CNN.
         stage: "pretrain" learns pseudo opinion scores and distortions of synthetic images, "finetune" learns human
             opinion scores.
-        dataset: name of a data set of `iqa_datasets`, for fine-tuning.
+        dataset: name of a data set of `iqa_datasets`, for fine-tuning; "folder" is a folder of your own photographs
+            and a CSV file with their ratings, which the next five settings describe.
+        csv: that file, relative to the working directory or else to the folder; null for the folder's only one.
+        image_column, mos_column: its columns with the photographs' names and with the ratings; null for the usual
+            names.
+        mos_range: lowest and highest rating that a rater could give, such as [1, 5]; null for 0 to 1, if all ratings
+            lie there.
+        lower_is_better: lower ratings are better ones, as with DMOS.
         train_split, validation_split: names of its splits; the test split is refused.
         hold_out: cuts the images of both splits anew, by `iqa_datasets.hold_out`: "fold 2 of 5" or a pattern of image
             ids such as "ss01*" are validated on and all others trained on; null leaves the splits as they are.
@@ -68,6 +76,11 @@ class Recipe:
     backbone: str
     stage: str = "finetune"
     dataset: str = "biq2021"
+    csv: str | None = None
+    image_column: str | None = None
+    mos_column: str | None = None
+    mos_range: list[float] | None = None
+    lower_is_better: bool = False
     train_split: str = "train"
     validation_split: str = "validation"
     hold_out: str | None = None
@@ -106,6 +119,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise MetaQAPError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
+        if self.stage == "finetune":
+            self.ratings.of_dataset(self.dataset)
         choices = {"loss_surrogate": SURROGATES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -210,12 +225,19 @@ class Recipe:
                 raise MetaQAPError(f"`{name}` in {path} must be a whole number, got {value!r}.")
             elif known[name] in (str, str | None) and not isinstance(value, str):
                 raise MetaQAPError(f"`{name}` in {path} must be a text, got {value!r}.")
+            elif name == "mos_range":
+                values[name] = list(checked_range(value, where=f" in {path}"))
             elif known[name] is bool and not isinstance(value, bool):
                 raise MetaQAPError(f"`{name}` in {path} must be true or false, got {value!r}.")
         return cls(**values)
 
     def save(self, path: Path) -> None:
         write_atomically(path, yaml.safe_dump(asdict(self), sort_keys=False).encode())
+
+    @property
+    def ratings(self) -> RatingOptions:
+        """How the CSV file of the data set "folder" is to be read."""
+        return RatingOptions.of(vars(self))
 
     @property
     def needs_distorted(self) -> bool:

@@ -72,7 +72,7 @@ def load_rated(
     """The rated images that a recipe trains on, and those that it is validated on.
 
     Args:
-        recipe: names the data set, its splits and what is held out.
+        recipe: names the data set, how its ratings are to be read, its splits and what is held out.
         data_dir, cache_dir: see `load_training_split`.
 
     Raises:
@@ -80,9 +80,10 @@ def load_rated(
         MetaQAPError: if the two splits share images.
         TestSplitError: if the recipe names the test split, or splits of different numbers.
     """
+    where = {"data_dir": data_dir, "cache_dir": cache_dir, **recipe.ratings.of_dataset(recipe.dataset)}
     # Both at once as well: that refuses splits of different numbers.
     training, validation, both = (
-        load_training_split(recipe.dataset, split=split, data_dir=data_dir, cache_dir=cache_dir)
+        load_training_split(recipe.dataset, split=split, **where)
         for split in (recipe.train_split, recipe.validation_split, f"{recipe.train_split}+{recipe.validation_split}")
     )
     if shared := len(set(training["image_id"]).intersection(validation["image_id"])):

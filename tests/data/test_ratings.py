@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from modeling_metaqap.data.rating_options import RatingOptions
 from modeling_metaqap.data.ratings import bradley_terry, read_ratings
 from modeling_metaqap.errors import DataError
 
@@ -22,7 +23,7 @@ def read(photographs, tmp_path):
     def from_text(text, **options):
         csv = tmp_path / "ratings.csv"
         csv.write_text(text)
-        return read_ratings(photographs, csv, **options)
+        return read_ratings(photographs, RatingOptions(csv=csv, **options))
 
     return from_text
 
@@ -44,7 +45,7 @@ def test_a_row_for_each_rating_is_averaged_and_the_spread_kept(read):
 
 
 def test_lower_ratings_can_be_better_ones(read):
-    ratings = read("image,score\na.png,0.2\nb.png,0.9\n", higher_is_better=False)
+    ratings = read("image,score\na.png,0.2\nb.png,0.9\n", lower_is_better=True)
     np.testing.assert_allclose(ratings.quality, [0.8, 0.1])
 
 
@@ -72,14 +73,18 @@ def test_strengths_are_those_of_the_comparisons():
     ("text", "options", "message"),
     [
         ("image,mos\n", {}, "has no rows"),
-        ("photo,mos\na.png,1\n", {}, "none of the columns file_name, .* choose one of photo, mos with `image_column`"),
-        ("image,stars\na.png,1\n", {}, "none of the columns mos, .* choose one of image, stars with `mos_column`"),
-        ("image,mos\na.png,1\n", {"mos_column": "stars"}, "no column 'stars'; its columns are image, mos"),
+        ("photo,mos\na.png,1\n", {}, "none of the columns file_name, .* choose `image_column` from photo, mos"),
+        ("image,stars\na.png,1\n", {}, "none of the columns mos, .* choose `mos_column` from image, stars"),
+        ("image,mos\na.png,1\n", {"mos_column": "stars"}, "no column 'stars'; choose `mos_column` from image, mos"),
         ("image,mos\na.png,1\nb.png,good\n", {}, "score of 'b.png' in .* is 'good', not a number"),
         ("image,mos\na.png,1\nb.png,nan\n", {}, "the rating 'nan' for b.png, which is not a number"),
-        ("image,mos\na.png,1\nb.png,4.5\n", {}, "run from 1 to 4.5; say with `mos_range`"),
+        ("image,mos\na.png,1\nb.png,4.5\n", {}, "run from 1 to 4.5; say with `mos_range` .* such as `mos_range` 1 5"),
         ("image,mos\na.png,1\nb.png,6\n", {"mos_range": (1, 5)}, "run from 1 to 6, outside of the range 1 to 5"),
-        ("image,mos\na.png,1\nb.png,2\n", {"mos_range": (5, 1)}, "the lowest and the highest rating, not 5 to 1"),
+        (
+            "image,mos\na.png,1\nb.png,2\n",
+            {"mos_range": (5, 1)},
+            "must be the lowest and the highest score .* not 5 1",
+        ),
         ("image,mos\na.png,0.5\nb.png,0.5\n", {}, "All ratings in .* are 0.5; nothing can be learned"),
         ("image,mos\na.png,0.5\na.png,0.6\n", {}, "more than one row for a.png; keep one"),
         ("image,mos,rater\na.png,0.5,x\na.png,0.6,x\n", {}, "more than one rating of a.png by the rater 'x'"),
@@ -96,6 +101,6 @@ def test_each_flaw_is_one_sentence(read, text, options, message):
 
 def test_a_missing_folder_or_file_is_one_sentence(photographs, tmp_path):
     with pytest.raises(DataError, match="folder .*nowhere does not exist"):
-        read_ratings(tmp_path / "nowhere", "ratings.csv")
+        read_ratings(tmp_path / "nowhere", RatingOptions(csv="ratings.csv"))
     with pytest.raises(DataError, match="ratings.csv does not exist"):
-        read_ratings(photographs, "ratings.csv")
+        read_ratings(photographs, RatingOptions(csv="ratings.csv"))

@@ -20,9 +20,9 @@ from script_loader import load_script
 from modeling_metaqap import MetaQAPConfig
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.data.iqa_datasets.prepare import prepare_parquet
+from modeling_metaqap.data.rating_options import RatingOptions
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.evaluation.evaluating import (
-    FolderOptions,
     NamedDataset,
     evaluate,
     evaluate_folder,
@@ -268,7 +268,7 @@ def test_an_own_folder_is_not_measured_on_after_fusing_on_it(without_split, make
     stage = fused_on("folder", "validation", *validation["image_id"])
     save_checkpoint(make_model("test_resnet", lineage=[stage]), tmp_path / "fused")
     with pytest.raises(MetaQAPError, match=r"fused has learned from \d of the 30 images .* \(folder validation\)"):
-        evaluate_folder(without_split, FolderOptions(), checkpoint=str(tmp_path / "fused"))
+        evaluate_folder(without_split, RatingOptions(), checkpoint=str(tmp_path / "fused"))
 
 
 def test_an_official_split_is_not_repeated(evaluate_all, rated):

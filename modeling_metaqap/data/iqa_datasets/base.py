@@ -138,7 +138,6 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
     # Relative paths that show that a folder is this data set's, and that are named where they are missing.
     layout: tuple[str, ...]
     download: Download | None = None
-    _range_hint = "the label file is damaged or belongs to another data set"
 
     def __init__(
         self, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
@@ -297,7 +296,7 @@ class IQADatasetBuilder(datasets.GeneratorBasedBuilder):
             if not low <= record.mos <= high:
                 raise DataError(
                     f"{self.title}: the score of {record.image_id!r} is {record.mos:g}, outside the range [{low:g}, "
-                    f"{high:g}]; {self._range_hint}."
+                    f"{high:g}]; the label file is damaged or belongs to another data set."
                 )
         if self.num_images is not None and len(records) != self.num_images and not self.config.allow_partial:
             raise DataError(

@@ -9,6 +9,7 @@ from typing import Any
 import datasets
 
 from ...errors import DataError, TestSplitError
+from ..rating_options import OPTION_NAMES
 from .base import COMPOSED_SPLITS, FEATURES, NUM_RANDOM_SPLITS, SPLITS, IQADatasetBuilder
 from .biq2021 import BIQ2021
 from .cid2013 import CID2013
@@ -67,23 +68,25 @@ def load_iqa_dataset(
         cache_dir: Where the Arrow files (and downloads) are kept; the cache of `datasets` by default.
         decode: Whether the column `image` gives PIL images; with `False` it gives `{"path": ..., "bytes": ...}`, one
             of which is the undecoded image.
-        options: The builder's own options, such as `allow_partial=True`; a Parquet folder was made with its own.
+        options: The builder's own options, such as `allow_partial=True`, or for a folder of your own those of
+            [`RatingOptions`]; a Parquet folder was made with its own.
 
     Returns:
         A data set with the columns `image` (PIL image, upright), `image_id` (str), `mos` (float, as published),
         `mos_std` (float or None), `quality` (float in [0, 1], higher is better) and `reference_id` (str or None).
 
     Raises:
-        DataError: There is no data set or split of that name, or files are missing, damaged or not as published.
+        DataError: There is no data set or split of that name, files are missing, damaged or not as published, or a
+            Parquet folder is to be read with other ratings than those it was made with.
     """
     if name not in IQA_DATASETS:
         raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
     _parse_split(split)
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    if folder is not None and (folder / SPLITS_FILE).is_file():
-        dataset = _load_prepared(name, split, folder, cache_dir)
+    prepared = _prepared_folder(data_dir, options)
+    if prepared is not None:
+        dataset = _load_prepared(name, split, prepared, cache_dir)
     else:
-        builder = IQA_DATASETS[name](data_dir=folder, cache_dir=cache_dir, **options)
+        builder = IQA_DATASETS[name](data_dir=data_dir, cache_dir=cache_dir, **options)
         spec = _builder_split(split, builder.split_names, title=builder.title)
         builder.download_and_prepare()
         # What the Arrow files point to can be gone although they are still cached; this brings it back.
@@ -104,10 +107,10 @@ def split_names(
     """
     if name not in IQA_DATASETS:
         raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
-    folder = None if data_dir is None else Path(data_dir).expanduser()
-    if folder is not None and (folder / SPLITS_FILE).is_file():
-        return list(_prepared_splits(name, folder))
-    return IQA_DATASETS[name](data_dir=folder, cache_dir=cache_dir, **options).split_names
+    prepared = _prepared_folder(data_dir, options)
+    if prepared is not None:
+        return list(_prepared_splits(name, prepared))
+    return IQA_DATASETS[name](data_dir=data_dir, cache_dir=cache_dir, **options).split_names
 
 
 def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dataset:
@@ -131,6 +134,16 @@ def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dat
     return load_iqa_dataset(name, split=split, **kwargs)
 
 
+def _prepared_folder(data_dir: str | Path | None, options: Mapping[str, Any]) -> Path | None:
+    """The folder, if it is one that `metaqap prepare` wrote; None for what a publisher distributes."""
+    folder = None if data_dir is None else Path(data_dir).expanduser()
+    if folder is None or not (folder / SPLITS_FILE).is_file():
+        return None
+    if given := [name for name in OPTION_NAMES if name in options]:
+        raise DataError(f"{folder} was prepared with its own ratings and their scale; leave out `{given[0]}`.")
+    return folder
+
+
 def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | None) -> datasets.Dataset:
     """Loads a split from a folder that `metaqap prepare` wrote."""
     ids_of = _prepared_splits(name, folder)
@@ -151,6 +164,8 @@ def _load_prepared(name: str, split: str, folder: Path, cache_dir: str | Path | 
         if missing:
             raise DataError(f"{folder} lacks {len(missing)} images of {split!r}, such as {missing[0]!r}.")
         rows += [row_of[image_id] for image_id in ids]
+    if not rows:
+        raise DataError(f"{folder} has no images in the split {split!r}.")
     return everything.select(rows)
 
 

@@ -119,7 +119,7 @@ def prepare_parquet(
             counts[split_name] = 0 if split is None else len(split)
             if split is not None:
                 _write_shards(split, folder / "data", split_name)
-        ids = {split: dataset["image_id"][:] for split, dataset in splits.items()}
+        ids = {split: splits[split]["image_id"][:] if split in splits else [] for split in builder.split_names}
         (folder / SPLITS_FILE).write_text(json.dumps({"name": name, "splits": ids}))
         (folder / "README.md").write_text(dataset_card(builder, counts))
     return counts

@@ -207,9 +207,9 @@ class TestFolder:
         labels = write_csv(
             tmp_path / "elsewhere" / "x.csv", ("photo", "badness", "sd"), [("a.png", 2, 0.5), ("b.png", 5, "")]
         )
-        options = {"labels": labels, "image_column": "photo", "mos_column": "badness"}
+        options = {"csv": labels, "image_column": "photo", "mos_column": "badness"}
 
-        loaded = rows("folder", tmp_path, mos_range=(1, 5), higher_is_better=False, **options)
+        loaded = rows("folder", tmp_path, mos_range=(1, 5), lower_is_better=True, **options)
 
         assert {name: row["quality"] for name, row in loaded.items()} == {"a.png": 0.75, "b.png": 0.0}
         assert (loaded["a.png"]["mos_std"], loaded["b.png"]["mos_std"]) == (0.5, None)
@@ -249,17 +249,21 @@ class TestFolder:
     def test_an_edited_csv_elsewhere_is_read_anew(self, tmp_path, rows):
         write_image(tmp_path / "images" / "a.png")
         labels = write_csv(tmp_path / "labels.csv", ("image", "mos"), [("a.png", 0.25)])
-        before = rows("folder", tmp_path / "images", labels=labels)["a.png"]["mos"]
+        before = rows("folder", tmp_path / "images", csv=labels)["a.png"]["mos"]
         replace(labels, "0.25", "0.75")
 
-        assert (before, rows("folder", tmp_path / "images", labels=labels)["a.png"]["mos"]) == (0.25, 0.75)
+        assert (before, rows("folder", tmp_path / "images", csv=labels)["a.png"]["mos"]) == (0.25, 0.75)
 
     @pytest.mark.parametrize(
         ("change", "options", "message"),
         [
-            (lambda root: (root / "scores.csv").unlink(), {}, "must hold one CSV file .found: none.; name the one"),
+            (
+                lambda root: (root / "scores.csv").unlink(),
+                {},
+                "must hold one CSV file .found: none.; name the one with the scores with `csv`",
+            ),
             (lambda root: write_csv(root / "b.csv", ("a",), []), {}, r"found: b\.csv, scores\.csv"),
-            (lambda root: None, {"labels": "x.csv"}, r"label file .*x\.csv does not exist"),
+            (lambda root: None, {"csv": "x.csv"}, r"label file .*x\.csv does not exist"),
             (
                 lambda root: None,
                 {"mos_column": "stars"},
@@ -270,13 +274,15 @@ class TestFolder:
                 {},
                 "has none of the columns mos, .*; choose `mos_column` from File_Name, stars",
             ),
-            (lambda root: (root / "scores.csv").write_text(""), {}, "none of the columns file_name, .* from nothing"),
+            (lambda root: (root / "scores.csv").write_text(""), {}, r"scores\.csv has no rows"),
             (
                 lambda root: replace(root / "scores.csv", "0.75", "4"),
                 {},
-                r"of 'holiday/photo 9\.jpg' is 4, outside the range \[0, 1\]; say with `mos_range`",
+                r"scores\.csv run from 0 to 4; say with `mos_range` which lowest and .* such as `mos_range` 0 5",
             ),
+            (lambda root: None, {"mos_range": (0, 0.5)}, "run from 0 to 0.916667, outside of the range 0 to 0.5"),
             (lambda root: None, {"mos_range": (5, 1)}, "`mos_range` must be the lowest and the highest score"),
+            (lambda root: None, {"mos_range": "1,5"}, "two numbers such as 1 and 5, not '1,5'"),
             (lambda root: replace(root / "scores.csv", "photo 2.png", "gone.png"), {}, r"gone\.png .* does not exist"),
             (
                 lambda root: replace(root / "scores.csv", "File_Name,MOS", "File_Name,MOS,split"),
