@@ -4,10 +4,12 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 # Before gradio is imported: it asks the network for its newest version otherwise.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -19,7 +21,6 @@ from starlette.middleware import Middleware
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
-from ..data.image_files import is_image_file
 from ..errors import MetaQAPError
 from ..inference.decoding import silence_size_warning
 from ..inference.pictures import quality_map_image
@@ -29,7 +30,9 @@ from ..inference.scorer import Scorer
 from ..inference.wording import distortion_title, heading
 from . import figures
 from .assessment import MAX_CROPS, Assessor, as_json
+from .examples import Example, Examples, find_examples, originals_of, pairs_of
 from .limits import Limits, UploadLimit, limit_queue
+from .links import page_links
 from .uploads import take_uploads_only, uploaded_photo_field
 
 # As a default argument it makes Gradio hand over a new one with each call.
@@ -37,17 +40,24 @@ _PROGRESS = gr.Progress()
 
 _LIMITS = Limits()
 
-_STYLE = Path(__file__).with_name("style.css")
+_NO_LINKS: Mapping[str, str] = MappingProxyType({})
+
+_STYLE, _SCRIPT = (Path(__file__).with_name(name) for name in ("style.css", "page.js"))
 
 # Seconds after which the last trace of an upload is gone: files older than five sixths are looked for every sixth.
 _KEPT = 3600
 
+# Pixels of the small pictures in the table of a batch.
+_ROW_HEIGHT = 72
+
+# Pixels of a photograph on the page.
+_HEIGHT = 400
+
 # All computing events share one limit, so that memory does not grow with the number of tabs in use.
 _MODEL = "model"
 
-_INTRODUCTION = """<header class="mq mq-header"><h1>MetaQAP</h1>
-<p>How good does a photograph look? Scores from 0 to 1 without another picture to compare it with, and how sure they
-are.</p></header>"""
+# Results are dimmed as a whole while new ones are computed.
+_RESULTS = ["mq-results"]
 
 _DISTORTION_CHOICES = [
     (f"{heading(entry.family)} · {distortion_title(name)}", name)
@@ -56,7 +66,12 @@ _DISTORTION_CHOICES = [
 
 
 def build_app(
-    assessor: Assessor, *, concurrency: int = 2, examples: Path | None = None, limits: Limits = _LIMITS
+    assessor: Assessor,
+    *,
+    concurrency: int = 2,
+    examples: Path | None = None,
+    limits: Limits = _LIMITS,
+    links: Mapping[str, str] = _NO_LINKS,
 ) -> gr.Blocks:
     """The app, with its queue, ready for `launch(**launch_options(limits))`.
 
@@ -65,21 +80,22 @@ def build_app(
         concurrency: requests that are computed at once; the others wait in line.
         examples: folder of photographs to offer.
         limits: what a visitor may ask of the server.
+        links: addresses to show, by their names.
     """
-    demo = Demo(assessor)
+    offered = Examples(examples, assessor)
+    demo = Demo(assessor, opening=next(iter(pairs_of(offered.all)), ()))
     options: dict[str, Any] = {"concurrency_id": _MODEL, "concurrency_limit": concurrency}
-    samples = _sample_photographs(examples)
     with gr.Blocks(
         title="MetaQAP: photo quality", analytics_enabled=False, delete_cache=(_KEPT // 6, _KEPT * 5 // 6)
     ) as app:
-        gr.HTML(_INTRODUCTION)
+        gr.HTML(figures.header(links))
         with gr.Tabs():
             with gr.Tab("Score", id="score"):
-                _score_tab(demo, samples, options)
+                _score_tab(demo, offered, options)
             with gr.Tab("Compare", id="compare"):
-                _compare_tab(demo, samples, options)
+                _compare_tab(demo, offered, options)
             with gr.Tab("Distort", id="distort"):
-                _distort_tab(demo, samples, options)
+                _distort_tab(demo, offered, options)
             with gr.Tab("Batch", id="batch"):
                 _batch_tab(demo, options, assessor.max_files)
         gr.HTML(
@@ -102,6 +118,9 @@ def launch_options(limits: Limits = _LIMITS) -> dict[str, Any]:
         font=fonts,
         font_mono=[Font("ui-monospace"), Font("Consolas"), Font("monospace")],
     ).set(
+        # The page is a shade darker than what lies on it, in both modes.
+        body_background_fill="*neutral_100",
+        block_border_width="1px",
         # Soft's own shades are too pale to read: text needs a contrast of 4.5 to its ground.
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
@@ -119,6 +138,7 @@ def launch_options(limits: Limits = _LIMITS) -> dict[str, Any]:
     return {
         "theme": theme,
         "css": _STYLE.read_text(encoding="utf-8"),
+        "js": _SCRIPT.read_text(encoding="utf-8"),
         "footer_links": ["api"],
         "max_file_size": limits.max_bytes,  # refused while they arrive
         "app_kwargs": {"middleware": [Middleware(UploadLimit, limits=limits)]},
@@ -151,7 +171,7 @@ def serve(
     Raises:
         MetaQAPError: for a checkpoint, device, port, folder or limit that cannot be used.
     """
-    if examples is not None and not _sample_photographs(examples):
+    if examples is not None and not find_examples(examples):
         raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
     limits = Limits.from_environment() if limits is None else limits
     silence_size_warning()
@@ -159,11 +179,23 @@ def serve(
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
     scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS)
     assessor = Assessor(scorer, max_files=limits.max_files, max_seconds=limits.max_seconds)
-    app = build_app(assessor, concurrency=concurrency, examples=examples, limits=limits)
+    links = page_links(checkpoint)
+    app = build_app(assessor, concurrency=concurrency, examples=examples, limits=limits, links=links)
     try:
         app.launch(server_name=host, server_port=port, **launch_options(limits))
     except OSError as error:
         raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
+
+
+# Writes the records of a batch, and perhaps its photographs, to a file.
+_Writer = Callable[[list[ScoreRecord], list[str], Path], None]
+
+
+def _write_csv(records: list[ScoreRecord], files: list[str], path: Path) -> None:
+    with open_records(path) as file:
+        for record in records:
+            file.write(record)
+        file.finish()
 
 
 class Demo:
@@ -173,8 +205,17 @@ class Demo:
     without answers the API and raises the same sentence.
     """
 
-    def __init__(self, assessor: Assessor):
+    #: What a batch can be downloaded as: its name, the file's name, and what writes it.
+    DOWNLOADS: ClassVar[dict[str, tuple[str, _Writer]]] = {"CSV": ("quality.csv", _write_csv)}
+
+    def __init__(self, assessor: Assessor, *, opening: Sequence[Example] = ()):
         self.assessor = assessor
+        self._opening = ""
+        if opening:
+            # Once, before anyone comes: the page opens with it.
+            self._opening = figures.opening(
+                [(example.name, example.label, assessor.assess(str(example.path))) for example in opening]
+            )
         self._files = tempfile.TemporaryDirectory(prefix="metaqap-")
 
     def _json(self, record: ScoreRecord) -> dict[str, Any]:
@@ -198,7 +239,7 @@ class Demo:
 
     def show_score(self, photo: str | None) -> tuple[str, str, str, str]:
         if not photo:
-            return figures.hint("Drop a photograph, or choose one of the examples."), "", "", ""
+            return figures.hint("Drop a photograph, or choose one of the examples."), self._opening, "", ""
         try:
             assessment = self.assessor.assess(photo)
         except MetaQAPError as error:
@@ -269,29 +310,40 @@ class Demo:
         Returns a list with what /score gives for each file, in their order (a file that cannot be used has an error
         and nulls), and a CSV file with the columns of `metaqap score`.
         """
-        records = self._batch(files, progress)
-        return [self._json(record) for record in records], self._csv(records)
+        records = list(self._batch(files, progress))
+        name, write = self.DOWNLOADS["CSV"]
+        return [self._json(record) for record in records], self._written(name, write, records, files or [])
 
-    def show_batch(
-        self, files: list[str] | None, progress: gr.Progress = _PROGRESS
-    ) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    def show_batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
+        hidden = gr.update(visible=False)
+        records: list[ScoreRecord] = []
+        pictures: list[Future[str]] = []
         try:
-            records = self._batch(files, progress)
+            # Small pictures are made while the model computes.
+            with ThreadPoolExecutor(1) as pool:
+                for path, record in zip(files or [""], self._batch(files, progress), strict=True):
+                    records.append(record)
+                    pictures.append(pool.submit(self._thumbnail, path if record.error is None else None))
         except MetaQAPError as error:
-            return figures.message(str(error)), gr.update(visible=False), gr.update(visible=False)
-        table = gr.update(value=self._table(records), visible=True)
-        return figures.batch_summary(records), table, gr.update(value=self._csv(records), visible=True)
+            return figures.message(str(error)), hidden, *[hidden] * len(self.DOWNLOADS)
+        table = self._table(records, [picture.result() for picture in pictures])
+        written = [self._written(name, write, records, files or []) for name, write in self.DOWNLOADS.values()]
+        return figures.batch_summary(records), table, *(gr.update(value=path, visible=True) for path in written)
 
-    def _batch(self, files: list[str] | None, progress: gr.Progress) -> list[ScoreRecord]:
+    def _batch(self, files: list[str] | None, progress: gr.Progress) -> Iterator[ScoreRecord]:
         files = files or []
-        return list(progress.tqdm(self.assessor.score_many(files), total=len(files), desc="Scoring", unit="photos"))
+        return iter(progress.tqdm(self.assessor.score_many(files), total=len(files), desc="Scoring", unit="photos"))
 
-    def _table(self, records: list[ScoreRecord]) -> dict[str, Any]:
+    def _thumbnail(self, path: str | None) -> str:
+        picture = None if path is None else self.assessor.picture(path)
+        return "" if picture is None else figures.thumbnail(picture, side=_ROW_HEIGHT)
+
+    def _table(self, records: list[ScoreRecord], pictures: list[str]) -> dict[str, Any]:
         columns: dict[str, Callable[[ScoreRecord], Any]] = {
             "file": lambda record: record.path,
-            "quality": lambda record: _rounded(record.quality),
-            "low": lambda record: _rounded(record.quality_low),
-            "high": lambda record: _rounded(record.quality_high),
+            "quality": lambda record: record.quality,
+            "low": lambda record: record.quality_low,
+            "high": lambda record: record.quality_high,
             "most like": lambda record: distortion_title(record.distortion) if record.distortion else "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": lambda record: record.error or record.warning or "",
@@ -300,51 +352,61 @@ class Demo:
             del columns["most like"]
         if not any(record.error or record.warning for record in records):
             del columns["note"]
-        return {"headers": list(columns), "data": [[cell(record) for cell in columns.values()] for record in records]}
+        rows = [
+            [picture, *(cell(record) for cell in columns.values())]
+            for picture, record in zip(pictures, records, strict=True)
+        ]
+        numbers = ("quality", "low", "high")
+        return gr.update(
+            visible=True,
+            # Only the pictures, which are made here, may be more than text.
+            datatype=["html", *("number" if name in numbers else "str" for name in columns)],
+            value={
+                "headers": ["photo", *columns],
+                "data": rows,
+                # Sorted by all their digits, shown with two.
+                "metadata": {"display_value": [[_shown(cell) for cell in row] for row in rows], "styling": None},
+            },
+        )
 
-    def _csv(self, records: list[ScoreRecord]) -> str:
+    def _written(self, name: str, write: _Writer, records: list[ScoreRecord], files: list[str]) -> str:
+        """A file to download, in a folder of its own."""
         # Gradio copies what is returned, but only after this function is over; so the older ones are removed here.
         for folder in Path(self._files.name).iterdir():
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
-        path = Path(tempfile.mkdtemp(dir=self._files.name)) / "quality.csv"
-        with open_records(path) as file:
-            for record in records:
-                file.write(record)
-            file.finish()
+        path = Path(tempfile.mkdtemp(dir=self._files.name)) / name
+        write(records, files, path)
         return str(path)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 3)
+def _shown(cell: Any) -> str:
+    return "" if cell is None else f"{cell:.2f}" if isinstance(cell, float) else str(cell)
 
 
-def _score_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
-    with gr.Row():
-        with gr.Column(scale=5):
-            photo = uploaded_photo_field("Photograph", elem_id="score-photo")
-            _offer(samples, photo)
-        with gr.Column(scale=6):
-            gauge = gr.HTML(demo.show_score(None)[0], elem_id="score-gauge")
-            distortions = gr.HTML(elem_id="score-distortions")
-            votes = gr.HTML(elem_id="score-votes")
-    quality_map = gr.HTML(elem_id="score-map")
-    outputs = [gauge, quality_map, distortions, votes]
-    photo.change(demo.show_score, photo, outputs, api_visibility="private", show_progress_on=gauge, **options)
+def _score_tab(demo: Demo, offered: Examples, options: dict[str, Any]) -> None:
+    gauge, quality_map, *_ = demo.show_score(None)
+    # In the order in which a phone shows it.
+    with gr.Column(elem_id="score-stage", elem_classes=_RESULTS):
+        photo = uploaded_photo_field("Photograph", elem_id="score-photo")
+        outputs = [
+            gr.HTML(gauge, elem_id="score-gauge"),
+            gr.HTML(quality_map, elem_id="score-map"),
+            gr.HTML(elem_id="score-distortions"),
+            gr.HTML(elem_id="score-votes"),
+        ]
+        offered.offer([(example,) for example in offered.all], [photo], elem_id="score-examples")
+    photo.change(demo.show_score, photo, outputs, api_visibility="private", show_progress_on=outputs[0], **options)
     _endpoint(demo.score, [photo], [gr.JSON(visible=False, label="scores")], options)
     _endpoint(demo.quality_map, [photo], [gr.Image(visible=False, label="quality map", format="png")], options)
 
 
-def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
-    with gr.Row():
-        with gr.Column():
-            left = uploaded_photo_field("Left", elem_id="compare-left")
-        with gr.Column():
-            right = uploaded_photo_field("Right", elem_id="compare-right")
-    verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
-    if samples:
-        pairs = [list(pair) for pair in zip(samples[::2], samples[1::2], strict=False)]
-        gr.Examples(pairs, [left, right], label="Examples", examples_per_page=3, api_visibility="private")
+def _compare_tab(demo: Demo, offered: Examples, options: dict[str, Any]) -> None:
+    with gr.Column(elem_id="compare-stage", elem_classes=_RESULTS):
+        left = uploaded_photo_field("Left", elem_id="compare-left")
+        right = uploaded_photo_field("Right", elem_id="compare-right")
+        verdict = gr.HTML(demo.show_comparison(None, None), elem_id="compare-verdict")
+        offered.offer(pairs_of(offered.all), [left, right], elem_id="compare-examples")
     gr.on(
         [left.change, right.change],
         demo.show_comparison,
@@ -356,22 +418,21 @@ def _compare_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> Non
     _endpoint(demo.compare, [left, right], [gr.JSON(visible=False, label="comparison")], options)
 
 
-def _distort_tab(demo: Demo, samples: list[str], options: dict[str, Any]) -> None:
-    with gr.Row():
-        with gr.Column(scale=5):
-            photo = uploaded_photo_field("Photograph", elem_id="distort-photo")
-            _offer(samples, photo)
+def _distort_tab(demo: Demo, offered: Examples, options: dict[str, Any]) -> None:
+    with gr.Column(elem_id="distort-stage", elem_classes=_RESULTS):
+        photo = uploaded_photo_field("Photograph", elem_id="distort-photo")
+        pair = gr.ImageSlider(
+            label="As it is | distorted", interactive=False, format="jpeg", elem_id="distort-pair", height=_HEIGHT
+        )
+        with gr.Column(elem_id="distort-choice"):
             distortion = gr.Dropdown(
                 _DISTORTION_CHOICES, value="gaussian_blur", label="Distortion", elem_id="distort-name"
             )
             level = gr.Slider(
                 0, LEVELS[-1], value=3, step=1, label="Level", info="0 leaves it as it is", elem_id="distort-level"
             )
-        with gr.Column(scale=6):
-            pair = gr.ImageSlider(
-                label="As it is | distorted", interactive=False, format="jpeg", elem_id="distort-pair", max_height=420
-            )
-            curve = gr.HTML(demo.show_distortion(None, "gaussian_blur", 3)[1], elem_id="distort-curve")
+        curve = gr.HTML(demo.show_distortion(None, "gaussian_blur", 3)[1], elem_id="distort-curve")
+        offered.offer([(example,) for example in originals_of(offered.all)], [photo], elem_id="distort-examples")
     inputs = [photo, distortion, level]
     gr.on(
         [photo.change, distortion.change, level.change],
@@ -397,34 +458,30 @@ def _batch_tab(demo: Demo, options: dict[str, Any], max_files: int) -> None:
     )
     take_uploads_only(files)
     run = gr.Button("Score them", variant="primary", elem_id="batch-run")
-    summary = gr.HTML(figures.hint("Choose photographs and score them all at once."), elem_id="batch-summary")
-    table = gr.Dataframe(
-        visible=False, interactive=False, label="Click on a heading to sort", elem_id="batch-table", datatype="auto"
-    )
-    download = gr.DownloadButton("Download as CSV", visible=False, elem_id="batch-download")
+    with gr.Column(elem_id="batch-stage", elem_classes=_RESULTS):
+        summary = gr.HTML(figures.hint("Choose photographs and score them all at once."), elem_id="batch-summary")
+        with gr.Row():
+            downloads = [
+                gr.DownloadButton(f"Download as {name}", visible=False, elem_id=f"batch-download-{name.lower()}")
+                for name in Demo.DOWNLOADS
+            ]
+        table = gr.Dataframe(
+            visible=False,
+            interactive=False,
+            label="Click on a heading to sort",
+            elem_id="batch-table",
+            datatype="auto",
+        )
     run.click(
         demo.show_batch,
         files,
-        [summary, table, download],
+        [summary, table, *downloads],
         api_visibility="private",
         show_progress_on=summary,
         **options,
     )
     rows, file = gr.JSON(visible=False, label="scores"), gr.File(visible=False, label="CSV")
     _endpoint(demo.batch, [files], [rows, file], options)
-
-
-def _offer(samples: list[str], photo: gr.Image) -> None:
-    if samples:
-        # Every third, then the next third: neighbours in the alphabet are versions of one picture.
-        varied = [sample for start in range(3) for sample in samples[start::3]]
-        gr.Examples(varied, photo, label="Examples", examples_per_page=4, api_visibility="private")
-
-
-def _sample_photographs(folder: Path | None) -> list[str]:
-    if folder is None:
-        return []
-    return sorted(str(path) for path in folder.glob("*") if is_image_file(path))
 
 
 def _endpoint(function: Callable[..., Any], inputs: list[Any], outputs: list[Any], options: dict[str, Any]) -> None:

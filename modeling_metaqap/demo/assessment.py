@@ -94,6 +94,13 @@ class Assessor:
         record.path = Path(path or "").name
         return Assessment(photograph, record)
 
+    def picture(self, path: str) -> Image.Image | None:
+        """What the model sees of a file; None for one that cannot be used."""
+        try:
+            return self.read(path).pixels
+        except MetaQAPError:
+            return None
+
     def compare(self, left: str | None, right: str | None) -> Comparison:
         """Score two photographs and weigh them against each other."""
         first, second = self.scorer.score([self.read(left), self.read(right)])

@@ -2,8 +2,7 @@
 
 import base64
 import io
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 
 from ..inference.pictures import quality_colors, quality_map_image
 from ..inference.records import ScoreRecord, percent
-from ..inference.wording import distortion_title, grade, heading
+from ..inference.wording import distortion_title, grade, heading, learner_title
 from .assessment import Assessment, Comparison
 
 
@@ -30,43 +29,30 @@ def hint(sentence: str) -> str:
     return f'<div class="mq mq-hint">{escape(sentence)}</div>'
 
 
+def header(links: Mapping[str, str]) -> str:
+    """The head of the page, with addresses by their names."""
+    anchors = "".join(f'<a href="{escape(address)}">{escape(name)}</a>' for name, address in links.items())
+    return f"""<header class="mq mq-header"><div><h1>MetaQAP</h1><p>How good does a photograph look? Scores from 0 to 1
+without another picture to compare it with, and how sure they are.</p></div>
+<nav aria-label="About MetaQAP">{anchors}</nav></header>"""
+
+
 def gauge(record: ScoreRecord) -> str:
-    """The quality as a number, a word and a half circle with its interval."""
+    """The quality as a number, a word and a ruler with its interval."""
     quality = record.quality or 0.0
-    steps = 60
-    track = "".join(
-        f'<path d="{_arc(index / steps, (index + 1.3) / steps)}" stroke="{color((index + 0.5) / steps)}"/>'
-        for index in range(steps)
-    )
-    interval, spoken = "", ""
-    note = "not calibrated: no interval"
+    spoken, note = "", "not calibrated: no interval"
     if record.quality_low is not None and record.quality_high is not None:
         low, high = record.quality_low, record.quality_high
-        interval = f'<path class="mq-band" d="{_arc(_clip(low), _clip(high), radius=74)}"/>'
         note = f"{record.interval_name} <b>{low:.2f}</b> to <b>{high:.2f}</b>"
         spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
     warning = f'<p class="mq-note">Careful: {escape(record.warning)}.</p>' if record.warning else ""
-    x, y = _on_arc(_clip(quality))
     word = grade(quality)
-    return f"""<div class="mq mq-gauge">
-<svg viewBox="0 0 240 138" role="img" aria-label="Quality {quality:.2f}, {word}{spoken}">
-<g fill="none" stroke-width="15">{track}</g><g fill="none">{interval}</g>
-<circle class="mq-needle" cx="{x:.1f}" cy="{y:.1f}" r="10.5" fill="{color(quality)}"/>
-<text class="mq-number" x="120" y="104" text-anchor="middle">{quality:.2f}</text>
-<text class="mq-word" x="120" y="126" text-anchor="middle">{word}</text>
-<text class="mq-end" x="24" y="136" text-anchor="middle">0</text>
-<text class="mq-end" x="216" y="136" text-anchor="middle">1</text>
-</svg><p>{note}</p>{warning}</div>"""
-
-
-def _on_arc(share: float, radius: float = 96) -> tuple[float, float]:
-    angle = math.pi * (1 - share)
-    return 120 + radius * math.cos(angle), 120 - radius * math.sin(angle)
-
-
-def _arc(start: float, end: float, radius: float = 96) -> str:
-    (x1, y1), (x2, y2) = _on_arc(start, radius), _on_arc(min(1.0, end), radius)
-    return f"M{x1:.1f},{y1:.1f}A{radius},{radius} 0 0 1 {x2:.1f},{y2:.1f}"
+    return f"""<div class="mq mq-card mq-gauge">
+<h2 class="mq-score"><span class="mq-number">{quality:.2f}</span> <span class="mq-word">{word}</span></h2>
+<div class="mq-ruler" role="img" aria-label="Quality {quality:.2f}, {word}{spoken}">
+{_scale(quality, record.quality_low, record.quality_high, colored=True)}
+<span class="mq-ends"><span>0 bad</span><span>excellent 1</span></span></div>
+<div><p>{note}</p>{warning}</div></div>"""
 
 
 def _clip(share: float) -> float:
@@ -75,71 +61,131 @@ def _clip(share: float) -> float:
 
 def votes(record: ScoreRecord, names: Sequence[str]) -> str:
     """Each base learner's own score on the scale, and the fused one below."""
-    rows = [(name, score, "") for name, score in zip(names, record.base_scores or [], strict=True)]
+    rows = [(learner_title(name), score, "") for name, score in zip(names, record.base_scores or [], strict=True)]
     rows.append(("together", record.quality or 0.0, " mq-total"))
     lines = "".join(
         f'<div class="mq-row{kind}"><span class="mq-name" title="{escape(name)}">{escape(name)}</span>'
         f"{_scale(score)}<span>{score:.2f}</span></div>"
         for name, score, kind in rows
     )
-    return f'<div class="mq mq-card"><h3>Each learner\'s vote</h3>{lines}</div>'
+    return _folded("How each learner voted", lines)
 
 
-def _scale(score: float, low: float | None = None, high: float | None = None) -> str:
-    """A horizontal scale from 0 to 1 with a dot, and a band for the interval."""
+def _folded(title: str, content: str) -> str:
+    """A card that opens with a click."""
+    return f'<details class="mq mq-card"><summary><h2>{title}</h2></summary>{content}</details>'
+
+
+def _scale(score: float, low: float | None = None, high: float | None = None, *, colored: bool = False) -> str:
+    """A horizontal scale from 0 to 1 with a dot, and a band for the interval; in the colors of the map on request."""
     band = ""
     if low is not None and high is not None:
         left, right = 100 * _clip(low), 100 * _clip(high)
         band = f'<i class="mq-range" style="left:{left:.1f}%;width:{right - left:.1f}%"></i>'
+    look = f' mq-colors" style="background:{_gradient()}' if colored else ""
     return (
-        f'<span class="mq-scale">{band}'
+        f'<span class="mq-scale{look}">{band}'
         f'<i class="mq-dot" style="left:{100 * _clip(score):.1f}%;background:{color(score)}"></i></span>'
     )
 
 
 def distortion_bars(record: ScoreRecord, labels: Sequence[str], *, most: int = 5) -> str:
     """The likeliest distortions as bars, or a sentence if the checkpoint does not tell distortions apart."""
-    headline = "<h3>Likely distortions</h3>"
+    title = "What it resembles"
     if not record.distortion_probabilities:
-        return (
-            f'<div class="mq mq-card">{headline}<p class="mq-note">This checkpoint was trained to rate photographs, '
-            "not to name what is wrong with them.</p></div>"
+        return _folded(
+            title,
+            '<p class="mq-note">This checkpoint was trained to rate photographs, not to name what is wrong with them.'
+            "</p>",
         )
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     lines = "".join(
         f'<div class="mq-row"><span class="mq-name">{escape(heading(distortion_title(name)))}</span>'
         f'<span class="mq-bar"><i style="width:{100 * probability:.1f}%"></i></span>'
-        f"<span>{probability:.0%}</span></div>"
+        f"<span>{percent(round(probability, 2))}</span></div>"
         for probability, name in likeliest
     )
     note = (
         f'<p class="mq-note">Which of {len(labels)} synthetic distortions the photograph resembles most. '
         "Also a flawless one resembles some.</p>"
     )
-    return f'<div class="mq mq-card">{headline}{lines}{note}</div>'
+    return _folded(title, lines + note)
 
 
 def quality_map_overlay(assessment: Assessment) -> str:
     """The photograph with its quality map over it, and a slider for how much of the map shows."""
     photograph, record = assessment.photograph.pixels, assessment.record
     assert record.quality_map is not None, "assess asks for the map"
-    return f"""<div class="mq mq-map" style="--mix:.6">
+    return f"""<div class="mq mq-card mq-map" style="--mix:.6">
 <div class="mq-layers"><img src="{_data_uri(photograph)}" alt="The photograph {escape(record.path)}">
-<img class="mq-heat" src="{_data_uri(quality_map_image(record.quality_map))}" alt="Its map of local quality"></div>
+<img class="mq-heat" src="{_data_uri(quality_map_image(record.quality_map))}" alt="Its map of local quality">
 <label><span>photo</span>
 <input type="range" min="0" max="100" value="60" aria-label="How much of the quality map shows"
-oninput="this.closest('.mq-map').style.setProperty('--mix', this.value / 100)"><span>quality map</span></label>
-<div class="mq-legend"><span>0 bad</span><i style="background:{_gradient()}"></i><span>excellent 1</span></div>
-<p class="mq-note">{record.width:,} × {record.height:,} pixels. The score is the average of local quality.</p></div>"""
+oninput="this.closest('.mq-map').style.setProperty('--mix', this.value / 100)"><span>map</span></label></div>
+<p class="mq-note">{record.width:,} × {record.height:,} pixels. The score is the average of the map.</p></div>"""
+
+
+def opening(scored: Sequence[tuple[str, str, Assessment]]) -> str:
+    """Photographs beside each other with their scores, before anyone has chosen one.
+
+    Args:
+        scored: for each its name, its label such as "sharp", and what was found.
+    """
+    shown = "".join(_figure(name, label, assessment) for name, label, assessment in scored)
+    note = "Two examples and their scores, from 0 (bad) to 1 (excellent)"
+    if scored[0][2].record.quality_low is not None:
+        note += f"; the band is the {scored[0][2].record.interval_name}"
+    return (
+        f'<div class="mq mq-card mq-opening"><h2 class="mq-note">{note}.</h2><div class="mq-pair">{shown}</div></div>'
+    )
+
+
+def _figure(name: str, label: str, assessment: Assessment) -> str:
+    record = assessment.record
+    quality = record.quality or 0.0
+    picture = _data_uri(_shrunk(assessment.photograph.pixels, 480), quality=80)
+    return f"""<figure><img src="{picture}" alt="{escape(name)}, {escape(label)}">
+<figcaption><h3>{escape(heading(label or name))}</h3>
+<p class="mq-score"><span class="mq-number">{quality:.2f}</span> <span class="mq-word">{grade(quality)}</span></p>
+{_scale(quality, record.quality_low, record.quality_high, colored=True)}</figcaption></figure>"""
+
+
+def example_strip(choices: Sequence[Sequence[tuple[str, str, str]]]) -> str:
+    """Buttons with small pictures; the attribute `data-example` of each says which one it is.
+
+    Args:
+        choices: for each button the `thumbnail`, title and label of its photographs.
+    """
+    buttons = []
+    for number, photographs in enumerate(choices):
+        pictures = "".join(picture for picture, _, _ in photographs)
+        name = " and ".join(title for _, title, _ in photographs)
+        label = " | ".join(label or title for _, title, label in photographs)
+        buttons.append(
+            f'<li><button type="button" data-example="{number}" aria-label="Example: {escape(name)}">'
+            f"<span>{pictures}</span>{escape(label)}</button></li>"
+        )
+    return f'<div class="mq mq-examples"><h2>Examples</h2><ul>{"".join(buttons)}</ul></div>'
+
+
+def thumbnail(image: Image.Image, *, side: int) -> str:
+    """A small picture beside its name, so it needs none of its own; its longest side in pixels."""
+    return f'<img class="mq-thumbnail" src="{_data_uri(_shrunk(image, side), quality=70)}" alt="">'
+
+
+def _shrunk(image: Image.Image, side: int) -> Image.Image:
+    image = image.copy()
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return image
 
 
 def _gradient() -> str:
     return "linear-gradient(90deg," + ",".join(color(stop) for stop in np.linspace(0, 1, 5)) + ")"
 
 
-def _data_uri(image: Image.Image) -> str:
+def _data_uri(image: Image.Image, *, quality: int = 90) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=90)
+    image.save(buffer, "JPEG", quality=quality)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -260,11 +306,15 @@ __all__ = [
     "batch_summary",
     "color",
     "distortion_bars",
+    "example_strip",
     "gauge",
+    "header",
     "hint",
     "level_curve",
     "message",
+    "opening",
     "quality_map_overlay",
+    "thumbnail",
     "verdict",
     "votes",
 ]

@@ -27,7 +27,7 @@ def uploaded_photo_field(label: str, *, elem_id: str) -> gr.Image:
     Gradio's own preprocessing opens the file, and fails on a broken one or a bomb before our sentence can be said.
     """
     field = gr.Image(
-        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=320, elem_id=elem_id
+        label=label, type="filepath", image_mode=None, sources=["upload", "clipboard"], height=400, elem_id=elem_id
     )
 
     def preprocess(payload: Any) -> str | None:

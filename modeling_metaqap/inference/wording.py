@@ -1,4 +1,4 @@
-"""Words for people: the grade of a quality and the names of distortions."""
+"""Words for people: the grade of a quality, and the names of distortions and learners."""
 
 import math
 
@@ -24,6 +24,24 @@ _TITLES = {
 }
 
 
+# Backbones by timm's names, as their authors call them.
+_BACKBONES = {
+    "darknet53": "DarkNet-53",
+    "densenet201": "DenseNet-201",
+    "efficientnet_b0": "EfficientNet-B0",
+    "inception_resnet_v2": "Inception-ResNet-v2",
+    "legacy_xception": "Xception",
+    "mobilenetv2_100": "MobileNetV2",
+    "nasnetalarge": "NASNet-Large",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
+    "tf_efficientnet_lite1": "EfficientNet-Lite1",
+    "tf_efficientnet_lite2": "EfficientNet-Lite2",
+    "vgg16": "VGG-16",
+}
+
+
 def grade(quality: float) -> str:
     """The word for a quality: bad, poor, fair, good or excellent, each a fifth of [0, 1].
 
@@ -37,9 +55,15 @@ def distortion_title(name: str) -> str:
     return _TITLES.get(name, name.replace("_", " "))
 
 
+def learner_title(name: str) -> str:
+    """The name of a base learner for people: `"mobilenetv2_100 (frozen)"` -> `"MobileNetV2 (frozen)"`."""
+    backbone, space, rest = name.partition(" ")
+    return _BACKBONES.get(backbone, backbone) + space + rest
+
+
 def heading(text: str) -> str:
     """With a capital at its beginning: `"lens blur"` -> `"Lens blur"`."""
     return text[:1].upper() + text[1:]
 
 
-__all__ = ["distortion_title", "grade", "heading"]
+__all__ = ["distortion_title", "grade", "heading", "learner_title"]

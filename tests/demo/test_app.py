@@ -3,13 +3,15 @@
 import csv
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPModel
 from modeling_metaqap.cli import app as cli
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
@@ -19,11 +21,14 @@ from modeling_metaqap.inference.wording import distortion_title, heading
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
 
+import gradio as gr
 from repository import ROOT
 
 from modeling_metaqap.demo import assessment, figures
 from modeling_metaqap.demo.app import Demo, build_app
 from modeling_metaqap.demo.assessment import Assessor, probability_better
+from modeling_metaqap.demo.examples import find_examples, originals_of, pairs_of
+from modeling_metaqap.demo.links import PAPER, page_links
 from modeling_metaqap.inference.record_files import COLUMNS
 
 LABELS = ["gaussian_blur", "jpeg_compression", "white_noise"]
@@ -220,8 +225,13 @@ class TestBatch:
         broken.write_bytes(b"broken")
         summary, table, _ = Demo(assessor).show_batch([*photos, str(broken)])
         assert "3 photographs scored, 1 could not be read" in summary
-        assert table["value"]["headers"] == ["file", "quality", "low", "high", "most like", "pixels", "note"]
-        assert [row[1] is None for row in table["value"]["data"]] == [False, False, False, True]
+        assert table["value"]["headers"] == ["photo", "file", "quality", "low", "high", "most like", "pixels", "note"]
+        assert [row[2] is None for row in table["value"]["data"]] == [False, False, False, True]
+        assert [row[0].count("data:image/jpeg") for row in table["value"]["data"]] == [1, 1, 1, 0]
+        shown = table["value"]["metadata"]["display_value"]
+        assert shown[0][2] == f"{table['value']['data'][0][2]:.2f}" and shown[3][2] == ""
+        # Nothing but the small pictures is more than text, or a name could bring markup into the page.
+        assert table["datatype"] == ["html", "str", "number", "number", "number", "str", "str", "str"]
 
     @pytest.mark.parametrize(("count", "sentence"), [(0, "choose some photographs"), (201, "more than the 200")])
     def test_none_and_too_many_are_a_sentence(self, assessor, photos, count, sentence):
@@ -252,6 +262,64 @@ class TestApi:
         computing = [function for function in app.fns.values() if not function.api_name.startswith("load_example")]
         assert {(function.concurrency_id, function.concurrency_limit) for function in computing} == {("model", 3)}
         assert app._queue.max_size == 128
+
+
+class TestExamples:
+    def test_versions_of_a_photograph_are_labelled_and_paired(self, tmp_path):
+        for name in (
+            "a.jpg",
+            "a_blurred.jpg",
+            "a_crushed.jpg",
+            "b.jpg",
+            "b_blurred.jpg",
+            "b_crushed.jpg",
+            "at_sea.png",
+        ):
+            (tmp_path / name).touch()
+        examples = find_examples(tmp_path)
+        assert [example.title for example in examples] == [
+            "a, sharp", "a, blurred", "a, crushed", "at_sea", "b, sharp", "b, blurred", "b, crushed",
+        ]  # fmt: skip
+        assert [[one.title for one in pair] for pair in pairs_of(examples)] == [
+            ["a, sharp", "a, blurred"],
+            ["b, sharp", "b, crushed"],
+        ]
+        assert [example.title for example in originals_of(examples)] == ["a", "at_sea", "b"]
+        assert find_examples(None) == [] and pairs_of(examples[3:5]) == [(examples[3], examples[4])]
+
+    def test_a_number_from_a_stranger_leads_to_the_examples_only(self, assessor, photos):
+        folder = Path(photos[0]).parent
+        app = build_app(assessor, examples=folder)
+        [load, *_] = [function.fn for function in app.fns.values() if function.api_name == "load_example"]
+        assert Path(load(SimpleNamespace(example=1))).read_bytes() == Path(photos[1]).read_bytes()
+        for number in (-1, 3, "0", None, "../secret.png"):
+            with pytest.raises(gr.Error, match="There is no such example"):
+                load(SimpleNamespace(example=number))
+
+    def test_one_that_cannot_be_read_is_named(self, assessor, tmp_path):
+        (tmp_path / "broken.jpg").write_bytes(b"broken")
+        with pytest.raises(MetaQAPError, match=r"broken\.jpg cannot be scored: not an image"):
+            build_app(assessor, examples=tmp_path)
+
+
+class TestLinks:
+    def test_a_space_leads_to_its_own_code_and_card(self, monkeypatch):
+        monkeypatch.delenv("SPACE_ID", raising=False)
+        assert page_links(DEFAULT_CHECKPOINT) == {"Paper": PAPER}
+        assert page_links("you/yours")["Model card"] == "https://huggingface.co/you/yours"
+        monkeypatch.setenv("SPACE_ID", "you/demo")
+        links = page_links(DEFAULT_CHECKPOINT)
+        assert list(links) == ["Code", "Model card", "Paper"]
+        assert links["Code"] == "https://huggingface.co/spaces/you/demo/tree/main"
+        card = links["Model card"].removeprefix("https://huggingface.co/spaces/you/demo/blob/main/")
+        assert (ROOT / card).is_file()
+
+    def test_an_operator_names_others_and_only_web_addresses(self, monkeypatch):
+        monkeypatch.setenv("METAQAP_CODE_URL", "https://example.org/<code>")
+        assert 'href="https://example.org/&lt;code&gt;">Code</a>' in figures.header(page_links(DEFAULT_CHECKPOINT))
+        monkeypatch.setenv("METAQAP_CARD_URL", "javascript:alert(1)")
+        with pytest.raises(MetaQAPError, match="METAQAP_CARD_URL must be a web address"):
+            page_links(DEFAULT_CHECKPOINT)
 
 
 class TestServeCommand:

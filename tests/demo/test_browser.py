@@ -3,6 +3,7 @@
 import csv
 import re
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,8 +71,8 @@ def quality(checkpoint, photos):
 @pytest.fixture(scope="module")
 def server(checkpoint, photos, tmp_path_factory):
     examples = tmp_path_factory.mktemp("examples")
-    for name in ("dark", "bright"):
-        shutil.copy(photos / f"{name}.png", examples)
+    shutil.copy(photos / "bright.png", examples)
+    shutil.copy(photos / "dark.png", examples / "bright_dark.png")
     arguments = ["serve", "--checkpoint", str(checkpoint), "--examples", str(examples), "--device", "cpu"]
     with running(["-m", "modeling_metaqap", *arguments], log=tmp_path_factory.mktemp("log") / "log") as server:
         yield server
@@ -127,7 +128,7 @@ def text_of(page, selector):
 def fill_every_tab(page, photos):
     """Leaves each tab with a result; yields its name while it is shown."""
     upload(page, "score-photo", photos / "bright.png")
-    page.wait_for_selector("#score-map img")
+    page.wait_for_selector("#score-map .mq-heat")
     yield "Score"
     choose_tab(page, "Compare")
     upload(page, "compare-left", photos / "dark.png")
@@ -153,6 +154,8 @@ def test_score_shows_number_interval_map_distortions_and_votes(open_page, photos
     assert text_of(page, "#score-gauge .mq-number") == f"{quality['bright']:.2f}"
     low, high = quality["bright"] - 0.2, quality["bright"] + 0.2
     assert f"{low:.2f} to {high:.2f}" in page.inner_text("#score-gauge")
+    for details in ("#score-distortions", "#score-votes"):
+        page.click(f"{details} summary")
     assert page.locator("#score-distortions .mq-bar").count() == 5
     assert [row.split("\n")[0] for row in page.locator("#score-votes .mq-row").all_inner_texts()] == [
         "first",
@@ -166,6 +169,25 @@ def test_score_shows_number_interval_map_distortions_and_votes(open_page, photos
     page.keyboard.press("End")
     assert page.eval_on_selector("#score-map .mq-heat", "image => getComputedStyle(image).opacity") == "1"
     assert page.eval_on_selector_all("#score-map img", "all => all.map(image => image.naturalWidth)") == [300, 300]
+
+
+def test_the_page_opens_with_a_scored_pair_and_what_is_old_is_dimmed(open_page, photos, quality):
+    page = open_page()
+    assert page.locator("#score-map h3").all_inner_texts() == ["Sharp", "Dark"]
+    shown = page.locator("#score-map .mq-number").all_inner_texts()
+    assert shown == [f"{quality[name]:.2f}" for name in ("bright", "dark")]
+    assert page.eval_on_selector_all("#score-map img", "all => all.map(image => image.naturalWidth)") == [300, 300]
+    opacity = "getComputedStyle(document.querySelector('#score-map .mq-card')).opacity"
+    assert page.evaluate(opacity) == "1"
+    held = []
+    page.route("**/queue/data*", lambda route: held.append(route))
+    upload(page, "score-photo", photos / "grey.png")
+    page.wait_for_function(f"Number({opacity}) < 0.5")
+    while not held:
+        page.wait_for_timeout(50)
+    held[0].continue_()
+    page.wait_for_selector("#score-map .mq-heat")
+    page.wait_for_function(f"Number({opacity}) === 1")
 
 
 def test_an_example_is_scored_with_one_click(open_page, quality):
@@ -218,7 +240,7 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     assert "3 photographs scored, 1 could not be read" in page.inner_text("#batch-summary")
 
     def files():
-        cells = page.locator("#batch-table [role=gridcell][aria-colindex='1']").all_inner_texts()
+        cells = page.locator("#batch-table [role=gridcell][aria-colindex='2']").all_inner_texts()
         return list(dict.fromkeys(name.strip() for name in cells if name.strip()))
 
     assert files() == ["bright.png", "broken.jpg", "dark.png", "grey.png"]
@@ -227,7 +249,7 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     page.wait_for_timeout(500)
     assert [name for name in files() if name != "broken.jpg"] in (expected, expected[::-1])
     with page.expect_download() as download:
-        page.click("#batch-download")
+        page.click("#batch-download-csv")
     download.value.save_as(tmp_path / "quality.csv")
     with open(tmp_path / "quality.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
@@ -254,6 +276,16 @@ def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, vie
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], tab
         assert page.evaluate(_CUT) == [], tab
         assert page.evaluate(_PALE) == [], tab
+        assert page.evaluate(_NAMELESS) == [], tab
+        levels = page.evaluate(_HEADINGS)
+        assert levels.count(1) == 1 and levels[0] == 1, tab
+        assert all(after <= before + 1 for before, after in pairwise(levels)), tab
+        if tab == "Score" and viewport is PHONE:
+            score, examples = (page.locator(f"#score-{part}").bounding_box()["y"] for part in ("gauge", "examples"))
+            assert score < examples and score + 60 < viewport["height"]
+    for landmark in ("main", "header", "nav", "footer"):
+        assert page.locator(landmark).count(), landmark
+    assert page.get_attribute("html", "lang") == "en"
 
 
 def test_the_tabs_and_the_upload_are_reached_by_keyboard(open_page, photos):
@@ -266,10 +298,20 @@ def test_the_tabs_and_the_upload_are_reached_by_keyboard(open_page, photos):
                 break
         page.keyboard.press("Enter")
     chooser.value.set_files(photos / "dark.png")
-    page.wait_for_selector("#score-map img")
+    page.wait_for_selector("#score-map .mq-heat")
     page.get_by_role("tab", name="Batch", exact=True).focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("#batch-run", state="visible")
+    for key, tab in (("ArrowLeft", "Distort"), ("Home", "Score"), ("ArrowLeft", TABS[-1]), ("ArrowRight", "Score")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"[role=tab][aria-selected=true]:focus >> text={tab}")
+    outline = "element => getComputedStyle(element).outlineStyle + getComputedStyle(element).outlineWidth"
+    for name in ("Upload file", "Example: bright, sharp", "What it resembles"):
+        element = page.locator(f"[aria-label='{name}']:visible, summary:has-text('{name}'):visible").first
+        element.focus()
+        page.keyboard.press("Shift+Tab")
+        page.keyboard.press("Tab")
+        assert element.evaluate(outline) == "solid3px", name
 
 
 # Our own elements whose text does not fit, or that stick out of the window.
@@ -280,6 +322,24 @@ _CUT = """[...document.querySelectorAll('.mq, .mq *')].filter(element => {
         && getComputedStyle(element).overflow !== 'visible';
     return cut || box.right > window.innerWidth + 1 || box.left < -1;
 }).map(element => element.outerHTML.slice(0, 120))"""
+
+# What can be used or seen, Gradio's own included, and has no name for those who do not see it. A picture that stands
+# beside its name, in a button or a row, needs none of its own.
+_NAMELESS = """[...document.querySelectorAll(
+    'button, a[href], input, select, textarea, summary, img, svg[role=img], [role=tab], [role=slider]'
+)].filter(element => {
+    if (!element.getClientRects().length || element.closest('[aria-hidden=true]')) return false;
+    const others = (element.getAttribute('aria-labelledby') || '').split(' ').map(id => document.getElementById(id));
+    const texts = [element.getAttribute('aria-label'), element.alt, element.title];
+    texts.push(...[...others, ...(element.labels || [])].map(other => other?.textContent));
+    if (element.matches('button, a, summary, [role=tab]')) texts.push(element.textContent);
+    if (element.matches('img[alt=""]') && element.closest('button, [role=gridcell], td')) return false;
+    return !texts.some(text => text?.trim());
+}).map(element => element.outerHTML.slice(0, 160))"""
+
+# Levels of the headings that are shown, in their order.
+_HEADINGS = """[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
+    .filter(heading => heading.getClientRects().length).map(heading => Number(heading.tagName[1]))"""
 
 # Our own texts whose contrast to the ground is below the 4.5 of WCAG 2, level AA.
 _PALE = """(() => {

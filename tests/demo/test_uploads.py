@@ -2,7 +2,9 @@
 
 import json
 import os
+import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
@@ -25,7 +27,10 @@ def api(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo") / "tiny"
     torch.manual_seed(0)
     save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=["test_resnet"])), folder)
-    app = build_app(Assessor(Scorer(folder, device="cpu")))
+    examples = tmp_path_factory.mktemp("examples")
+    for name in ("one", "one_crushed"):
+        Image.radial_gradient("L").save(examples / f"{name}.png")
+    app = build_app(Assessor(Scorer(folder, device="cpu")), examples=examples)
     _, url, _ = app.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **launch_options())
     yield f"{url}gradio_api"
     app.close()
@@ -125,3 +130,10 @@ def test_an_upload_is_scored(api, private):
     assert kind == "complete"
     [record] = json.loads(text.split("data: ")[-1].splitlines()[0])
     assert isinstance(record["quality"], float) and record["width"] == 64
+
+
+def test_the_description_of_the_page_and_of_the_api_gives_no_path_away(api):
+    for address in (f"{api}/info", api.replace("gradio_api", "config"), api.replace("gradio_api", "")):
+        text = httpx.get(address, timeout=60).raise_for_status().text
+        assert "one, crushed" in text or address.endswith("info")
+        assert tempfile.gettempdir() not in text and str(Path.cwd()) not in text, address

@@ -2,8 +2,10 @@
 
 import pytest
 
+from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.configuration_metaqap import KADID_DISTORTIONS
-from modeling_metaqap.inference.wording import distortion_title, grade, heading
+from modeling_metaqap.inference.wording import distortion_title, grade, heading, learner_title
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,10 @@ def test_each_distortion_has_a_name_of_its_own_without_underscores():
     assert distortion_title("jpeg_compression") == "JPEG compression"
     assert distortion_title("non_eccentricity_patch") == "displaced patches"
     assert heading(distortion_title("lens_blur")) == "Lens blur"
+
+
+def test_the_shipped_learners_have_names_for_people():
+    assert [learner_title(learner["name"]) for learner in read_config(DEFAULT_CHECKPOINT).base_learners] == [
+        "EfficientNet-Lite0", "EfficientNet-Lite1", "MobileNetV2", "MobileNetV2 (frozen)",
+    ]  # fmt: skip
+    assert learner_title("my learner") == "my learner"
