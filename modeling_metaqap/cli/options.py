@@ -8,6 +8,7 @@ import typer
 from .. import DEFAULT_CHECKPOINT
 from ..data.rating_options import HELP
 from ..errors import MetaQAPError
+from ..inference.choices import Dtype, Engine
 
 
 def _sentence(option: str) -> str:
@@ -31,6 +32,51 @@ MosRange = Annotated[
 ]
 LowerIsBetter = Annotated[bool, typer.Option("--lower-is-better", help=_sentence("lower_is_better"))]
 
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace --output if there is such a file.")]
+
+# Of commands that score photographs wherever they lie.
+Places = Annotated[
+    list[str],
+    typer.Argument(
+        help="Images, folders, glob patterns, web addresses, paths of fsspec such as s3://bucket/photos, .zip, "
+        ".tar and .tar.gz archives, Parquet and Arrow files, data sets such as hf://datasets/me/photos, @list.txt "
+        "for a list of these, or - for a list on standard input."
+    ),
+]
+EngineChoice = Annotated[
+    Engine,
+    typer.Option(
+        help="What runs the model. auto is ONNX Runtime where it is installed, and makes its file once, in your "
+        "cache; onnx and onnx-int8 take the files of `metaqap export`."
+    ),
+]
+NumberFormat = Annotated[
+    Dtype,
+    typer.Option(help="Number format of the computation; auto is bfloat16 where the device has it in hardware."),
+]
+Fast = Annotated[
+    bool,
+    typer.Option("--fast", help="Take the fastest engine and format within 0.01 of PyTorch, found at first use."),
+]
+Learners = Annotated[
+    int | None, typer.Option(help="Take so many of the base learners: faster, less accurate. Default all.")
+]
+Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")]
+TableColumn = Annotated[str, typer.Option(help="Column of Parquet and Arrow files that holds the images.")]
+AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private", help="Web addresses may lead to this machine and to private networks.")
+]
+Null = Annotated[
+    bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL bytes, not lines.")
+]
+Isolate = Annotated[
+    bool,
+    typer.Option(
+        help="Decode in processes of their own, within limits of time and memory, so that a file that makes a "
+        "decoder crash is an error of this file only."
+    ),
+]
+
 #: The checkpoint that ships with the package.
 SHIPPED = str(DEFAULT_CHECKPOINT)
 
@@ -43,14 +89,25 @@ def refuse_to_overwrite(output: Path, photograph: Path) -> None:
 
 __all__ = [
     "SHIPPED",
+    "AllowPrivate",
     "BatchSize",
     "CacheDir",
     "Checkpoint",
     "Csv",
     "Device",
+    "EngineChoice",
+    "Fast",
     "ImageColumn",
+    "Isolate",
+    "Learners",
     "LowerIsBetter",
     "MosColumn",
     "MosRange",
+    "Null",
+    "NumberFormat",
+    "Overwrite",
+    "Places",
+    "Recursive",
+    "TableColumn",
     "refuse_to_overwrite",
 ]

@@ -7,12 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import read_list, unread_photographs
-from ..data.image_places import Kind, check_packages, find_places, kind_of
+from ..data.image_files import unread_photographs
+from ..data.image_places import Kind, check_packages, kind_of
 from ..data.names import shown_name
 from ..errors import MetaQAPError
 from ..inference.choices import Dtype, Engine, Order
-from .options import SHIPPED, BatchSize, Checkpoint, Device
+from .options import (
+    SHIPPED,
+    AllowPrivate,
+    BatchSize,
+    Checkpoint,
+    Device,
+    EngineChoice,
+    Fast,
+    Isolate,
+    Learners,
+    Null,
+    NumberFormat,
+    Overwrite,
+    Places,
+    Recursive,
+    TableColumn,
+)
+from .scoring import number_of_images, places_to_score, with_progress
 
 #: The output that is standard output.
 _STANDARD_OUTPUT = Path("-")
@@ -22,14 +39,7 @@ if TYPE_CHECKING:
 
 
 def score(
-    paths: Annotated[
-        list[str],
-        typer.Argument(
-            help="Images, folders, glob patterns, web addresses, paths of fsspec such as s3://bucket/photos, .zip, "
-            ".tar and .tar.gz archives, Parquet and Arrow files, data sets such as hf://datasets/me/photos, @list.txt "
-            "for a list of these, or - for a list on standard input."
-        ),
-    ],
+    paths: Places,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -41,45 +51,19 @@ def score(
     as_json: Annotated[
         bool, typer.Option("--json", help="Write the results to standard output as they come, as JSON Lines.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --output if there is such a file.")] = False,
+    overwrite: Overwrite = False,
     checkpoint: Checkpoint = SHIPPED,
-    engine: Annotated[
-        Engine,
-        typer.Option(
-            help="What runs the model. auto is ONNX Runtime where it is installed, and makes its file once, in your "
-            "cache; onnx and onnx-int8 take the files of `metaqap export`."
-        ),
-    ] = Engine.auto,
+    engine: EngineChoice = Engine.auto,
     device: Device = None,
-    dtype: Annotated[
-        Dtype,
-        typer.Option(help="Number format of the computation; auto is bfloat16 where the device has it in hardware."),
-    ] = Dtype.float32,
-    fast: Annotated[
-        bool,
-        typer.Option("--fast", help="Take the fastest engine and format within 0.01 of PyTorch, found at first use."),
-    ] = False,
-    learners: Annotated[
-        int | None, typer.Option(help="Take so many of the base learners: faster, less accurate. Default all.")
-    ] = None,
+    dtype: NumberFormat = Dtype.float32,
+    fast: Fast = False,
+    learners: Learners = None,
     batch_size: BatchSize = 8,
-    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Search sub-folders too.")] = False,
-    image_column: Annotated[
-        str, typer.Option(help="Column of Parquet and Arrow files that holds the images.")
-    ] = "image",
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Web addresses may lead to this machine and to private networks.")
-    ] = False,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="The list on standard input is separated by NUL bytes, not lines.")
-    ] = False,
-    isolate: Annotated[
-        bool,
-        typer.Option(
-            help="Decode in processes of their own, within limits of time and memory, so that a file that makes a "
-            "decoder crash is an error of this file only."
-        ),
-    ] = False,
+    recursive: Recursive = False,
+    image_column: TableColumn = "image",
+    allow_private: AllowPrivate = False,
+    null: Null = False,
+    isolate: Isolate = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the rows that an interrupted run has written to --output.")
     ] = False,
@@ -95,12 +79,7 @@ def score(
 
     The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
     """
-    places = find_places([path for path in paths if path != "-"], recursive=recursive)
-    if "-" in paths:
-        listed = read_list(sys.stdin.buffer, separator=b"\0" if null else b"\n")
-        places = list(dict.fromkeys(places + listed))
-    if not places:
-        raise MetaQAPError("There are no images to score: standard input is empty.")
+    places = places_to_score(paths, recursive=recursive, null=null)
     if output == _STANDARD_OUTPUT:
         output, as_json = None, True
     elif output is not None and as_json:
@@ -110,10 +89,9 @@ def score(
     if overwrite and resume:
         raise MetaQAPError("--resume keeps the rows of the file and --overwrite drops them; leave out one of them.")
     check_packages(places)
-    kinds = set(map(kind_of, places))
-    if explain is not None and kinds != {Kind.file}:
+    if explain is not None and set(map(kind_of, places)) != {Kind.file}:
         raise MetaQAPError("--explain needs photographs that are files of this machine; unpack or fetch them first.")
-    num_images = None if any(kind.holds_many for kind in kinds) else len(places)
+    num_images = number_of_images(places)
 
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
@@ -156,7 +134,7 @@ def score(
         images = stored_images(places, image_column=image_column, fetching=fetching, skip=done)
         records = scorer.score(images, quality_map=explanations is not None)
         if not is_shown:
-            records = _with_progress(records, done=sum(place in done for place in places), total=num_images)
+            records = with_progress(records, done=sum(place in done for place in places), total=num_images)
         for record in records:
             if explanations is not None:
                 record = explanations.write(record)
@@ -204,27 +182,3 @@ def score(
     if failed:
         errors.print(f"{failed} of {rows} images could not be read.")
         raise typer.Exit(1)
-
-
-def _with_progress(records: "Iterable[ScoreRecord]", *, done: int, total: int | None) -> "Iterator[ScoreRecord]":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from .printing import errors
-
-    progress = Progress(
-        TextColumn("scoring"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        redirect_stdout=False,  # which would lead the results to standard error
-        disable=(total is not None and total - done < 16) or not errors.is_terminal,
-    )
-    with progress:
-        task = progress.add_task("", total=total, completed=done, rate="")
-        for record in records:
-            yield record
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")

@@ -1,40 +1,55 @@
 """Files that are either complete or not there."""
 
-import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either as it was or complete, whatever happens. What a kill left is overwritten.
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of another one when it is complete. What a kill left is overwritten.
 
     Raises:
         OSError: if the folder is missing or cannot be written to.
     """
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is either as it was or complete, whatever happens.
+
+    Raises:
+        OSError: see `replacing`.
+    """
+    with replacing(path) as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def save_picture(picture: "Image.Image", path: Path) -> None:
     """Write a picture in the format that the ending of its name says; see `write_atomically`.
 
     Raises:
-        OSError: as `write_atomically` does.
+        OSError: see `replacing`.
         KeyError: for an ending that Pillow does not know.
     """
     from PIL import Image
 
-    file = io.BytesIO()
-    picture.save(file, format=Image.registered_extensions()[path.suffix.lower()])
-    write_atomically(path, file.getvalue())
+    with replacing(path) as file:
+        picture.save(file, format=Image.registered_extensions()[path.suffix.lower()])
 
 
 def replace_files(source: Path, target: Path) -> None:
@@ -51,4 +66,4 @@ def replace_files(source: Path, target: Path) -> None:
         file.replace(target / file.name)
 
 
-__all__ = ["replace_files", "save_picture", "write_atomically"]
+__all__ = ["replace_files", "replacing", "save_picture", "write_atomically"]

@@ -19,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
-from ..data.atomic import write_atomically
+from ..data.atomic import replacing, write_atomically
 from ..data.names import from_portable_name, from_spreadsheet_text, portable_name, spreadsheet_text
 from ..errors import MetaQAPError
 from ..installing import missing_package
@@ -58,15 +58,24 @@ def check_output(output: Path, *, replace: bool) -> None:
         raise MetaQAPError(f"The output {output} must end in .csv, .jsonl or .parquet.")
     if suffix == ".parquet" and find_spec("pyarrow") is None:
         raise MetaQAPError(missing_package("pyarrow"))
-    if not output.parent.is_dir():
-        raise MetaQAPError(f"Cannot write {output}: there is no folder {output.parent}.")
-    if output.is_dir():
-        raise MetaQAPError(f"Cannot write {output}: it is a folder.")
+    check_writable(output)
     exists = output.exists() or (suffix == ".parquet" and _part_of(output).exists())
     if exists and not replace:
         raise MetaQAPError(
             f"There is a file {output}; replace it with --overwrite, continue it with --resume, or write to another."
         )
+
+
+def check_writable(output: Path) -> None:
+    """Refuse a file that cannot be written, without touching it.
+
+    Raises:
+        MetaQAPError: for a missing folder, a folder of this name, or a file or folder that is read-only.
+    """
+    if not output.parent.is_dir():
+        raise MetaQAPError(f"Cannot write {output}: there is no folder {output.parent}.")
+    if output.is_dir():
+        raise MetaQAPError(f"Cannot write {output}: it is a folder.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         raise MetaQAPError(f"Cannot write {output}: permission denied.")
 
@@ -299,7 +308,7 @@ class RecordFile:
         # Places in the file, not the rows themselves.
         places = [(sort_key(row.record, order), row.begin, row.end) for row in self.rows()]
         places.sort(key=lambda place: place[0])
-        with self.rows_path.open("rb") as source, _replacing(self.rows_path) as target:
+        with self.rows_path.open("rb") as source, replacing(self.rows_path) as target:
             target.write(self._format.header)
             for _, begin, end in places:
                 source.seek(begin)
@@ -308,7 +317,7 @@ class RecordFile:
     def _rows_from_parquet(self) -> None:
         import pyarrow.parquet as pq
 
-        with _replacing(self.rows_path) as file:
+        with replacing(self.rows_path) as file:
             for batch in pq.ParquetFile(self.output).iter_batches(batch_size=ROW_GROUP):
                 for values in batch.to_pylist():
                     file.write(self._format.encode(_record(values)))
@@ -330,24 +339,9 @@ def write_parquet(output: Path, records: Iterable[ScoreRecord]) -> None:
     arrow = {str: pa.string(), float: pa.float64(), int: pa.int64()}
     schema = pa.schema([(name, arrow[_kind(name)]) for name in COLUMNS])  # type: ignore[index]
     values = (_values(record) for record in records)
-    with _replacing(output) as file, pq.ParquetWriter(file, schema) as writer:
+    with replacing(output) as file, pq.ParquetWriter(file, schema) as writer:
         while group := list(islice(values, ROW_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema=schema))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of another one when it is complete; too large for `write_atomically`."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager
@@ -388,6 +382,7 @@ __all__ = [
     "RecordFile",
     "cannot_write",
     "check_output",
+    "check_writable",
     "json_line",
     "open_records",
     "sort_key",

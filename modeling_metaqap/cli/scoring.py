@@ -1,0 +1,72 @@
+"""What the commands that score photographs have in common: which ones, how many, and how far it is."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ..data.image_files import read_list
+from ..data.image_places import find_places, kind_of
+from ..errors import MetaQAPError
+
+if TYPE_CHECKING:
+    from ..inference.records import ScoreRecord
+
+
+def places_to_score(paths: Sequence[str], *, recursive: bool, null: bool) -> list[str]:
+    """What a user typed as places, with the list on standard input for `-`.
+
+    Args:
+        paths: see `find_places`.
+        recursive: also search sub-folders.
+        null: the list is separated by NUL bytes.
+
+    Raises:
+        MetaQAPError: for what does not exist or holds no images.
+    """
+    places = find_places([path for path in paths if path != "-"], recursive=recursive)
+    if "-" in paths:
+        listed = read_list(sys.stdin.buffer, separator=b"\0" if null else b"\n")
+        places = list(dict.fromkeys(places + listed))
+    if not places:
+        raise MetaQAPError("There are no images to score: standard input is empty.")
+    return places
+
+
+def number_of_images(places: Iterable[str]) -> int | None:
+    """How many images these places hold; None with archives and tables, which nobody has counted."""
+    kinds = list(map(kind_of, places))
+    return None if any(kind.holds_many for kind in kinds) else len(kinds)
+
+
+def with_progress(records: "Iterable[ScoreRecord]", *, done: int = 0, total: int | None) -> "Iterator[ScoreRecord]":
+    """The records as they come, with a bar in a terminal.
+
+    Args:
+        records: of the images that are left to do.
+        done: how many images are done already.
+        total: how many there are with these; None if that is not known.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from .printing import errors
+
+    progress = Progress(
+        TextColumn("scoring"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        redirect_stdout=False,  # which would lead the results to standard error
+        disable=(total is not None and total - done < 16) or not errors.is_terminal,
+    )
+    with progress:
+        task = progress.add_task("", total=total, completed=done, rate="")
+        for record in records:
+            yield record
+            speed = progress.tasks[0].speed
+            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")
+
+
+__all__ = ["number_of_images", "places_to_score", "with_progress"]
