@@ -45,6 +45,11 @@ FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 
 
+def refuse(path: Path, reason: str) -> None:
+    """A data set is measured whole or not at all."""
+    raise MetaQAPError(f"{path} cannot be read: {reason}.")
+
+
 class Photographs:
     """All photographs of a data set: features, scores and ratings."""
 
@@ -58,7 +63,7 @@ class Photographs:
         self.quality = np.array(dataset["quality"])
         start = time.perf_counter()
         paths = [Path(row["image"]["path"]) for row in dataset.select_columns("image")]
-        features = image_features(scorer, paths, cache_dir=args.features)
+        features = image_features(scorer, paths, cache_dir=args.features, on_unreadable=refuse)
         console.print(f"Features of {len(paths):,} photographs: {time.perf_counter() - start:.0f} s.")
         self.standardized = features.standardized(scorer.model)
         self.base_scores = features.base_scores

@@ -49,7 +49,7 @@ def adapt(
     from ..fusion.adapting import AdaptationSettings
     from ..fusion.adapting import adapt as adapt_checkpoint
     from ..inference.record_files import cannot_write
-    from .printing import console, errors, feature_progress, silence_libraries
+    from .printing import console, errors, feature_progress, say_left_out, silence_libraries
 
     silence_libraries()
     with feature_progress() as on_progress:
@@ -66,6 +66,7 @@ def adapt(
             device=device,
             batch_size=batch_size,
             on_progress=on_progress,
+            on_unreadable=say_left_out,
         )
     try:
         adaptation.save(output)

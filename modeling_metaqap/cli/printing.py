@@ -4,11 +4,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers.utils import logging as transformers_logging
 
+from ..data.names import shown_name
 from ..inference.decoding import silence_size_warning
 
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
@@ -34,4 +36,9 @@ def feature_progress() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
-__all__ = ["console", "errors", "feature_progress", "silence_libraries"]
+def say_left_out(path: Path, reason: str) -> None:
+    """Name a photograph that cannot be read and is left out."""
+    errors.print(f"Left out {shown_name(str(path))}: {reason}.", markup=False, soft_wrap=True)
+
+
+__all__ = ["console", "errors", "feature_progress", "say_left_out", "silence_libraries"]

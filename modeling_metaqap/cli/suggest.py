@@ -31,7 +31,7 @@ def suggest(
         raise MetaQAPError(f"{output} is there already; name a new file.")
     from ..fusion.suggesting import suggest as suggest_photographs
     from ..inference.record_files import cannot_write
-    from .printing import errors, feature_progress, silence_libraries
+    from .printing import errors, feature_progress, say_left_out, silence_libraries
 
     silence_libraries()
     with feature_progress() as on_progress:
@@ -46,6 +46,7 @@ def suggest(
             device=device,
             batch_size=batch_size,
             on_progress=on_progress,
+            on_unreadable=say_left_out,
         )
     try:
         with output.open("w", newline="", encoding="utf-8") as file:

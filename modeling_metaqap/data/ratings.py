@@ -1,7 +1,7 @@
 """A person's own ratings from a CSV file: a row for each photograph, each rating, or each comparison of two."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,17 @@ class Ratings:
     def groups(self) -> npt.NDArray[np.intp]:
         """`(n,)`: versions of one photograph have the same number."""
         return np.unique(self.references, return_inverse=True)[1]
+
+    def select(self, rows: Sequence[int]) -> "Ratings":
+        """The ratings of some of the photographs."""
+        return replace(
+            self,
+            paths=[self.paths[row] for row in rows],
+            names=[self.names[row] for row in rows],
+            quality=self.quality[list(rows)],
+            spread=None if self.spread is None else self.spread[list(rows)],
+            references=[self.references[row] for row in rows],
+        )
 
 
 def read_ratings(folder: str | Path, options: RatingOptions) -> Ratings:

@@ -108,6 +108,7 @@ def adapt(
     device: str | None = None,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> Adaptation:
     """Adapt a checkpoint to a person's own ratings.
 
@@ -119,7 +120,7 @@ def adapt(
         csv, image_column, mos_column, mos_range, lower_is_better: of the ratings, see `RatingOptions`.
         checkpoint: folder or Hub id to begin with.
         settings: default `AdaptationSettings()`.
-        cache_dir, on_progress: see `image_features`.
+        cache_dir, on_progress, on_unreadable: see `image_features`.
         device, batch_size: see `Scorer`.
 
     Raises:
@@ -147,7 +148,10 @@ def adapt(
     )
     _refuse_too_few(ratings)
     scorer = Scorer(checkpoint, device=device, batch_size=batch_size)
-    features = image_features(scorer, ratings.paths, cache_dir=cache_dir, on_progress=on_progress)
+    features = image_features(
+        scorer, ratings.paths, cache_dir=cache_dir, on_progress=on_progress, on_unreadable=on_unreadable
+    )
+    ratings = ratings.select(features.rows)
     _refuse_twins(ratings, features.digests)
     return adapt_to_features(
         scorer.model,

@@ -30,6 +30,7 @@ def suggest(
     batch_size: int = 8,
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> list[str]:
     """Names of n photographs of a folder to be rated next, the most instructive one first.
 
@@ -39,7 +40,7 @@ def suggest(
         csv, image_column: of ratings that there are already; these photographs are not named again.
         recursive: look into sub-folders too.
         checkpoint: that is to be adapted.
-        cache_dir, on_progress: see `image_features`.
+        cache_dir, on_progress, on_unreadable: see `image_features`.
         device, batch_size: see `Scorer`.
         seed: of the draw of photographs that are looked at, of more than 2,000.
 
@@ -51,20 +52,24 @@ def suggest(
     paths = [Path(path) for path in find_images([str(folder)], recursive=recursive)]
     names = [path.relative_to(folder).as_posix() for path in paths]
     known = set() if csv is None else {name.casefold() for name in rated_names(csv, image_column=image_column)}
-    rated = np.array([name.casefold() in known for name in names])
-    if n < 1 or n > (~rated).sum():
-        raise MetaQAPError(
-            f"{folder} has {(~rated).sum():,} photographs that are not rated; name a number from 1 to that."
-        )
+    _refuse_more(folder, n, sum(name.casefold() not in known for name in names))
     scorer = Scorer(checkpoint, device=device, batch_size=batch_size)
-    features = image_features(scorer, paths, cache_dir=cache_dir, on_progress=on_progress)
+    features = image_features(scorer, paths, cache_dir=cache_dir, on_progress=on_progress, on_unreadable=on_unreadable)
+    names = [names[row] for row in features.rows]
+    rated = np.array([name.casefold() in known for name in names])
+    _refuse_more(folder, n, int((~rated).sum()))
     standardized = features.standardized(scorer.model)
-    drawn = draw_centers(len(paths), most=_LOOKED_AT, seed=seed)
+    drawn = draw_centers(len(names), most=_LOOKED_AT, seed=seed)
     functions = functions_of([fit_basis(rows, drawn) for rows in standardized], standardized, gammas=USUAL[:1])
     chosen = most_instructive(
         features.quality(scorer.model), functions[USUAL[0]].values, np.flatnonzero(rated), n, looked_at=drawn
     )
     return [names[row] for row in chosen]
+
+
+def _refuse_more(folder: Path, n: int, free: int) -> None:
+    if not 1 <= n <= free:
+        raise MetaQAPError(f"{folder} has {free:,} photographs that are not rated; name a number from 1 to that.")
 
 
 def most_instructive(

@@ -27,14 +27,16 @@ _TOGETHER = 64
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """Of n photographs by K base learners.
+    """Of the n photographs that can be read, by K base learners.
 
     Attributes:
+        rows: positions of the n photographs among all that were given.
         digests: SHA-256 of each file.
         pooled: for each learner `(n, F)` float32, before standardisation; the mean over the crops.
         base_scores: `(n, K)`.
     """
 
+    rows: list[int]
     digests: list[str]
     pooled: list[npt.NDArray[np.float32]]
     base_scores: FloatArray
@@ -59,6 +61,7 @@ def image_features(
     *,
     cache_dir: str | Path | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> ImageFeatures:
     """Features of photographs, as the heads of the learners get them; what is on disk is not computed again.
 
@@ -70,31 +73,45 @@ def image_features(
         paths: of the photographs.
         cache_dir: default `features` in `user_cache()`.
         on_progress: gets the numbers of photographs that are done and of all.
+        on_unreadable: gets each photograph that cannot be read, and the reason in a few words; it is left out.
 
     Raises:
-        MetaQAPError: for a photograph that cannot be read.
+        MetaQAPError: if none of the photographs can be read.
         OSError: if the cache cannot be written.
     """
-    digests = [file_sha256(path) for path in paths]
+    unreadable: dict[int, str] = {}
+    digests: dict[int, str] = {}
+    for row, path in enumerate(paths):
+        try:
+            digests[row] = file_sha256(path)
+        except OSError as error:
+            unreadable[row] = (error.strerror or str(error)).lower()
     folder = Path(cache_dir or user_cache() / "features") / _scorer_sha256(scorer)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    known = _read_shards(folder, set(digests))
-    path_of = dict(zip(digests, paths, strict=True))
+    known = _read_shards(folder, set(digests.values()))
+    path_of = {digest: paths[row] for row, digest in digests.items()}
+    reasons: dict[str, str] = {}
     todo = [digest for digest in path_of if digest not in known]
     on_progress(len(path_of) - len(todo), len(path_of))
     with ThreadPoolExecutor(scorer.num_workers) as pool:
         for start in range(0, len(todo), _TOGETHER):
             batch = todo[start : start + _TOGETHER]
-            prepared = list(pool.map(scorer.prepare, [path_of[digest] for digest in batch]))
-            for one in prepared:
-                if one.record.error is not None:
-                    raise MetaQAPError(f"{one.record.path} cannot be read: {one.record.error}.")
-            rows = _compute(scorer, prepared)
-            _write_shard(folder, batch, rows)
-            known |= dict(zip(batch, zip(*rows, strict=True), strict=True))
+            read = dict(zip(batch, pool.map(scorer.prepare, [path_of[digest] for digest in batch]), strict=True))
+            reasons |= {digest: one.record.error for digest, one in read.items() if one.record.error is not None}
+            if prepared := {digest: one for digest, one in read.items() if digest not in reasons}:
+                columns = _compute(scorer, list(prepared.values()))
+                _write_shard(folder, list(prepared), columns)
+                known |= dict(zip(prepared, zip(*columns, strict=True), strict=True))
             on_progress(len(path_of) - len(todo) + start + len(batch), len(path_of))
-    *pooled, base_scores = (np.stack(column) for column in zip(*(known[digest] for digest in digests), strict=True))
-    return ImageFeatures(digests, pooled, base_scores.astype(np.float64))
+    unreadable |= {row: reasons[digest] for row, digest in digests.items() if digest in reasons}
+    for row, reason in sorted(unreadable.items()):
+        on_unreadable(paths[row], reason)
+    rows = [row for row in range(len(paths)) if row not in unreadable]
+    if not rows:
+        raise MetaQAPError(f"None of the photographs can be read; of {paths[0]}: {unreadable[0]}.")
+    kept = [digests[row] for row in rows]
+    *pooled, base_scores = (np.stack(column) for column in zip(*(known[digest] for digest in kept), strict=True))
+    return ImageFeatures(rows, kept, pooled, base_scores.astype(np.float64))
 
 
 @torch.inference_mode()

@@ -16,6 +16,7 @@ from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt
 from modeling_metaqap.fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
+from modeling_metaqap.fusion.suggesting import suggest
 from modeling_metaqap.inference import features as features_module
 from modeling_metaqap.inference.features import image_features
 from modeling_metaqap.lineage import all_stages
@@ -189,6 +190,43 @@ def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoin
     # A damaged file is no obstacle.
     next(tmp_path.rglob("*.npz")).write_bytes(b"damaged")
     np.testing.assert_allclose(image_features(scorer, paths, cache_dir=tmp_path).pooled[0], both.pooled[0], atol=1e-6)
+
+
+def test_a_photograph_that_cannot_be_read_is_named_and_left_out(rated, checkpoint, cache_dir, tmp_path):
+    (rated / "a0.png").write_bytes(b"broken")
+    (rated / "b1.png").unlink()
+    (rated / "b1.png").mkdir()
+    paths = sorted(rated.glob("*.png"))
+    scorer, unreadable = Scorer(checkpoint), {}
+    features = image_features(scorer, paths, cache_dir=cache_dir, on_unreadable=unreadable.__setitem__)
+    assert (
+        list(unreadable) == [rated / "a0.png", rated / "b1.png"] and unreadable[rated / "b1.png"] == "is a directory"
+    )
+    assert [paths[row] for row in features.rows] == [path for path in paths if path not in unreadable]
+    readable = image_features(scorer, [path for path in paths if path not in unreadable], cache_dir=cache_dir)
+    np.testing.assert_array_equal(features.base_scores, readable.base_scores)
+    with pytest.raises(MetaQAPError, match="None of the photographs can be read; of .*a0.png: not an image"):
+        image_features(scorer, [rated / "a0.png"], cache_dir=cache_dir)
+
+    (rated / "b1.png").rmdir()
+    shutil.copyfile(rated / "a2.png", rated / "b1.png")
+    with (rated / "b1.png").open("ab") as file:
+        file.write(b" ")  # not the same file
+    said = []
+    adapted = adapt(
+        rated,
+        "ratings.csv",
+        checkpoint=checkpoint,
+        mos_range=(1, 5),
+        settings=QUICK,
+        cache_dir=cache_dir,
+        on_unreadable=lambda path, reason: said.append(path.name),
+    )
+    assert said == ["a0.png"] and adapted.record["n"] == 29
+    names = suggest(rated, 28, checkpoint=checkpoint, cache_dir=cache_dir, on_unreadable=lambda *_: None)
+    assert len(set(names)) == 28 and "a0.png" not in names
+    with pytest.raises(MetaQAPError, match="has 29 photographs that are not rated"):
+        suggest(rated, 30, checkpoint=checkpoint, cache_dir=cache_dir)
 
 
 def test_features_of_other_crops_are_not_taken_from_the_cache(rated, checkpoint, tmp_path):
