@@ -9,7 +9,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from PIL import (
     GifImagePlugin,  # noqa: F401
     Image,
     ImageCms,
+    ImageStat,
     Jpeg2KImagePlugin,  # noqa: F401
     JpegImagePlugin,  # noqa: F401
     MpoImagePlugin,  # noqa: F401
@@ -86,6 +87,45 @@ _NO_FILES = (
 
 class UnreadableImage(ValueError):
     """An image that cannot be read. The message is the reason, in a few words without the image's name."""
+
+
+class Photograph(NamedTuple):
+    """An image that was read.
+
+    Attributes:
+        pixels: 8-bit RGB, upright, and perhaps shrunk.
+        width, height: of the original in pixels, upright.
+        is_first_frame: whether the file holds several frames or pages, of which this is the first.
+    """
+
+    pixels: Image.Image
+    width: int
+    height: int
+    is_first_frame: bool = False
+
+
+# Of a photograph with fewer pixels on its shorter side not much can be seen.
+_SMALL_SIDE = 32
+# Values of 255 that the pixels of a surface of one color may differ by, as after lossy compression.
+_ONE_COLOR = 3
+
+
+def warning_of(photograph: Photograph) -> str | None:
+    """Why the score of a photograph says little, in a few words; None for an ordinary one."""
+    reasons = []
+    if min(photograph.width, photograph.height) < _SMALL_SIDE:
+        reasons.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
+    elif all(high - low <= _ONE_COLOR for low, high in ImageStat.Stat(photograph.pixels).extrema):
+        reasons.append("there is nothing but one color to judge")
+    if photograph.is_first_frame:
+        reasons.append("only the first of several frames or pages was judged")
+    return "; ".join(reasons) or None
+
+
+def is_first_of_several(image: Image.Image) -> bool:
+    """Whether an opened image file holds several frames or pages, and the first one is to be read."""
+    # MPO files hold other views of the same photograph, such as a depth map of a phone.
+    return image.format != "MPO" and bool(getattr(image, "is_animated", False)) and image.tell() == 0
 
 
 def too_many_pixels(limit: int) -> str:
@@ -157,17 +197,23 @@ def open_image(source: str | bytes | os.PathLike | IO[bytes]) -> Image.Image:
         return image
 
 
-def read_rgb(source: str | bytes | os.PathLike | IO[bytes] | Image.Image) -> Image.Image:
-    """An image file, or an image of Pillow, as 8-bit RGB, upright; see `to_rgb`.
+def read_whole(source: str | bytes | os.PathLike | IO[bytes] | Image.Image) -> Photograph:
+    """An image file, or an image of Pillow, with all its pixels; see `to_rgb`.
 
     Raises:
         UnreadableImage: with the reason.
     """
     with errors_explained():
         if isinstance(source, Image.Image):
-            return to_rgb(source)
+            is_first_frame, rgb = is_first_of_several(source), to_rgb(source)
+            return Photograph(rgb, rgb.width, rgb.height, is_first_frame)
         with open_image(source) as image:
-            return to_rgb(image)
+            return read_whole(image)
+
+
+def read_rgb(source: str | bytes | os.PathLike | IO[bytes] | Image.Image) -> Image.Image:
+    """The pixels of `read_whole`."""
+    return read_whole(source).pixels
 
 
 def _what_it_is(source: str | bytes | IO[bytes]) -> str:
@@ -366,11 +412,15 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 __all__ = [
     "MAX_FILE_BYTES",
     "PHOTO_FORMATS",
+    "Photograph",
     "UnreadableImage",
     "errors_explained",
+    "is_first_of_several",
     "open_image",
     "read_rgb",
+    "read_whole",
     "to_rgb",
     "too_many_pixels",
     "value_of_white",
+    "warning_of",
 ]

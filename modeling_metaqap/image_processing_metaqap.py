@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
 from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
-from .decoding_metaqap import UnreadableImage, read_rgb, to_rgb
+from .decoding_metaqap import Photograph, UnreadableImage, read_whole, to_rgb
 from .fetching_metaqap import Fetching, fetch, is_web_address
 
 
@@ -34,6 +34,11 @@ def load_image(source: str | os.PathLike, *, fetching: Fetching | None = None) -
             message names it and says why.
         OSError: if the file is missing, or the address does not answer or is over a limit.
     """
+    return load_photograph(source, fetching=fetching).pixels
+
+
+def load_photograph(source: str | os.PathLike, *, fetching: Fetching | None = None) -> Photograph:
+    """As `load_image`, with the size and whether it is the first of several frames."""
     text = os.fspath(source)
     shown = text if len(text) < 200 else f"{text[:200]}..."
     if isinstance(source, os.PathLike):
@@ -55,9 +60,9 @@ def load_image(source: str | os.PathLike, *, fetching: Fetching | None = None) -
     return _read(io.BytesIO(data), shown)
 
 
-def _read(source: str | io.BytesIO, name: str) -> Image.Image:
+def _read(source: str | io.BytesIO, name: str) -> Photograph:
     try:
-        return read_rgb(source)
+        return read_whole(source)
     except UnreadableImage as error:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
 
@@ -85,6 +90,32 @@ def _array_to_uint8(array: np.ndarray) -> np.ndarray:
     if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
         raise ValueError("Floating-point pixels must lie in [0, 1].")
     return np.rint(array.astype(np.float64) * 255).astype(np.uint8)
+
+
+def image_of(image: Any, data_format: str | ChannelDimension | None = None) -> Image.Image:
+    """One array or tensor as an image of Pillow; such an image stays as it is.
+
+    Args:
+        image: see `MetaQAPImageProcessor`.
+        data_format: where its channels are, if not at the usual end.
+
+    Raises:
+        ValueError: for shapes and values that are no image.
+    """
+    if isinstance(image, (np.ndarray, Tensor)) and 0 in image.shape:
+        raise ValueError(f"An image needs at least one pixel, got an array of shape {tuple(image.shape)}.")
+    if isinstance(image, Tensor):
+        data_format = None if image.ndim == 2 else _place_of_channels(image, data_format)
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
+    if isinstance(image, np.ndarray):
+        pixels = _array_to_uint8(image)
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        elif _place_of_channels(image, data_format) == ChannelDimension.FIRST:
+            pixels = np.moveaxis(pixels, 0, -1)
+        image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return image
 
 
 # Of crops, and of the shortest edge that images are shrunk to, in pixels.
@@ -165,18 +196,7 @@ class MetaQAPBaseImageProcessor(BaseImageProcessor):
         self, image: Any, input_data_format: str | ChannelDimension | None = None, **kwargs: Any
     ) -> Image.Image:
         """One image of any kind -> 8-bit RGB."""
-        if isinstance(image, (np.ndarray, Tensor)) and 0 in image.shape:
-            raise ValueError(f"An image needs at least one pixel, got an array of shape {tuple(image.shape)}.")
-        if isinstance(image, Tensor):
-            input_data_format = _place_of_channels(image, input_data_format)
-            image = image.detach().cpu()
-            image = (image.float() if image.is_floating_point() else image).numpy()  # NumPy has no bfloat16
-        if isinstance(image, np.ndarray):
-            pixels = _array_to_uint8(image)
-            if _place_of_channels(image, input_data_format) == ChannelDimension.FIRST:
-                pixels = np.moveaxis(pixels, 0, -1)
-            image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-        return to_rgb(image)
+        return to_rgb(image_of(image, input_data_format))
 
     def layout(
         self,
@@ -402,7 +422,9 @@ __all__ = [
     "MetaQAPImageProcessor",
     "MetaQAPImageProcessorPil",
     "crop_layout",
+    "image_of",
     "load_image",
+    "load_photograph",
     "merge_crops",
     "prepare_crops",
     "shrink",

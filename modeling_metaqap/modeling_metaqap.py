@@ -1,5 +1,6 @@
 """MetaQAP: no-reference image quality from an ensemble of CNN base learners and a linear meta-learner."""
 
+import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -21,6 +22,19 @@ from .losses_metaqap import quality_aware_loss
 
 #: Outputs that are one thing for each image, and of several crops their weighted mean; see [`MetaQAPOutput`].
 IMAGE_OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
+
+#: What is said of one image, besides what is known of its file.
+ASSESSMENT = (
+    "quality",
+    "quality_low",
+    "quality_high",
+    "interval_coverage",
+    "distortion",
+    "distortion_probability",
+    "base_scores",
+    "distortion_probabilities",
+    "error",
+)
 
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8
@@ -59,39 +73,38 @@ class MetaQAPOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-def assess_image(
-    crop_outputs: Sequence[Mapping[str, Tensor]], distortion_labels: Sequence[str] | None
-) -> dict[str, Any]:
+def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPConfig) -> dict[str, Any]:
     """What a model says of one image whose crops it was given one by one, as plain numbers and names.
 
     Args:
         crop_outputs: for each crop those of `IMAGE_OUTPUTS` that the model has, `(1, ...)`.
-        distortion_labels: of the model's configuration.
+        config: of the model.
 
     Returns:
-        `quality`, `quality_low`, `quality_high`, `distortion` (the most likely one), `distortion_probability`,
-        `distortion_probabilities` and `base_scores`. What the model does not have is None.
+        `quality`, `quality_low`, `quality_high`, `interval_coverage`, `distortion` (the most likely one),
+        `distortion_probability`, `base_scores` and `distortion_probabilities`, in the order of the configuration's
+        `base_learners` and `distortion_labels`. What the model does not have is None; all of it for an image without a
+        finite score, and `error` says so.
     """
+    labels = config.distortion_labels
     merged = {
         name: merge_crops(torch.cat([outputs[name] for outputs in crop_outputs]).float().unsqueeze(0))[0]
         for name in IMAGE_OUTPUTS
         if name in crop_outputs[0]
     }
+    quality = merged["logits"].item()
+    if not math.isfinite(quality):
+        return dict.fromkeys(ASSESSMENT) | {"error": "the model gave it no finite score"}
     low, high = merged["interval"].tolist() if "interval" in merged else (None, None)
     distortion, probability, probabilities = None, None, None
-    if "distortion_logits" in merged and distortion_labels:
+    if "distortion_logits" in merged and labels:
         probabilities = merged["distortion_logits"].softmax(dim=0).tolist()
         probability = max(probabilities)
-        distortion = distortion_labels[probabilities.index(probability)]
-    return {
-        "quality": merged["logits"].item(),
-        "quality_low": low,
-        "quality_high": high,
-        "distortion": distortion,
-        "distortion_probability": probability,
-        "distortion_probabilities": probabilities,
-        "base_scores": merged["base_scores"].tolist(),
-    }
+        distortion = labels[probabilities.index(probability)]
+    coverage = None if low is None else config.interval_coverage
+    base_scores = merged["base_scores"].tolist()
+    values = (quality, low, high, coverage, distortion, probability, base_scores, probabilities, None)
+    return dict(zip(ASSESSMENT, values, strict=True))
 
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:

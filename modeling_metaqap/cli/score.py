@@ -126,6 +126,7 @@ def score(
 
     if unread := unread_photographs(paths, recursive=recursive):
         errors.print(unread, markup=False, soft_wrap=True)
+    keeps_lists = as_json or (output is not None and output.suffix.lower() == ".jsonl")
     # Rows that appear in the same terminal show the progress.
     is_shown = output is None and sort is Order.input and sys.stdout.isatty()
 
@@ -138,7 +139,8 @@ def score(
         for record in records:
             if explanations is not None:
                 record = explanations.write(record)
-            record.base_scores = record.distortion_probabilities = None  # not shown, and thousands take memory
+            if not keeps_lists:
+                record.base_scores = record.distortion_probabilities = None  # thousands take memory
             yield record
 
     if output is None:

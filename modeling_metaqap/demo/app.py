@@ -25,11 +25,11 @@ from ..errors import MetaQAPError
 from ..inference.decoding import silence_size_warning
 from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
-from ..inference.records import ScoreRecord
+from ..inference.records import ScoreRecord, as_json
 from ..inference.scorer import Scorer
 from ..inference.wording import distortion_title, heading
 from . import figures
-from .assessment import MAX_CROPS, Assessor, as_json
+from .assessment import MAX_CROPS, Assessor
 from .examples import Example, Examples, find_examples, originals_of, pairs_of
 from .limits import Limits, UploadLimit, limit_queue
 from .links import page_links
@@ -218,18 +218,17 @@ class Demo:
             )
         self._files = tempfile.TemporaryDirectory(prefix="metaqap-")
 
-    def _json(self, record: ScoreRecord) -> dict[str, Any]:
-        return as_json(record, self.assessor.learner_names, self.assessor.distortion_labels)
-
     def score(self, photo: str | None) -> dict[str, Any]:
         """Score one photograph.
 
         Returns quality (higher is better, training range 0 to 1, not clipped), quality_low and quality_high (the
         calibrated interval), interval_coverage (the share of photographs whose opinion score it is calibrated to hold;
-        all three null if the checkpoint is not calibrated), base_scores (each learner's own),
-        distortions (name to probability, null without a distortion head), width and height in pixels.
+        all three null if the checkpoint is not calibrated), distortion and distortion_probability
+        (the most likely one, null without a distortion head), width and height in pixels, warning (why the score says
+        little), base_scores and distortion_probabilities (in the order of base_learners and distortion_labels of the
+        checkpoint's config.json). They are the fields of `metaqap score --json`, with the name of the file as path.
         """
-        return self._json(self.assessor.assess(photo).record)
+        return as_json(self.assessor.assess(photo).record)
 
     def quality_map(self, photo: str | None) -> Image.Image:
         """The map of local quality of one photograph as an image, from red (0) over yellow (0.5) to blue-green (1)."""
@@ -261,8 +260,8 @@ class Demo:
         """
         comparison = self.assessor.compare(left, right)
         return {
-            "left": self._json(comparison.left),
-            "right": self._json(comparison.right),
+            "left": as_json(comparison.left),
+            "right": as_json(comparison.right),
             "left_is_better": comparison.left_is_better,
         }
 
@@ -312,7 +311,7 @@ class Demo:
         """
         records = list(self._batch(files, progress))
         name, write = self.DOWNLOADS["CSV"]
-        return [self._json(record) for record in records], self._written(name, write, records, files or [])
+        return [as_json(record) for record in records], self._written(name, write, records, files or [])
 
     def show_batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
         hidden = gr.update(visible=False)

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
 
 from PIL import Image
 
 from ..data.distortions import LEVELS, applicable_distortions, distort
+from ..decoding_metaqap import Photograph
 from ..errors import MetaQAPError
-from ..inference.decoding import Photograph
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 
@@ -174,29 +173,10 @@ def probability_better(first: ScoreRecord, second: ScoreRecord) -> float | None:
     return NormalDist().cdf(difference / spread) if spread else float(difference > 0) + 0.5 * (difference == 0)
 
 
-def as_json(record: ScoreRecord, learner_names: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
-    """A record as the API returns it: numbers, names and None, no arrays."""
-    probabilities = record.distortion_probabilities
-    return {
-        "file": record.path,
-        "quality": record.quality,
-        "quality_low": record.quality_low,
-        "quality_high": record.quality_high,
-        "interval_coverage": record.interval_coverage,
-        "base_scores": dict(zip(learner_names, record.base_scores, strict=True)) if record.base_scores else None,
-        "distortions": dict(zip(labels, probabilities, strict=True)) if probabilities else None,
-        "width": record.width,
-        "height": record.height,
-        "error": record.error,
-        "warning": record.warning,
-    }
-
-
 __all__ = [
     "MAX_CROPS",
     "Assessment",
     "Assessor",
     "Comparison",
-    "as_json",
     "probability_better",
 ]

@@ -5,14 +5,16 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
-from PIL import ExifTags, Image, ImageStat, JpegImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin
 
 from ..crops_metaqap import CropLayout, crop_layout, shrink
 from ..decoding_metaqap import (
+    Photograph,
     UnreadableImage,
     errors_explained,
+    is_first_of_several,
     open_image,
     to_rgb,
     too_many_pixels,
@@ -28,21 +30,6 @@ _one_large_image_at_a_time = threading.Lock()
 
 #: An image at most about this many times longer than wide is scored.
 MAX_CROPS = 48
-
-
-class Photograph(NamedTuple):
-    """An image that was read.
-
-    Attributes:
-        pixels: 8-bit RGB, upright, and perhaps shrunk.
-        width, height: of the original in pixels, upright.
-        is_first_frame: whether the file holds several frames or pages, of which this is the first.
-    """
-
-    pixels: Image.Image
-    width: int
-    height: int
-    is_first_frame: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,24 +80,6 @@ def read_as_seen(source: str | Path | IO[bytes], seen: Seen) -> Photograph:
         return seen.shrink(photograph)
 
 
-# Of a photograph with fewer pixels on its shorter side not much can be seen.
-_SMALL_SIDE = 32
-# Values of 255 that the pixels of a surface of one color may differ by, as after lossy compression.
-_ONE_COLOR = 3
-
-
-def warning_of(photograph: Photograph) -> str | None:
-    """Why the score of a photograph says little, in a few words; None for an ordinary one."""
-    reasons = []
-    if min(photograph.width, photograph.height) < _SMALL_SIDE:
-        reasons.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
-    elif all(high - low <= _ONE_COLOR for low, high in ImageStat.Stat(photograph.pixels).extrema):
-        reasons.append("there is nothing but one color to judge")
-    if photograph.is_first_frame:
-        reasons.append("only the first of several frames or pages was judged")
-    return "; ".join(reasons) or None
-
-
 def silence_size_warning() -> None:
     """Stop Pillow's warning of images with more pixels than `Image.MAX_IMAGE_PIXELS`, for the rest of this process.
 
@@ -137,8 +106,7 @@ def read_photograph(
         # The header is all that was read so far.
         if reason := refuse(opened.width, opened.height):
             raise UnreadableImage(reason)
-        # MPO files hold other views of the same photograph, such as a depth map of a phone.
-        is_first_frame = opened.format != "MPO" and bool(getattr(opened, "is_animated", False))
+        is_first_frame = is_first_of_several(opened)
         factor = min(opened.size) // _LARGE_SHORTEST_EDGE
         if opened.width * opened.height <= _LARGE_PIXELS or factor < 2:
             rgb = to_rgb(opened)
@@ -178,4 +146,4 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int],
     return reduced.size, to_rgb(reduced)
 
 
-__all__ = ["MAX_CROPS", "Photograph", "Seen", "read_as_seen", "read_photograph", "silence_size_warning", "warning_of"]
+__all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph", "silence_size_warning"]

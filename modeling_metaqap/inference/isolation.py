@@ -19,9 +19,9 @@ from typing import Any
 
 from PIL import Image
 
-from ..decoding_metaqap import UnreadableImage
+from ..decoding_metaqap import Photograph, UnreadableImage
 from ..errors import MetaQAPError
-from .decoding import Photograph, Seen
+from .decoding import Seen
 
 #: Seconds that one image may take to be decoded, and bytes of addresses that it may need.
 SECONDS = 20.0

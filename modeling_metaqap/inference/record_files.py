@@ -24,14 +24,13 @@ from ..data.names import from_portable_name, from_spreadsheet_text, portable_nam
 from ..errors import MetaQAPError
 from ..installing import missing_package
 from .choices import Order
-from .records import ScoreRecord
+from .records import ScoreRecord, as_json
 
-#: What an output file holds: one column for each field of a record that is a single value of the image.
-COLUMNS = {
-    column.name: column.type
-    for column in fields(ScoreRecord)
-    if column.name not in ("interval_coverage", "base_scores", "distortion_probabilities", "quality_map")
-}
+# Fields of a record that are lists; only JSON Lines have them.
+_LISTS = ("base_scores", "distortion_probabilities")
+
+#: What each output file holds: one column for each field of a record that is a single value of the image.
+COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name not in (*_LISTS, "quality_map")}
 
 #: Rows of one row group of a Parquet file.
 ROW_GROUP = 10_000
@@ -113,7 +112,8 @@ class _JsonLines:
     header = b""
 
     def encode(self, record: ScoreRecord) -> bytes:
-        return (json.dumps(_values(record), ensure_ascii=False, allow_nan=False) + "\n").encode()
+        values = as_json(record) | {"path": portable_name(record.path)}
+        return (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
     def rows(self, file: IO[bytes]) -> Iterator[_Row]:
         end = 0
@@ -174,10 +174,13 @@ def _kind(column: str) -> Callable[[Any], Any]:
 
 
 def _record(values: dict[str, Any]) -> ScoreRecord:
-    if not isinstance(values, dict) or set(values) != set(COLUMNS):
+    if not isinstance(values, dict) or set(values) - set(_LISTS) != set(COLUMNS):
         raise ValueError("a row has other columns")
-    cells: dict[str, Any] = {name: None if value is None else _kind(name)(value) for name, value in values.items()}
-    return ScoreRecord(**cells | {"path": from_portable_name(cells["path"])})
+    cells: dict[str, Any] = {name: None if values[name] is None else _kind(name)(values[name]) for name in COLUMNS}
+    lists = {
+        name: None if values[name] is None else list(map(float, values[name])) for name in _LISTS if name in values
+    }
+    return ScoreRecord(**cells | lists | {"path": from_portable_name(cells["path"])})
 
 
 class RecordFile:

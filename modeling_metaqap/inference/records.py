@@ -1,6 +1,7 @@
 """`ScoreRecord`: what is known about one image after scoring."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class ScoreRecord:
         width, height: pixels, after the EXIF orientation.
         error: why the image has no score.
         warning: why its score says little: it is tiny or of one color, or the first frame of several.
-        base_scores: each base learner's own score.
+        base_scores: each base learner's own score, in the order of `config.base_learners`.
         distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
         quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
             `quality` (equal to it for images of one crop).
@@ -46,6 +47,11 @@ class ScoreRecord:
         return interval_title(self.interval_coverage)
 
 
+def as_json(record: ScoreRecord) -> dict[str, Any]:
+    """A record as JSON values, without its map: the same fields, by the same names, as the pipeline gives."""
+    return {field.name: getattr(record, field.name) for field in fields(record) if field.name != "quality_map"}
+
+
 def interval_title(coverage: float | None) -> str:
     """What to call an interval that is calibrated to hold this share of the opinion scores."""
     return "interval" if coverage is None else f"{percent(coverage)} interval"
@@ -56,4 +62,4 @@ def percent(share: float) -> str:
     return f"{100 * share:.4g} %"
 
 
-__all__ = ["ScoreRecord", "interval_title", "percent"]
+__all__ = ["ScoreRecord", "as_json", "interval_title", "percent"]

@@ -1,7 +1,6 @@
 """`Scorer`: files and streams of images -> one record each, in bounded memory, past images that cannot be read."""
 
 import io
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,11 +16,11 @@ from .. import DEFAULT_CHECKPOINT
 from ..checkpoint_reading import read_config, read_image_processor
 from ..crops_metaqap import prepare_crops
 from ..data.stored_images import StoredImage
-from ..decoding_metaqap import UnreadableImage, read_rgb
+from ..decoding_metaqap import Photograph, UnreadableImage, read_whole, warning_of
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
-from .decoding import MAX_CROPS, Photograph, Seen, read_as_seen, warning_of
+from .decoding import MAX_CROPS, Seen, read_as_seen
 from .engines import CropEngine, TorchEngine, load_engine
 from .isolation import IsolatedDecoder
 from .learner_subsets import check_learners
@@ -187,8 +186,7 @@ class Scorer:
             return image
         try:
             if isinstance(image, Image.Image):
-                rgb = read_rgb(image)
-                return self.seen.shrink(Photograph(rgb, rgb.width, rgb.height))
+                return self.seen.shrink(read_whole(image))
             source = image.read() if isinstance(image, StoredImage) else image
             if self._decoder is not None and isinstance(source, (str, Path, bytes)):
                 return self._decoder.read(source, self.seen)
@@ -235,15 +233,9 @@ class Scorer:
         record = prepared.record
         if prepared.crops is None:
             return record
-        assessment = assess_image(prepared.outputs, self.engine.config.distortion_labels)
-        if not math.isfinite(assessment["quality"]):
-            record.error = "the model gave it no finite score"
-            return record
-        if assessment["quality_low"] is not None:
-            record.interval_coverage = self.engine.config.interval_coverage
-        for name, value in assessment.items():
+        for name, value in assess_image(prepared.outputs, self.engine.config).items():
             setattr(record, name, value)
-        if "quality_map" in prepared.outputs[0]:
+        if record.error is None and "quality_map" in prepared.outputs[0]:
             crop_maps = torch.cat([outputs["quality_map"] for outputs in prepared.outputs])
             [whole] = self.image_processor.post_process_quality_map(
                 MetaQAPOutput(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]

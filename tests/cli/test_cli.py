@@ -20,7 +20,12 @@ from modeling_metaqap.cli.app import main
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
-COLUMNS = "path quality quality_low quality_high distortion distortion_probability width height error warning".split()
+COLUMNS = (
+    "path quality quality_low quality_high interval_coverage distortion distortion_probability width height error "
+    "warning"
+).split()
+#: Only JSON Lines have lists.
+FIELDS = [*COLUMNS, "base_scores", "distortion_probabilities"]
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,7 @@ def test_json_lines_are_all_that_goes_to_standard_output(metaqap, photos, checkp
     status, out, err = metaqap(*command, *asked)
     assert status == 1 and "1 of 4 images could not be read" in err
     rows = [json.loads(line) for line in out.splitlines()]
-    assert len(rows) == 4 and all(list(row) == COLUMNS for row in rows)
+    assert len(rows) == 4 and all(list(row) == FIELDS for row in rows)
     metaqap(*command, "-o", tmp_path / "scores.jsonl")
     assert rows == [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
 
@@ -178,7 +183,7 @@ def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, 
     else:
         parquet = pytest.importorskip("pyarrow.parquet", reason="Parquet output needs pyarrow")
         rows = parquet.read_table(output).to_pylist()
-    assert all(list(row) == COLUMNS for row in rows)
+    assert all(list(row) == (FIELDS if suffix == "jsonl" else COLUMNS) for row in rows)
     assert [row["path"].rsplit("/", 1)[1] for row in rows] == ["[0].png", "[1].png", "[2].png", "broken.jpg"]
     assert all(float(row["quality"]) for row in rows[:3])
     assert rows[3]["quality"] is None

@@ -113,11 +113,9 @@ class TestScore:
         found = Demo(assessor).score(photos[0])
         assert found["quality"] == pytest.approx(expected.quality, abs=1e-6)
         assert found["quality_high"] - found["quality_low"] == pytest.approx(0.4, abs=1e-5)
-        assert found["distortions"] == pytest.approx(
-            dict(zip(LABELS, expected.distortion_probabilities, strict=True)), abs=1e-6
-        )
-        assert sum(found["distortions"].values()) == pytest.approx(1)
-        assert (found["file"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
+        assert found["distortion_probabilities"] == pytest.approx(expected.distortion_probabilities, abs=1e-6)
+        assert sum(found["distortion_probabilities"]) == pytest.approx(1)
+        assert (found["path"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
 
     def test_a_blank_picture_gets_a_warning(self, assessor, photos, tmp_path):
         Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
@@ -138,7 +136,7 @@ class TestScore:
         assert scores["interval_coverage"] == 0.75
         assert f"75 % interval <b>{scores['quality_low']:.2f}</b> to <b>{scores['quality_high']:.2f}</b>" in gauge
         assert overlay.count("data:image/jpeg") == 2 and 'type="range"' in overlay
-        best = max(scores["distortions"], key=scores["distortions"].get)
+        best = scores["distortion"]
         assert distortions.index(heading(distortion_title(best))) == min(
             distortions.index(heading(distortion_title(label))) for label in LABELS
         )
@@ -155,7 +153,7 @@ class TestScore:
         assert "no interval" in gauge
         assert "not to name what is wrong" in distortions
         scores = Demo(plain_assessor).score(photos[0])
-        assert scores["distortions"] is None and scores["quality_low"] is None
+        assert scores["distortion_probabilities"] is None and scores["quality_low"] is None
 
     @pytest.mark.parametrize(
         ("size", "sentence"),
@@ -212,7 +210,7 @@ class TestBatch:
         with open(path, newline="") as file:
             written = list(csv.DictReader(file))
         assert list(written[0]) == list(COLUMNS)
-        assert [row["path"] for row in written] == [row["file"] for row in rows]
+        assert [row["path"] for row in written] == [row["path"] for row in rows]
         assert [float(row["quality"]) for row in written[:3]] == [row["quality"] for row in rows[:3]]
         assert (
             written[3]["error"]
