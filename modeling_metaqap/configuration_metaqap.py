@@ -91,6 +91,10 @@ class MetaQAPConfig(PreTrainedConfig):
             calibrated; `MetaQAPOutput.interval` is `None` then.
         interval_coverage (`float`, *optional*, defaults to 0.9):
             Share of new images whose opinion score the interval is calibrated to hold, between 0 and 1.
+        mos_range (`list[float]`, *optional*):
+            Lowest and highest rating that the raters could give, which quality 0 and 1 stand for. The model gives
+            quality; by this range programs report it on the raters' scale when asked to. `None` where it is not known,
+            or lower ratings were better ones.
         learner_subsets (`list[dict]`, *optional*):
             Which learners to take where fewer than all are wanted: for each number of them one entry with `learners`
             (positions in `base_learners`), `weights` and `intercept` of their meta-learner, and `interval_radius`.
@@ -122,6 +126,7 @@ class MetaQAPConfig(PreTrainedConfig):
     distortion_labels: list[str] | None = None
     interval_radius: float | None = None
     interval_coverage: float = 0.9
+    mos_range: list[float] | None = None
     learner_subsets: list[dict[str, Any]] | None = None
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
@@ -155,6 +160,11 @@ class MetaQAPConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be a number and not be negative, got {value!r}.")
         if not (_is_number(self.interval_coverage) and 0 < self.interval_coverage < 1):
             raise ValueError(f"`interval_coverage` must be a number between 0 and 1, got {self.interval_coverage!r}.")
+        if self.mos_range is not None and not _is_range(self.mos_range):
+            raise ValueError(
+                "`mos_range` must be the lowest and the highest rating, two finite numbers, or None; got "
+                f"{self.mos_range!r}."
+            )
         # One output, "quality": what the stock image-classification pipeline and `Trainer` look at.
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}
@@ -300,6 +310,12 @@ def _is_subset(subset: Any, num_base_learners: int) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_range(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_number, value)):
+        return False
+    return value[0] < value[1] and math.isfinite(value[1] - value[0])
 
 
 def _is_text(value: Any) -> bool:

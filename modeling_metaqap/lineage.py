@@ -85,6 +85,7 @@ class Stage:
         hold_out: rule by which images of this split were held out, see `hold_out`.
         num_images: how many images of it were learned from.
         image_ids_sha256: SHA-256 of their sorted ids, see `image_ids_sha256`.
+        mos_low, mos_high: lowest and highest score that their raters could give, higher is better.
         image_hashes: the beginning of each file's SHA-256, see `image_hashes`, where names say little.
         distorted: the distorted images that were learned from.
         source: where ImageNet weights come from.
@@ -101,6 +102,8 @@ class Stage:
     hold_out: str | None = None
     num_images: int | None = None
     image_ids_sha256: str | None = None
+    mos_low: float | None = None
+    mos_high: float | None = None
     image_hashes: str | None = None
     distorted: DistortedImages | None = None
     source: str | None = None
@@ -117,6 +120,11 @@ class Stage:
             raise MetaQAPError("A stage of a lineage names a data set together with its split.")
 
     @property
+    def mos_range(self) -> list[float] | None:
+        """Lowest and highest score that the raters could give, as a configuration has it."""
+        return None if self.mos_low is None or self.mos_high is None else [self.mos_low, self.mos_high]
+
+    @property
     def opinions(self) -> str | None:
         """The opinion scores that were learned from, such as "biq2021 train without fold 1 of 5"."""
         if self.dataset is None:
@@ -130,21 +138,33 @@ class Stage:
         images = None
         if self.opinions is not None:
             images = self.opinions + ("" if self.num_images is None else f", n {self.num_images:,}")
+            if self.mos_range not in (None, [0, 1]):
+                images += f", rated from {self.mos_low:g} to {self.mos_high:g}"
         learned = " and ".join(str(part) for part in (images, self.distorted) if part is not None)
         text = f"{_VERBS[self.kind]} {learned or 'images that are not known'}"
         figures = [f"{name} {value:.4f}" for name, value in (("PLCC", self.plcc), ("SROCC", self.srocc)) if value]
         return f"{text}: {', '.join(figures)}" if figures else text
 
 
-def rated_images(dataset: str, split: str, image_ids: Iterable[str], *, hold_out: str | None = None) -> dict[str, Any]:
+def rated_images(
+    dataset: str,
+    split: str,
+    image_ids: Iterable[str],
+    *,
+    hold_out: str | None = None,
+    mos_range: Sequence[float] | None = None,
+) -> dict[str, Any]:
     """The attributes of a `Stage` that say which images with opinion scores it learned from."""
     ids = sorted(image_ids)
+    low, high = mos_range or (None, None)
     return {
         "dataset": dataset,
         "split": "".join(split.split()),
         "hold_out": hold_out,
         "num_images": len(ids),
         "image_ids_sha256": image_ids_sha256(ids),
+        "mos_low": low,
+        "mos_high": high,
     }
 
 

@@ -401,6 +401,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
 
     def _note_training(self) -> None:
         self.config.interval_radius = None
+        self.config.mos_range = None
         self.config.learner_subsets = None
         trained = {"kind": "finetune"}  # on images that are not known here
         for learner in self.config.base_learners:  # type: ignore[union-attr]
@@ -526,6 +527,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             for model, _ in kept
         ]
         config.interval_radius = None
+        config.mos_range = None
         config.learner_subsets = None
         config.lineage = None
         ensemble = cls(config)
@@ -548,6 +550,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             if not learner["distortion_head"]:
                 config.distortion_labels = []
             config.interval_radius = None
+            config.mos_range = None
             config.learner_subsets = None
             config.lineage = None
             model = type(self)(config)

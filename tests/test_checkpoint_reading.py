@@ -169,6 +169,7 @@ def test_settings_of_other_libraries_are_not_obeyed(checkpoint, no_network):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
+        ({"mos_range": [5, 1]}, "`mos_range` must be the lowest and the highest rating"),
         ({"interval_radius": "abc"}, "`interval_radius` must be a number"),
         ({"interval_radius": float("nan")}, "`interval_radius` must be a number"),
         ({"interval_radius": float("inf")}, "`interval_radius` must be a number"),

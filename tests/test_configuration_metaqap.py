@@ -25,6 +25,26 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
     assert config.distortion_labels == KADID_DISTORTIONS
     assert (config.loss_mse_weight, config.loss_srocc_weight, config.loss_surrogate) == (0.5, 0.5, "softmax")
     assert config.interval_radius is None and config.interval_coverage == 0.9
+    assert config.mos_range is None
+
+
+def test_the_raters_scale_is_kept_and_checked(tmp_path):
+    MetaQAPConfig(mos_range=[1, 5]).save_pretrained(tmp_path)
+    assert MetaQAPConfig.from_pretrained(tmp_path).mos_range == [1, 5]
+    for wrong in (
+        [5, 1],
+        [1, 1],
+        [1],
+        [1, 2, 3],
+        "15",
+        [0, float("inf")],
+        [-1.7e308, 1.7e308],
+        [True, 5],
+        5,
+        ["1", 5],
+    ):
+        with pytest.raises(ValueError, match="`mos_range` must be the lowest and the highest rating"):
+            MetaQAPConfig(mos_range=wrong)
 
 
 def test_kadid_distortions_stand_in_the_order_of_the_data_set():

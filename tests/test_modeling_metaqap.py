@@ -231,10 +231,11 @@ def test_a_base_learner_of_weight_zero_is_neither_stored_nor_computed(make_model
 
 
 def test_a_merged_model_shares_nothing_with_its_parts_and_is_not_calibrated(make_model, images):
-    part = make_model("test_resnet", interval_radius=0.2, lineage=[{"kind": "fusion"}])
+    part = make_model("test_resnet", interval_radius=0.2, mos_range=[1, 5], lineage=[{"kind": "fusion"}])
     before = run(part, images).logits
     merged = MetaQAPModel.from_base_models([part, part], weights=[1.0, 1.0])
     assert merged.config.interval_radius is None and merged.config.lineage is None
+    assert merged.config.mos_range is None
     assert run(merged, images).interval is None
     merged.config.base_learners[0]["name"] = "changed"
     with torch.no_grad():

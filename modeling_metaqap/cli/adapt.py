@@ -49,6 +49,7 @@ def adapt(
     from ..fusion.adapting import AdaptationSettings
     from ..fusion.adapting import adapt as adapt_checkpoint
     from ..inference.record_files import cannot_write
+    from ..inference.records import scale_title
     from .printing import console, errors, feature_progress, say_left_out, silence_libraries
 
     silence_libraries()
@@ -90,3 +91,7 @@ def adapt(
     console.print(table)
     console.print(adaptation.conclusion, markup=False, soft_wrap=True)
     errors.print(f"Wrote the checkpoint to {output}.", markup=False, soft_wrap=True)
+    if record["mos_range"] not in (None, [0, 1]):
+        scale = scale_title(tuple(record["mos_range"]))
+        advice = f"Its scores lie between 0 and 1; `metaqap score --raters-scale` gives them on your scale, {scale}."
+        errors.print(advice, markup=False, soft_wrap=True)

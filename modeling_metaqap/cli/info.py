@@ -16,7 +16,7 @@ def info(
     from rich.markup import escape
     from rich.table import Table
 
-    from ..inference.records import percent
+    from ..inference.records import percent, scale_title
     from ..inference.scorer import Scorer, describe
     from ..lineage import in_words, read_stages
     from .printing import console, silence_libraries
@@ -45,6 +45,9 @@ def info(
     if radius is not None:
         interval = f"{percent(description['interval_coverage'])} prediction interval: quality ± {radius:.3f}"
     console.print(interval)
+    if description["mos_range"] is not None:
+        scale = scale_title(tuple(description["mos_range"]))
+        console.print(f"raters' scale: {scale}, for `metaqap score --raters-scale`")
     labels = description["distortion_labels"]
     console.print(f"distortions it can name: {len(labels) if labels else 'none'}")
     for learner in description["base_learners"]:

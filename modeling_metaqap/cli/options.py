@@ -22,6 +22,19 @@ CacheDir = Annotated[
 ]
 BatchSize = Annotated[int, typer.Option(min=1, help="Crops in one pass through the model.")]
 
+Scale = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        metavar="LOW HIGH", help="Report scores on this scale, such as 1 5, instead of 0 to 1.", show_default=False
+    ),
+]
+RatersScale = Annotated[
+    bool,
+    typer.Option(
+        "--raters-scale", help="Report scores on the scale of the ratings that the checkpoint was fitted to."
+    ),
+]
+
 # Of a person's own ratings; the programs have the same by `add_rating_options`.
 Csv = Annotated[Path | None, typer.Option(help=_sentence("csv"), show_default=False)]
 ImageColumn = Annotated[str | None, typer.Option(help=_sentence("image_column"), show_default=False)]
@@ -81,6 +94,17 @@ Isolate = Annotated[
 SHIPPED = str(DEFAULT_CHECKPOINT)
 
 
+def chosen_scale(scale: tuple[float, float] | None, raters_scale: bool) -> tuple[float, float] | str | None:
+    """What `Scorer` is to take as its scale.
+
+    Raises:
+        MetaQAPError: if two are asked for.
+    """
+    if scale is not None and raters_scale:
+        raise MetaQAPError("Choose one of `scale` and `raters_scale`.")
+    return "raters" if raters_scale else scale
+
+
 def refuse_to_overwrite(output: Path, photograph: Path) -> None:
     """Raise `MetaQAPError` if what is to be written would replace the photograph that it is made of."""
     if output.exists() and photograph.exists() and output.samefile(photograph):
@@ -109,5 +133,8 @@ __all__ = [
     "Places",
     "Recursive",
     "TableColumn",
+    "RatersScale",
+    "Scale",
+    "chosen_scale",
     "refuse_to_overwrite",
 ]

@@ -26,8 +26,11 @@ from .options import (
     NumberFormat,
     Overwrite,
     Places,
+    RatersScale,
     Recursive,
+    Scale,
     TableColumn,
+    chosen_scale,
 )
 from .scoring import number_of_images, places_to_score, with_progress
 
@@ -57,6 +60,8 @@ def score(
     device: Device = None,
     dtype: NumberFormat = Dtype.float32,
     fast: Fast = False,
+    scale: Scale = None,
+    raters_scale: RatersScale = False,
     learners: Learners = None,
     batch_size: BatchSize = 8,
     recursive: Recursive = False,
@@ -76,6 +81,8 @@ def score(
     ] = None,
 ) -> None:
     """Score images: quality is higher for better images, and most photographs lie between 0 and 1.
+
+    That holds for checkpoints of your own too; --raters-scale or --scale 1 5 give scores on the scale of your ratings.
 
     The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
     """
@@ -97,6 +104,7 @@ def score(
     from ..fetching_metaqap import Fetching
     from ..inference.explanations import ExplanationFolder
     from ..inference.record_files import check_output, json_line, open_records, sort_key
+    from ..inference.records import scale_title
     from ..inference.scorer import Scorer
     from ..lineage import weights_sha256
     from .printing import console, errors, silence_libraries
@@ -114,6 +122,7 @@ def score(
         engine=engine,
         device=device,
         dtype=dtype,
+        scale=chosen_scale(scale, raters_scale),
         learners=learners,
         fast=fast,
         num_images=num_images,
@@ -149,7 +158,7 @@ def score(
             records = sorted(records, key=lambda record: sort_key(record, sort))
         config = scorer.engine.config
         coverage = None if config.interval_radius is None else config.interval_coverage
-        table = ScoreTable(console, coverage=coverage, distortions=config.distortion_labels)
+        table = ScoreTable(console, coverage=coverage, distortions=config.distortion_labels, scale=scorer.scale)
         rows = failed = 0
         for record in records:
             if as_json:
@@ -163,6 +172,7 @@ def score(
         run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
         if scorer.choice is not None:
             run |= {"engine": scorer.choice.engine, "number format": scorer.choice.dtype}
+        run["scale"] = scale_title(scorer.scale)
         if learners is not None:
             run["base learners"] = str(learners)
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at

@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..data.names import shown_name
-from ..inference.records import ScoreRecord, interval_title
+from ..inference.records import ScoreRecord, interval_title, scale_title
 from ..inference.wording import distortion_title
 
 
@@ -18,11 +18,20 @@ class ScoreTable:
         console: standard output.
         coverage: of the interval; None for scores without one.
         distortions: names that records may have, those of a checkpoint.
+        scale: of the scores.
     """
 
-    def __init__(self, console: Console, *, coverage: float | None, distortions: list[str]):
+    def __init__(
+        self,
+        console: Console,
+        *,
+        coverage: float | None,
+        distortions: list[str],
+        scale: tuple[float, float] = (0.0, 1.0),
+    ):
         self.console = console
-        self._columns = {"quality": 7}
+        heading = "quality" if scale == (0.0, 1.0) else f"quality, {scale_title(scale)}"
+        self._columns = {heading: len(heading)}
         if coverage is not None:
             self._columns[interval_title(coverage)] = 14
         if distortions:

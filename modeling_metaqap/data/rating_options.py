@@ -24,11 +24,12 @@ HELP = {
 }
 
 
-def checked_range(mos_range: Any, *, where: str = "") -> tuple[float, float]:
+def checked_range(mos_range: Any, *, name: str = "mos_range", where: str = "") -> tuple[float, float]:
     """A range as two numbers.
 
     Args:
         mos_range: the lowest and the highest score.
+        name: of the option, for messages.
         where: of the option for messages, such as " in recipe.yaml".
 
     Raises:
@@ -42,7 +43,7 @@ def checked_range(mos_range: Any, *, where: str = "") -> tuple[float, float]:
     else:
         found = f"{mos_range[0]:g} {mos_range[1]:g}"
     raise DataError(
-        f"`mos_range`{where} must be the lowest and the highest score that a rater could give, two numbers such as 1 "
+        f"`{name}`{where} must be the lowest and the highest score that a rater could give, two numbers such as 1 "
         f"and 5, not {found}."
     )
 

@@ -27,6 +27,8 @@ class Ratings:
         quality: `(n,)`, higher is better: ratings in [0, 1], or logarithms of strengths of a comparison.
         spread: `(n,)`, standard deviation of the raters' opinions on the same scale; None where it is not known.
         references: of each photograph, the name of the one that it is a version of; default its own name.
+        mos_range: lowest and highest rating that a rater could give; None if lower ones are better or photographs were
+            only compared.
         are_strengths: whether `quality` has no scale, since photographs were only compared.
     """
 
@@ -35,6 +37,7 @@ class Ratings:
     quality: npt.NDArray[np.float64]
     spread: npt.NDArray[np.float64] | None
     references: list[str]
+    mos_range: tuple[float, float] | None = None
     are_strengths: bool = False
 
     def __len__(self) -> int:
@@ -97,6 +100,7 @@ def read_ratings(folder: str | Path, options: RatingOptions) -> Ratings:
         1 - quality if options.lower_is_better else quality,
         None if None in deviations else np.array(deviations, dtype=np.float64) / (high - low),
         [image.reference_id or image.name for image in images],
+        mos_range=None if options.lower_is_better else table.mos_range,
     )
 
 

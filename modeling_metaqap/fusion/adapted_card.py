@@ -39,6 +39,7 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         f'model = AutoModel.from_pretrained("{name}", trust_remote_code=True).eval()\n'
         f'image_processor = AutoImageProcessor.from_pretrained("{name}", trust_remote_code=True)\n'
         'print(model(**image_processor(Image.open("photo.jpg"), return_tensors="pt")).logits.item())\n```',
+        *_scale_in_words(config),
         "## What to expect",
         f"{record['conclusion']} Each rating was predicted by a fit on the other folds' ratings; in brackets 95 % "
         f"bootstrap intervals. The interval of a score is \u00b1 {record['interval_radius']:.3f}.",
@@ -57,6 +58,16 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         f"All together: {in_words(read_stages(config.lineage))}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _scale_in_words(config: MetaQAPConfig) -> list[str]:
+    if config.mos_range is None:
+        return []
+    low, high = config.mos_range
+    return [
+        f"Quality 0 stands for the lowest rating, {low:g}, and 1 for the highest, {high:g}. `metaqap score "
+        '--raters-scale`, or `Scorer(..., scale="raters")`, gives scores on that scale.'
+    ]
 
 
 def _figure(figure: dict[str, float]) -> str:

@@ -160,6 +160,7 @@ def adapt(
         names=ratings.names,
         groups=ratings.groups,
         are_strengths=ratings.are_strengths,
+        mos_range=ratings.mos_range,
         started_from=weights_sha256(checkpoint),
         settings=settings,
     )
@@ -173,6 +174,7 @@ def adapt_to_features(
     names: Sequence[str],
     groups: IntArray | None = None,
     are_strengths: bool = False,
+    mos_range: tuple[float, float] | None = None,
     started_from: str | None = None,
     dataset: str = "folder",
     split: str = "all",
@@ -187,6 +189,7 @@ def adapt_to_features(
         names: of the photographs.
         groups: `(n,)`, numbers that versions of one photograph share; default all are different.
         are_strengths: whether `quality` has no scale. It gets that of the model's scores.
+        mos_range: of the ratings, the lowest and the highest that a rater could give, where higher ones are better.
         started_from: SHA-256 of the model's weight file.
         dataset, split: which the photographs are of.
         settings: default `AdaptationSettings()`.
@@ -229,6 +232,8 @@ def adapt_to_features(
     adapted = _with_heads(model, fit, bases, coefficients)
     adapted.config.interval_radius = conformal_radius(cross, quality, coverage=settings.coverage)
     adapted.config.interval_coverage = settings.coverage
+    if not are_strengths:
+        adapted.config.mos_range = None if mos_range is None else list(mos_range)
     adapted.config.learner_subsets = None  # chosen for other heads and other opinions
     figures = {
         name: evaluate_scores(values, quality, seed=settings.seed, n_bootstrap=settings.n_bootstrap)
@@ -241,6 +246,8 @@ def adapt_to_features(
         split=split,
         num_images=len(names),
         image_ids_sha256=image_ids_sha256(sorted(names)),
+        mos_low=None if mos_range is None else mos_range[0],
+        mos_high=None if mos_range is None else mos_range[1],
         image_hashes=image_hashes(features.digests),
         plcc=figures["after"]["plcc"]["value"],
         srocc=figures["after"]["srocc"]["value"],
@@ -253,6 +260,7 @@ def adapt_to_features(
         "split": split,
         "images_sha256": image_ids_sha256(sorted(names)),
         "started_from": started_from,
+        "mos_range": adapted.config.mos_range,
         "settings": asdict(settings),
         "fitted": "nothing" if fit is None else "scale" if fit.gamma is None else "heads",
         "slope": 1.0 if fit is None else fit.slope,

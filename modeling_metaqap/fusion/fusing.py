@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..checkpoint_reading import read_model
 from ..data.accelerate_state import main_process_first
 from ..data.atomic import write_atomically
-from ..data.iqa_datasets import hold_out, load_training_split
+from ..data.iqa_datasets import hold_out, load_training_split, raters_scale
 from ..data.rating_options import RatingOptions
 from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
@@ -176,7 +176,9 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
     figures = {
         name: evaluate_scores(scores, targets, n_bootstrap=settings.n_bootstrap) for name, scores in rated.items()
     }
-    ensemble.config.lineage = write_stages([_stage(settings, dataset, figures["meta-learner, cross-fitted"])])
+    stage = _stage(settings, dataset, figures["meta-learner, cross-fitted"])
+    ensemble.config.lineage = write_stages([stage])
+    ensemble.config.mos_range = stage.mos_range
     record = {
         "dataset": settings.dataset,
         "split": settings.split,
@@ -309,7 +311,12 @@ def _merge(learners: list[_Learner], weights: list[float], intercept: float) -> 
 def _stage(settings: FusionSettings, dataset: datasets.Dataset, figures: dict[str, Any]) -> Stage:
     return Stage(
         kind="fusion",
-        **rated_images(settings.dataset, settings.split, dataset["image_id"]),
+        **rated_images(
+            settings.dataset,
+            settings.split,
+            dataset["image_id"],
+            mos_range=raters_scale(settings.dataset, **settings.where),
+        ),
         folds=settings.folds or None,
         shrinkage=settings.shrinkage,
         plcc=figures["plcc"]["value"],

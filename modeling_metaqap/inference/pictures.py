@@ -53,7 +53,7 @@ def explanation_picture(
         raise ValueError("The record has no quality map; ask for it with `Scorer.score(..., quality_map=True)`.")
     shown = photograph.copy()
     shown.thumbnail((side, side), Image.Resampling.LANCZOS)
-    heat = quality_map_image(record.quality_map).resize(shown.size, Image.Resampling.BILINEAR)
+    heat = quality_map_image(record.share(record.quality_map)).resize(shown.size, Image.Resampling.BILINEAR)
     # Over a grey photograph, so that its own colours are not taken for the map's.
     overlay = Image.blend(shown.convert("L").convert("RGB"), heat, opacity)
 
@@ -73,8 +73,10 @@ def explanation_picture(
     legend = margin + shown.width + gap
     ramp = quality_map_image(np.linspace(0, 1, shown.width)[None, :].repeat(8, axis=0))
     picture.paste(ramp, (legend, below))
-    draw.text((legend, below + 12), "0 bad", fill=_FAINT, font=caption)
-    draw.text((legend + shown.width, below + 12), "excellent 1", fill=_FAINT, font=caption, anchor="ra")
+    draw.text((legend, below + 12), f"{record.scale[0]:g} bad", fill=_FAINT, font=caption)
+    draw.text(
+        (legend + shown.width, below + 12), f"excellent {record.scale[1]:g}", fill=_FAINT, font=caption, anchor="ra"
+    )
 
     draw.text((panel, margin), f"{record.quality:.3f}", fill=_INK, font=large)
     line = margin + 54

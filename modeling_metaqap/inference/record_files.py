@@ -24,13 +24,13 @@ from ..data.names import from_portable_name, from_spreadsheet_text, portable_nam
 from ..errors import MetaQAPError
 from ..installing import missing_package
 from .choices import Order
-from .records import ScoreRecord, as_json
+from .records import NOT_VALUES, ScoreRecord, as_json
 
 # Fields of a record that are lists; only JSON Lines have them.
 _LISTS = ("base_scores", "distortion_probabilities")
 
 #: What each output file holds: one column for each field of a record that is a single value of the image.
-COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name not in (*_LISTS, "quality_map")}
+COLUMNS = {column.name: column.type for column in fields(ScoreRecord) if column.name not in (*_LISTS, *NOT_VALUES)}
 
 #: Rows of one row group of a Parquet file.
 ROW_GROUP = 10_000

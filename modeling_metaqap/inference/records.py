@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+#: Fields of a record that are not written: the map, and the scale, which is the same for all images of a run.
+NOT_VALUES = ("quality_map", "scale")
+
 
 @dataclass(kw_only=True)
 class ScoreRecord:
@@ -24,6 +27,8 @@ class ScoreRecord:
         distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
         quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
             `quality` (equal to it for images of one crop).
+        scale: what stands for the lowest and the highest quality that raters could give, in all these scores; see
+            `Scorer`.
     """
 
     path: str
@@ -40,6 +45,30 @@ class ScoreRecord:
     base_scores: list[float] | None = None
     distortion_probabilities: list[float] | None = None
     quality_map: np.ndarray | None = None
+    scale: tuple[float, float] = (0.0, 1.0)
+
+    def put_on_scale(self, scale: tuple[float, float]) -> None:
+        """Report all scores, which are in [0, 1], on another scale."""
+        if scale == (0.0, 1.0):
+            return  # not even a rounding error
+        low, high = scale
+
+        def scaled(score: float | None) -> float | None:
+            return None if score is None else low + (high - low) * score
+
+        self.quality, self.quality_low, self.quality_high = map(
+            scaled, (self.quality, self.quality_low, self.quality_high)
+        )
+        if self.base_scores is not None:
+            self.base_scores = [low + (high - low) * score for score in self.base_scores]
+        if self.quality_map is not None:
+            self.quality_map = np.float32(low) + np.float32(high - low) * self.quality_map
+        self.scale = scale
+
+    def share(self, score: Any) -> Any:
+        """A score of this record, or several as an array, in [0, 1] again, whatever the scale is."""
+        low, high = self.scale
+        return (score - low) / (high - low)
 
     @property
     def interval_name(self) -> str:
@@ -48,8 +77,8 @@ class ScoreRecord:
 
 
 def as_json(record: ScoreRecord) -> dict[str, Any]:
-    """A record as JSON values, without its map: the same fields, by the same names, as the pipeline gives."""
-    return {field.name: getattr(record, field.name) for field in fields(record) if field.name != "quality_map"}
+    """A record as JSON values: the same fields, by the same names, as the pipeline gives."""
+    return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in NOT_VALUES}
 
 
 def interval_title(coverage: float | None) -> str:
@@ -57,9 +86,14 @@ def interval_title(coverage: float | None) -> str:
     return "interval" if coverage is None else f"{percent(coverage)} interval"
 
 
+def scale_title(scale: tuple[float, float]) -> str:
+    """`(1.0, 5.0)` -> `"1 to 5"`."""
+    return f"{scale[0]:g} to {scale[1]:g}"
+
+
 def percent(share: float) -> str:
     """`0.9` -> `"90 %"`."""
     return f"{100 * share:.4g} %"
 
 
-__all__ = ["ScoreRecord", "as_json", "interval_title", "percent"]
+__all__ = ["NOT_VALUES", "ScoreRecord", "as_json", "interval_title", "percent", "scale_title"]

@@ -14,7 +14,9 @@ from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT
 from ..checkpoint_reading import read_config, read_image_processor
+from ..configuration_metaqap import MetaQAPConfig
 from ..crops_metaqap import prepare_crops
+from ..data.rating_options import checked_range
 from ..data.stored_images import StoredImage
 from ..decoding_metaqap import Photograph, UnreadableImage, read_whole, warning_of
 from ..errors import MetaQAPError
@@ -65,6 +67,8 @@ class Scorer:
         device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where the device has it in hardware;
             with PyTorch only.
+        scale: report scores on this scale, such as `(1, 5)`, instead of [0, 1]; `"raters"` for that of the ratings
+            that the checkpoint was fitted to. Quality 0 becomes the lowest score and 1 the highest, without clipping.
         learners: how many of the base learners to take, those that together serve best; default all.
         num_images: how many will be scored, if that is known; see `load_engine`.
         fast: take the fastest engine and number format that stay within 0.01 of PyTorch in float32; `engine` and
@@ -81,7 +85,7 @@ class Scorer:
             scores do not differ in the last bit either when images are shared out among processes.
 
     Raises:
-        MetaQAPError: for a checkpoint, engine, device or dtype that cannot be used.
+        MetaQAPError: for a checkpoint, engine, device, dtype or scale that cannot be used.
 
     Example:
 
@@ -100,6 +104,7 @@ class Scorer:
         engine: str = Engine.torch,
         device: str | None = None,
         dtype: str = "float32",
+        scale: Sequence[float] | str | None = None,
         learners: int | None = None,
         num_images: int | None = None,
         fast: bool = False,
@@ -132,6 +137,7 @@ class Scorer:
                 checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
             )
         self.image_processor = read_image_processor(checkpoint)
+        self.scale = _scale_of(self.engine.config, scale)
 
     @property
     def model(self) -> MetaQAPModel:
@@ -241,7 +247,21 @@ class Scorer:
                 MetaQAPOutput(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]
             )
             record.quality_map = whole.numpy()
+        record.put_on_scale(self.scale)
         return record
+
+
+def _scale_of(config: MetaQAPConfig, scale: Sequence[float] | str | None) -> tuple[float, float]:
+    if scale is None:
+        return 0.0, 1.0
+    if scale != "raters":
+        return checked_range(scale, name="scale")
+    if config.mos_range is None:
+        raise MetaQAPError(
+            "The checkpoint does not say which ratings its raters could give; name the lowest and the highest with "
+            "`scale`, such as `scale` 1 5."
+        )
+    return checked_range(config.mos_range)
 
 
 def name_of(image: AnyImage) -> str:
@@ -268,6 +288,7 @@ def describe(model: Any) -> dict[str, Any]:
         "intercept": model.meta_learner.intercept.item(),
         "interval_radius": model.config.interval_radius,
         "interval_coverage": model.config.interval_coverage,
+        "mos_range": model.config.mos_range,
         "distortion_labels": model.config.distortion_labels,
         "lineage": model.config.lineage or [],
     }

@@ -42,12 +42,15 @@ _BACKBONES = {
 }
 
 
-def grade(quality: float) -> str:
-    """The word for a quality: bad, poor, fair, good or excellent, each a fifth of [0, 1].
+def grade(quality: float, *, scale: tuple[float, float] = (0.0, 1.0)) -> str:
+    """The word for a quality: bad, poor, fair, good or excellent, each a fifth of the scale.
 
     Of the number as people see it, with two decimals: everything that is shown as 0.80 has the same word.
     """
-    return _GRADES[min(4, max(0, math.floor(round(quality, 2) * 5)))]
+    low, high = scale
+    # Rounded once more, since 0.58 and the like are no binary numbers.
+    fifths = round((round(quality, 2) - low) / (high - low) * 5, 9)
+    return _GRADES[min(4, max(0, math.floor(fifths)))]
 
 
 def distortion_title(name: str) -> str:

@@ -83,6 +83,7 @@ def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | N
         shrinkage=percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
+        mos_range=[f"{one:g}" for one in config.get("mos_range") or ()],
         distortions=len(config["distortion_labels"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,

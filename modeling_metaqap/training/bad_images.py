@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import datasets
@@ -52,9 +52,10 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
     Raises:
         DataError: if there are more.
     """
-    chosen = {field.name: getattr(splits, field.name) for field in fields(Splits)}
+    values = {field.name: getattr(splits, field.name) for field in fields(Splits)}
+    chosen = {name: value for name, value in values.items() if isinstance(value, datasets.Dataset)}
     # In pretraining a data set is there under two names.
-    distinct = {id(dataset): dataset for dataset in chosen.values() if dataset is not None}
+    distinct = {id(dataset): dataset for dataset in chosen.values()}
     bad: dict[int, set[int]] = {}
     errors: list[str] = []
     for key, dataset in distinct.items():
@@ -71,7 +72,7 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
     if len(errors) > _SHOWN:
         say(f"  and {len(errors) - _SHOWN} more.")
     kept = {key: _without(dataset, bad[key]) for key, dataset in distinct.items()}
-    return Splits(**{name: None if dataset is None else kept[id(dataset)] for name, dataset in chosen.items()})
+    return replace(splits, **{name: kept[id(dataset)] for name, dataset in chosen.items()})
 
 
 def _bad_rows(dataset: datasets.Dataset) -> list[tuple[int, str]]:

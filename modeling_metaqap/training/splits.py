@@ -1,11 +1,12 @@
 """Which images a run learns from and which ones it is validated on."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import datasets
 
 from ..data.distorted.loading import load_distorted, refuse_shared, rows_without
-from ..data.iqa_datasets import hold_out, load_training_split
+from ..data.iqa_datasets import hold_out, load_training_split, raters_scale
 from ..errors import MetaQAPError
 from .recipe import Recipe
 from .settings import RunSettings
@@ -18,6 +19,8 @@ class Splits:
     Attributes:
         training: to learn quality from.
         validation: to validate quality on.
+        mos_range: lowest and highest score that the raters of the images could give, if that is known and higher ones
+            are better.
         distorted: to learn distortions from, if any; in pretraining the same as `training`.
         distorted_validation: to validate those on, if any; in pretraining the same as `validation`.
     """
@@ -26,6 +29,7 @@ class Splits:
     validation: datasets.Dataset
     distorted: datasets.Dataset | None = None
     distorted_validation: datasets.Dataset | None = None
+    mos_range: tuple[float, float] | None = None
 
 
 def load_splits(recipe: Recipe, settings: RunSettings) -> Splits:
@@ -57,7 +61,13 @@ def load_splits(recipe: Recipe, settings: RunSettings) -> Splits:
         distorted = distorted.select(rows_without(distorted, validation["image_id"]))
     if distorted_validation is not None:
         distorted_validation = distorted_validation.select(rows_without(distorted_validation, training["image_id"]))
-    return Splits(training, validation, distorted, distorted_validation)
+    mos_range = raters_scale(recipe.dataset, **_where(recipe, settings.data_dir, settings.cache_dir))
+    return Splits(training, validation, distorted, distorted_validation, mos_range)
+
+
+def _where(recipe: Recipe, data_dir: str | None, cache_dir: str | None) -> dict[str, Any]:
+    """What `load_iqa_dataset` needs to know besides the name and the split."""
+    return {"data_dir": data_dir, "cache_dir": cache_dir, **recipe.ratings.of_dataset(recipe.dataset)}
 
 
 def _load_distorted(directory: str | None, settings: RunSettings, *, needed: str) -> datasets.Dataset:
@@ -80,7 +90,7 @@ def load_rated(
         MetaQAPError: if the two splits share images.
         TestSplitError: if the recipe names the test split, or splits of different numbers.
     """
-    where = {"data_dir": data_dir, "cache_dir": cache_dir, **recipe.ratings.of_dataset(recipe.dataset)}
+    where = _where(recipe, data_dir, cache_dir)
     # Both at once as well: that refuses splits of different numbers.
     training, validation, both = (
         load_training_split(recipe.dataset, split=split, **where)

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import datasets
-
 from ..lineage import DistortedImages, Stage, rated_images, write_stages
 from ..modeling_metaqap import MetaQAPModel
 from .recipe import Recipe
@@ -21,14 +19,14 @@ def gradient_stage(recipe: Recipe, splits: Splits, *, started_from: str | None) 
     distorted = _distorted(recipe, splits) if recipe.trains_distortions else None
     if recipe.stage == "pretrain":
         return Stage(kind="pretrain", started_from=started_from, distorted=distorted)
-    return Stage(kind="finetune", started_from=started_from, distorted=distorted, **_rated(recipe, splits.training))
+    return Stage(kind="finetune", started_from=started_from, distorted=distorted, **_rated(recipe, splits))
 
 
 def heads_stage(recipe: Recipe, splits: Splits, *, started_from: str | None) -> Stage:
     """The stage of the heads that a run fits at its end; arguments as for `gradient_stage`."""
     uses_distorted = recipe.distorted_weight or recipe.refit_distortion_head or recipe.stage == "pretrain"
     distorted = _distorted(recipe, splits) if uses_distorted else None
-    rated = {} if recipe.stage == "pretrain" else _rated(recipe, splits.training)
+    rated = {} if recipe.stage == "pretrain" else _rated(recipe, splits)
     return Stage(kind="heads", started_from=started_from, distorted=distorted, **rated)
 
 
@@ -36,11 +34,19 @@ def add_stage(model: MetaQAPModel, stage: Stage) -> None:
     """Note in the configuration of a base learner what is done to its weights."""
     [learner] = model.config.base_learners  # type: ignore[misc]
     learner["lineage"] = [*learner["lineage"], *write_stages([stage])]
+    if stage.dataset is not None:
+        model.config.mos_range = stage.mos_range
 
 
-def _rated(recipe: Recipe, training: datasets.Dataset) -> dict[str, Any]:
-    splits = [recipe.train_split] if recipe.hold_out is None else [recipe.train_split, recipe.validation_split]
-    return rated_images(recipe.dataset, "+".join(splits), training["image_id"], hold_out=recipe.hold_out)
+def _rated(recipe: Recipe, splits: Splits) -> dict[str, Any]:
+    names = [recipe.train_split] if recipe.hold_out is None else [recipe.train_split, recipe.validation_split]
+    return rated_images(
+        recipe.dataset,
+        "+".join(names),
+        splits.training["image_id"],
+        hold_out=recipe.hold_out,
+        mos_range=splits.mos_range,
+    )
 
 
 def _distorted(recipe: Recipe, splits: Splits) -> DistortedImages | None:

@@ -192,6 +192,31 @@ def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, 
     assert all(row["quality_low"] is None and row["distortion"] is None for row in rows)
 
 
+def test_scores_on_another_scale_say_so_and_are_not_mixed_with_others(metaqap, photos, checkpoint, tmp_path):
+    def qualities(*options):
+        _, out, _ = metaqap("score", photos, "--checkpoint", checkpoint, "--json", *options)
+        return [json.loads(line)["quality"] for line in out.splitlines()]
+
+    assert qualities("--scale", 1, 5) == pytest.approx([1 + 4 * quality for quality in qualities()], abs=1e-5)
+    output = tmp_path / "scores.csv"
+    command = ("score", photos, "--checkpoint", checkpoint, "-o", output)
+    assert metaqap(*command, "--scale", 1, 5)[0] == 0
+    assert json.loads((tmp_path / "scores.csv.run.json").read_text())["scale"] == "1 to 5"
+    status, _, err = metaqap(*command, "--resume")
+    assert status == 2 and "it was made with the scale 1 to 5, and now it is 0 to 1" in err
+    assert metaqap(*command, "--resume", "--scale", 1, 5)[0] == 0
+    for wrong, message in (
+        (("--scale", 5, 1), "--scale must be the lowest and the highest score"),
+        (
+            ("--raters-scale",),
+            "does not say which ratings its raters could give; name the lowest and the highest",
+        ),
+        (("--raters-scale", "--scale", 1, 5), "Choose one of --scale and --raters-scale."),
+    ):
+        status, out, err = metaqap(*command, "--overwrite", *wrong)
+        assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1
+
+
 def test_results_are_sorted_by_quality_on_request(metaqap, photos, checkpoint, tmp_path):
     orders = {}
     for order in ("best", "worst"):
@@ -743,11 +768,13 @@ def test_a_checkpoint_is_adapted_and_says_what_to_expect(
     assert status == 0, err
     assert "30 ratings, each predicted by the others" in out
     assert "on ratings that were left out" in out
+    assert "`metaqap score --raters-scale` gives them on your scale, 1 to 5." in err
     assert {"adaptation.json", "learning_curve.png", "README.md"} < {
         path.name for path in (tmp_path / "mine").iterdir()
     }
     status, out, _ = metaqap("info", "--checkpoint", tmp_path / "mine")
-    assert "adapted to folder all, n 30" in out
+    assert "adapted to folder all, n 30, rated from 1 to 5" in out
+    assert "raters' scale: 1 to 5, for `metaqap score --raters-scale`" in out
     status, _, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
     assert status == 2
     assert "is there already" in err

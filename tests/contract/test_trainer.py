@@ -51,19 +51,24 @@ def test_trainer_takes_a_step_with_the_loss_of_the_model(make_model, images, arg
 def test_what_was_measured_before_training_is_not_saved_after_it(make_model, images, arguments, tmp_path):
     subset = {"learners": [0], "weights": [1.0], "intercept": 0.0, "interval_radius": 0.2}
     lineage = [{"kind": "finetune", "dataset": "biq2021", "split": "train"}]
-    model = make_model({"backbone": "test_resnet", "lineage": lineage}, interval_radius=0.1, learner_subsets=[subset])
+    model = make_model(
+        {"backbone": "test_resnet", "lineage": lineage},
+        interval_radius=0.1,
+        learner_subsets=[subset],
+        mos_range=[1, 5],
+    )
     trainer = Trainer(model, arguments, train_dataset=images, eval_dataset=images)
     trainer.evaluate()
     trainer.save_model(tmp_path / "measured")
     config = MetaQAPConfig.from_pretrained(tmp_path / "measured")
-    assert (config.interval_radius, config.learner_subsets) == (0.1, [subset])
+    assert (config.interval_radius, config.learner_subsets, config.mos_range) == (0.1, [subset], [1, 5])
     assert config.base_learners[0]["lineage"] == lineage
 
     trainer.train()
     for folder in ("trained", "again"):
         trainer.save_model(tmp_path / folder)
         config = MetaQAPConfig.from_pretrained(tmp_path / folder)
-        assert (config.interval_radius, config.learner_subsets) == (None, None)
+        assert (config.interval_radius, config.learner_subsets, config.mos_range) == (None, None, None)
         assert config.base_learners[0]["lineage"] == [*lineage, {"kind": "finetune"}]
     stages = learner_stages(config)[0]
     assert in_words(stages).endswith("; fine-tuned on images that are not known")

@@ -10,7 +10,7 @@ pytest.importorskip("datasets")
 from typer.main import get_command
 
 from modeling_metaqap.cli import app, evaluate_set, fit, prepare, train
-from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
+from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, raters_scale
 from modeling_metaqap.data.iqa_datasets.prepare import prepare_parquet
 from modeling_metaqap.data.rating_options import OPTION_NAMES, RatingOptions
 from modeling_metaqap.data.ratings import read_ratings
@@ -80,6 +80,7 @@ def test_each_way_gives_the_same_quality(photographs, tmp_path):
     assert loaded(load_iqa_dataset("folder", split="all", **prepared)) == expected
     with pytest.raises(DataError, match="prepared has no images in the split 'test'"):
         load_iqa_dataset("folder", split="test", **prepared)
+    assert raters_scale("folder", **prepared) == raters_scale("folder", **fusion.where) == (1, 5)
     adapted = read_ratings(photographs, ratings)
     assert dict(zip(adapted.names, adapted.quality, strict=True)) == expected
     with pytest.raises(DataError, match="was prepared with its own ratings and their scale; leave out `mos_range`"):
@@ -96,6 +97,15 @@ def test_a_row_for_each_rating_is_averaged_for_training_too_and_a_row_without_on
         ("a.png", 2, pytest.approx(2**0.5), 0.25),
         ("b.png", 5, 0, 1),
     ]
+
+
+def test_a_data_set_whose_lower_scores_are_better_has_no_scale_to_report_on(photographs, tmp_path):
+    lower = OPTIONS | {"lower_is_better": True}
+    assert raters_scale("folder", data_dir=photographs, **lower) is None
+    assert read_ratings(photographs, RatingOptions.of(lower)).mos_range is None
+    prepare_parquet("folder", tmp_path / "mine", data_dir=photographs, cache_dir=tmp_path / "cache", **lower)
+    assert raters_scale("folder", data_dir=tmp_path / "mine") is None
+    assert (raters_scale("koniq10k"), raters_scale("live")) == ((0, 100), None)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,19 @@ def test_the_folder_says_what_to_expect(adapted, tmp_path):
     assert (tmp_path / "after" / CURVE_FILE).read_bytes().startswith(b"\x89PNG")
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"{record['figures']['after']['srocc']['value']:.3f}" in card
-    assert "adapted to folder all, n 30" in card
+    assert "adapted to folder all, n 30, rated from 1 to 5" in card
+    assert "lowest rating, 1, and 1 for the highest, 5." in card
+
+
+def test_its_scores_can_be_had_on_the_scale_of_the_ratings(adapted, rated, tmp_path):
+    adapted.save(tmp_path / "after")
+    paths = sorted(rated.glob("*.png"))[:3]
+    plain, on_scale = (list(Scorer(tmp_path / "after", scale=scale).score(paths)) for scale in (None, "raters"))
+    for one, other in zip(plain, on_scale, strict=True):
+        assert other.quality == pytest.approx(1 + 4 * one.quality)
+        assert other.quality_high == pytest.approx(1 + 4 * one.quality_high)
+    assert [stage.mos_range for stage in all_stages(adapted.model.config)] == [[1, 5]]
+    assert adapted.record["mos_range"] == [1, 5]
 
 
 def test_the_result_can_be_adapted_again(adapted, rated, tmp_path, cache_dir):
@@ -146,6 +158,7 @@ def test_comparisons_are_enough(rated, checkpoint, cache_dir):
             writer.writerow([paths[number].name for number in pair])
     adaptation = adapt(rated, rated / "pairs.csv", checkpoint=checkpoint, settings=QUICK, cache_dir=cache_dir)
     assert adaptation.record["figures"]["after"]["srocc"]["value"] > 0.9
+    assert adaptation.model.config.mos_range is None, "comparisons have no scale"
 
 
 def test_too_few_ratings_are_one_sentence(rated, checkpoint, cache_dir):

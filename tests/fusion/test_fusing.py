@@ -8,6 +8,7 @@ import pytest
 
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
+from modeling_metaqap.data.rating_options import RatingOptions
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion import fusing
 from modeling_metaqap.fusion.checkpoint_folder import read_fit
@@ -81,7 +82,7 @@ def test_an_ensemble_says_what_its_learners_were_made_of_and_what_it_was_fused_o
     assert read_stages(config.lineage) == [
         Stage(
             kind="fusion",
-            **rated_images("folder", "train", images["image_id"]),
+            **rated_images("folder", "train", images["image_id"], mos_range=(0.0, 1.0)),
             shrinkage=0.5,
             plcc=figures["plcc"]["value"],
             srocc=figures["srocc"]["value"],
@@ -92,6 +93,16 @@ def test_an_ensemble_says_what_its_learners_were_made_of_and_what_it_was_fused_o
     # Fused anew, it is not the old fusion that counts: its images may be fused on again.
     again = fuse(settings(means=[[str(tmp_path / "fused")]], split="train+validation"))
     assert [stage.kind for stage in all_stages(again.ensemble.config)] == [*(s.kind for s in BEFORE), "fusion"]
+
+
+def test_an_ensemble_remembers_the_scale_of_the_raters_that_it_was_fused_for(learner, settings, scored, tmp_path):
+    options = {"models": [learner("one")], "ratings": RatingOptions(mos_range=(-1, 3))}
+    fuse(settings(**options)).save(tmp_path / "fused")
+    config = MetaQAPModel.from_pretrained(tmp_path / "fused").config
+    assert config.mos_range == [-1, 3]
+    assert read_stages(config.lineage)[0].mos_range == [-1, 3]
+    options["ratings"] = RatingOptions(lower_is_better=True)
+    assert fuse(settings(**options)).ensemble.config.mos_range is None
 
 
 def test_the_wider_the_coverage_the_wider_the_interval(learner, settings, scored):

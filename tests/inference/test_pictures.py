@@ -52,6 +52,16 @@ def test_the_most_likely_distortion_is_named_first_and_has_the_longest_bar():
     assert bars[0] > 3 * bars[-1]
 
 
+def test_a_picture_on_another_scale_has_the_same_colours_and_other_numbers():
+    photograph = Image.new("RGB", (200, 100), (128, 128, 128))
+    plain, scaled = record(), record()
+    scaled.put_on_scale((1.0, 5.0))
+    assert scaled.quality == 3
+    one, other = (np.asarray(explanation_picture(photograph, each, LABELS)) for each in (plain, scaled))
+    np.testing.assert_array_equal(one[:120, :436], other[:120, :436])
+    assert (one != other).any()
+
+
 def test_a_record_without_a_map_cannot_be_explained():
     with pytest.raises(ValueError, match="no quality map"):
         explanation_picture(Image.new("RGB", (64, 48)), record(quality_map=None), LABELS)

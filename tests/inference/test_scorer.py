@@ -97,6 +97,34 @@ def test_what_a_score_says_little_of_gets_a_warning(checkpoint, tmp_path, isolat
     }
 
 
+def test_scores_can_be_reported_on_another_scale(scorer, checkpoint, photos):
+    plain = list(scorer.score(photos[:2], quality_map=True))
+    scaled = list(Scorer(checkpoint, device="cpu", batch_size=3, scale=(1, 5)).score(photos[:2], quality_map=True))
+    for one, other in zip(plain, scaled, strict=True):
+        for name in ("quality", "quality_low", "quality_high"):
+            assert getattr(other, name) == pytest.approx(1 + 4 * getattr(one, name), abs=1e-5)
+        assert other.base_scores == pytest.approx([1 + 4 * score for score in one.base_scores], abs=1e-5)
+        np.testing.assert_allclose(other.quality_map, 1 + 4 * one.quality_map, atol=1e-4)
+        np.testing.assert_allclose(other.share(other.quality_map), one.quality_map, atol=1e-5)
+        assert other.share(other.quality) == pytest.approx(one.quality, abs=1e-5)
+        for name in ("distortion", "interval_coverage", "width", "warning"):
+            assert getattr(other, name) == getattr(one, name)
+        assert (one.scale, other.scale) == ((0, 1), (1, 5))
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        ("raters", "does not say which ratings its raters could give; .* with `scale`, such as `scale` 1 5"),
+        ("ratings", "`scale` must be the lowest and the highest score .* not 'ratings'"),
+        ((5, 1), "`scale` must be the lowest and the highest score .* not 5 1"),
+    ],
+)
+def test_a_scale_that_is_none_is_one_sentence(checkpoint, scale, message):
+    with pytest.raises(MetaQAPError, match=message):
+        Scorer(checkpoint, device="cpu", scale=scale)
+
+
 def test_broken_files_get_a_reason_and_the_others_a_score(scorer, photos, tmp_path):
     garbage, empty, truncated = (tmp_path / name for name in ("garbage.jpg", "empty.png", "truncated.png"))
     garbage.write_bytes(b"not an image")

@@ -23,6 +23,15 @@ def test_what_is_shown_as_the_same_number_has_the_same_word():
     assert grade(0.796) == "excellent" and grade(0.7949) == "good"
 
 
+def test_the_words_go_with_the_scale():
+    for hundredths in range(-20, 121):
+        # What is shown on the other scale is as exact as on this one.
+        quality = hundredths / 100
+        assert grade(1 + 4 * quality, scale=(1, 5)) == grade(quality)
+        assert grade(100 * quality, scale=(0, 100)) == grade(quality)
+    assert grade(4.196, scale=(1, 5)) == "excellent" and grade(4.194, scale=(1, 5)) == "good"
+
+
 def test_each_distortion_has_a_name_of_its_own_without_underscores():
     titles = [distortion_title(name) for name in KADID_DISTORTIONS]
     assert len(set(titles)) == len(titles)

@@ -4,13 +4,28 @@ from dataclasses import replace
 
 from datasets import Dataset
 
-from modeling_metaqap.lineage import DistortedImages, Stage, rated_images
+from modeling_metaqap.lineage import DistortedImages, Stage, rated_images, read_stages
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.splits import Splits
-from modeling_metaqap.training.stages import gradient_stage, heads_stage
+from modeling_metaqap.training.stages import add_stage, gradient_stage, heads_stage
 
 RATED = Dataset.from_dict({"image_id": ["a", "b", "c"]})
 DISTORTED_OF_RATED = Dataset.from_dict({"reference_id": ["a", "a", "b"]})
+
+
+def test_a_learner_remembers_the_scale_of_its_raters(make_model):
+    model = make_model("test_resnet")
+    stages = [
+        Stage(kind="finetune", **rated_images("folder", "train", "abc", mos_range=(1.0, 5.0))),
+        Stage(kind="pretrain", distorted=DistortedImages.of(["a"])),
+        Stage(kind="heads", **rated_images("live", "train", "abc")),
+    ]
+    remembered = []
+    for stage in stages:
+        add_stage(model, stage)
+        remembered.append(model.config.mos_range)
+    assert remembered == [[1, 5], [1, 5], None]
+    assert read_stages(model.config.base_learners[0]["lineage"]) == stages
 
 
 def test_a_run_notes_what_it_learned_from():
@@ -23,6 +38,8 @@ def test_a_run_notes_what_it_learned_from():
     for stage, kind in zip(stages, ("finetune", "heads"), strict=True):
         assert (stage.kind, stage.opinions) == (kind, "biq2021 train+validation without fold 1 of 5")
         assert str(stage.distorted) == "3 distorted images of 2 photographs of biq2021"
+    stage = heads_stage(recipe, replace(splits, mos_range=(1.0, 5.0)), started_from=None)
+    assert stage.mos_range == [1, 5] and ", n 3, rated from 1 to 5 and" in str(stage)
     elsewhere = Splits(RATED, RATED, Dataset.from_dict({"reference_id": ["a", "other"]}))
     assert heads_stage(recipe, elsewhere, started_from=None).distorted.dataset is None
     pretrained = gradient_stage(

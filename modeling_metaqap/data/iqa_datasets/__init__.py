@@ -19,7 +19,7 @@ from .kadid10k import KADID10k
 from .koniq10k import KonIQ10k
 from .live import LIVE
 from .livec import LIVEC
-from .loading import IQA_DATASETS, load_iqa_dataset, load_training_split, split_names
+from .loading import IQA_DATASETS, load_iqa_dataset, load_training_split, raters_scale, split_names
 from .spaq import SPAQ
 from .tid2013 import TID2013
 
@@ -42,5 +42,6 @@ __all__ = [
     "hold_out",
     "load_iqa_dataset",
     "load_training_split",
+    "raters_scale",
     "split_names",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import datasets
 
 from ...errors import DataError, TestSplitError
-from ..rating_options import OPTION_NAMES
+from ..rating_options import FOLDER, OPTION_NAMES, RatingOptions
 from .base import COMPOSED_SPLITS, FEATURES, NUM_RANDOM_SPLITS, SPLITS, IQADatasetBuilder
 from .biq2021 import BIQ2021
 from .cid2013 import CID2013
@@ -20,6 +20,7 @@ from .kadid10k import KADID10k
 from .koniq10k import KonIQ10k
 from .live import LIVE
 from .livec import LIVEC
+from .rating_tables import find_csv, read_table
 from .spaq import SPAQ
 from .tid2013 import TID2013
 
@@ -111,6 +112,29 @@ def split_names(
     if prepared is not None:
         return list(_prepared_splits(name, prepared))
     return IQA_DATASETS[name](data_dir=data_dir, cache_dir=cache_dir, **options).split_names
+
+
+def raters_scale(
+    name: str, *, data_dir: str | Path | None = None, cache_dir: str | Path | None = None, **options: Any
+) -> tuple[float, float] | None:
+    """Lowest and highest score that the raters of a data set could give, which quality 0 and 1 stand for.
+
+    Args and errors are those of [`load_iqa_dataset`].
+
+    Returns:
+        None for scores of which lower ones are better, and for a folder that was prepared before this was noted.
+    """
+    if name not in IQA_DATASETS:
+        raise DataError(f"There is no data set {name!r}; choose from {', '.join(sorted(IQA_DATASETS))}.")
+    prepared = _prepared_folder(data_dir, options)
+    if prepared is not None:
+        scale = json.loads((prepared / SPLITS_FILE).read_text()).get("raters_scale")
+        return None if scale is None else (float(scale[0]), float(scale[1]))
+    if name == FOLDER and data_dir is not None:
+        ratings = RatingOptions.of(options)
+        table = read_table(find_csv(Path(data_dir).expanduser().absolute(), ratings.csv), ratings)
+        return None if ratings.lower_is_better else table.mos_range
+    return IQA_DATASETS[name].mos_range if IQA_DATASETS[name].higher_is_better else None
 
 
 def load_training_split(name: str, *, split: str, **kwargs: Any) -> datasets.Dataset:

@@ -120,7 +120,8 @@ def prepare_parquet(
             if split is not None:
                 _write_shards(split, folder / "data", split_name)
         ids = {split: splits[split]["image_id"][:] if split in splits else [] for split in builder.split_names}
-        (folder / SPLITS_FILE).write_text(json.dumps({"name": name, "splits": ids}))
+        scale = builder.mos_range if builder.higher_is_better else None
+        (folder / SPLITS_FILE).write_text(json.dumps({"name": name, "splits": ids, "raters_scale": scale}))
         (folder / "README.md").write_text(dataset_card(builder, counts))
     return counts
 
