@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .fusion.suggesting import suggest as suggest
     from .image_processing_metaqap import MetaQAPImageProcessor as MetaQAPImageProcessor
     from .image_processing_metaqap import MetaQAPImageProcessorPil as MetaQAPImageProcessorPil
+    from .inference.html_report import write_html_report as write_html_report
     from .inference.onnx_export import export_onnx as export_onnx
     from .inference.records import ScoreRecord as ScoreRecord
     from .inference.scorer import Scorer as Scorer
@@ -76,6 +77,7 @@ _PUBLIC = {
     "pseudo_mos": "data.distorted.pseudo_mos",
     "quality_aware_loss": "losses_metaqap",
     "suggest": "fusion.suggesting",
+    "write_html_report": "inference.html_report",
 }
 
 __all__ = ["DEFAULT_CHECKPOINT", "__version__", *_PUBLIC]

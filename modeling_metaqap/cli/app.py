@@ -23,6 +23,7 @@ from .export import export
 from .info import info
 from .program import Program
 from .recipes import recipes
+from .report import report
 from .score import score
 from .serve import serve
 from .suggest import suggest
@@ -81,7 +82,7 @@ def _add_program(program: Program) -> None:
     app.command(program.command, help=program.summary, add_help_option=False, context_settings=as_they_are)(call)
 
 
-for command in (score, distort, evaluate, adapt, suggest, info, export, serve, recipes):
+for command in (score, report, distort, evaluate, adapt, suggest, info, export, serve, recipes):
     app.command()(command)
 for module in (prepare, select_pristine, distort_set, train, fit, evaluate_set, push, benchmark):
     _add_program(module.PROGRAM)

@@ -32,7 +32,7 @@ from .options import (
     TableColumn,
     chosen_scale,
 )
-from .scoring import number_of_images, places_to_score, with_progress
+from .scoring import number_of_images, places_to_score, run_of, with_progress
 
 #: The output that is standard output.
 _STANDARD_OUTPUT = Path("-")
@@ -104,9 +104,7 @@ def score(
     from ..fetching_metaqap import Fetching
     from ..inference.explanations import ExplanationFolder
     from ..inference.record_files import check_output, json_line, open_records, sort_key
-    from ..inference.records import scale_title
     from ..inference.scorer import Scorer
-    from ..lineage import weights_sha256
     from .printing import console, errors, silence_libraries
     from .score_table import ScoreTable
 
@@ -169,12 +167,7 @@ def score(
             rows += 1
             failed += record.error is not None
     else:
-        run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
-        if scorer.choice is not None:
-            run |= {"engine": scorer.choice.engine, "number format": scorer.choice.dtype}
-        run["scale"] = scale_title(scorer.scale)
-        if learners is not None:
-            run["base learners"] = str(learners)
+        run = run_of(scorer, checkpoint, engine=engine, dtype=dtype, learners=learners)
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from ..data.image_files import read_list
 from ..data.image_places import find_places, kind_of
 from ..errors import MetaQAPError
+from ..inference.choices import Dtype, Engine
 
 if TYPE_CHECKING:
     from ..inference.records import ScoreRecord
+    from ..inference.scorer import Scorer
 
 
 def places_to_score(paths: Sequence[str], *, recursive: bool, null: bool) -> list[str]:
@@ -38,20 +40,37 @@ def number_of_images(places: Iterable[str]) -> int | None:
     return None if any(kind.holds_many for kind in kinds) else len(kinds)
 
 
-def with_progress(records: "Iterable[ScoreRecord]", *, done: int = 0, total: int | None) -> "Iterator[ScoreRecord]":
+def run_of(scorer: "Scorer", checkpoint: str, *, engine: Engine, dtype: Dtype, learners: int | None) -> dict[str, str]:
+    """What scores are made with, by name."""
+    from ..inference.records import scale_title
+    from ..lineage import weights_sha256
+
+    run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
+    if scorer.choice is not None:
+        run |= {"engine": scorer.choice.engine, "number format": scorer.choice.dtype}
+    run["scale"] = scale_title(scorer.scale)
+    if learners is not None:
+        run["base learners"] = str(learners)
+    return run
+
+
+def with_progress(
+    records: "Iterable[ScoreRecord]", *, done: int = 0, total: int | None, doing: str = "scoring"
+) -> "Iterator[ScoreRecord]":
     """The records as they come, with a bar in a terminal.
 
     Args:
         records: of the images that are left to do.
         done: how many images are done already.
         total: how many there are with these; None if that is not known.
+        doing: what is done to them.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from .printing import errors
 
     progress = Progress(
-        TextColumn("scoring"),
+        TextColumn(doing),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
@@ -69,4 +88,4 @@ def with_progress(records: "Iterable[ScoreRecord]", *, done: int = 0, total: int
             progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")
 
 
-__all__ = ["number_of_images", "places_to_score", "with_progress"]
+__all__ = ["number_of_images", "places_to_score", "run_of", "with_progress"]

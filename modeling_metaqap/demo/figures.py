@@ -8,15 +8,11 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from ..inference.pictures import quality_colors, quality_map_image
+from ..inference.pictures import hex_color as color
+from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
 from ..inference.wording import distortion_title, grade, heading, learner_title
 from .assessment import Assessment, Comparison
-
-
-def color(quality: float) -> str:
-    """Colour of a quality; values outside [0, 1] get that of the nearest end."""
-    return "#{:02x}{:02x}{:02x}".format(*quality_colors(np.array(quality)))
 
 
 def message(sentence: str) -> str:

@@ -36,4 +36,7 @@ class Order(StrEnum):
 #: Where an exported file lies in a checkpoint folder.
 ONNX_FILES = {Engine.onnx: "onnx/model.onnx", Engine.onnx_int8: "onnx/model_int8.onnx"}
 
-__all__ = ["ONNX_FILES", "Dtype", "Engine", "Order"]
+#: Longer side of the thumbnails of a report in pixels.
+THUMBNAIL = 256
+
+__all__ = ["ONNX_FILES", "THUMBNAIL", "Dtype", "Engine", "Order"]

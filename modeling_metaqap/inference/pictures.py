@@ -22,6 +22,11 @@ def quality_colors(quality: np.ndarray) -> np.ndarray:
     return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
+def hex_color(quality: float) -> str:
+    """Color of a quality for a page, such as `"#c03954"`."""
+    return "#{:02x}{:02x}{:02x}".format(*quality_colors(np.array(quality)))
+
+
 def quality_map_image(quality_map: np.ndarray) -> Image.Image:
     """A map of local quality `(height, width)` in the colours of the scale from 0 to 1."""
     return Image.fromarray(quality_colors(quality_map))
@@ -111,4 +116,4 @@ def _shortened(draw: ImageDraw.ImageDraw, path: str, font: Any, width: int) -> s
     return shown if shown == path else f"...{shown}"
 
 
-__all__ = ["explanation_picture", "quality_colors", "quality_map_image"]
+__all__ = ["explanation_picture", "hex_color", "quality_colors", "quality_map_image"]

@@ -8,6 +8,7 @@ rows were made with stands in `scores.csv.run.json`; an output is only continued
 import csv
 import io
 import json
+import math
 import os
 import types
 import typing
@@ -77,6 +78,11 @@ def check_writable(output: Path) -> None:
         raise MetaQAPError(f"Cannot write {output}: it is a folder.")
     if not os.access(output if output.exists() else output.parent, os.W_OK):
         raise MetaQAPError(f"Cannot write {output}: permission denied.")
+
+
+def _run_path(output: Path) -> Path:
+    """Where it stands what the rows of a file were made with."""
+    return output.with_name(f"{output.name}.run.json")
 
 
 def _part_of(output: Path) -> Path:
@@ -177,10 +183,31 @@ def _record(values: dict[str, Any]) -> ScoreRecord:
     if not isinstance(values, dict) or set(values) - set(_LISTS) != set(COLUMNS):
         raise ValueError("a row has other columns")
     cells: dict[str, Any] = {name: None if values[name] is None else _kind(name)(values[name]) for name in COLUMNS}
+    if not all(math.isfinite(value) for value in cells.values() if isinstance(value, float)):
+        raise ValueError("a number is not finite")
     lists = {
         name: None if values[name] is None else list(map(float, values[name])) for name in _LISTS if name in values
     }
     return ScoreRecord(**cells | lists | {"path": from_portable_name(cells["path"])})
+
+
+def _format_of(output: Path) -> _Format:
+    return _Csv() if output.suffix.lower() == ".csv" else _JsonLines()
+
+
+def _rows_of(path: Path, layout: _Format) -> Iterator[_Row]:
+    with path.open("rb") as file:
+        try:
+            yield from layout.rows(file)
+        except (ValueError, TypeError, csv.Error) as error:
+            raise MetaQAPError(f"{path} is damaged: {error}.") from error
+
+
+def _parquet_records(path: Path) -> Iterator[ScoreRecord]:
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
+        yield from map(_record, batch.to_pylist())
 
 
 class RecordFile:
@@ -195,9 +222,9 @@ class RecordFile:
     def __init__(self, output: Path, *, run: dict[str, Any] | None, resume: bool):
         self.output, self.run = output, run
         self.is_parquet = output.suffix.lower() == ".parquet"
-        self._format: _Format = _Csv() if output.suffix.lower() == ".csv" else _JsonLines()
+        self._format = _format_of(output)
         self.rows_path = _part_of(output) if self.is_parquet else output
-        self._run_path = output.with_name(f"{output.name}.run.json")
+        self._run_path = _run_path(output)
         self.done: set[str] = set()
         self.failed = 0
         with _errors_of(output):
@@ -261,11 +288,7 @@ class RecordFile:
         Raises:
             MetaQAPError: for a file that was changed by something else.
         """
-        with self.rows_path.open("rb") as file:
-            try:
-                yield from self._format.rows(file)
-            except (ValueError, TypeError, csv.Error) as error:
-                raise MetaQAPError(f"{self.rows_path} is damaged: {error}.") from error
+        yield from _rows_of(self.rows_path, self._format)
 
     def records(self) -> Iterator[ScoreRecord]:
         """The records that were written; see `rows`."""
@@ -318,12 +341,53 @@ class RecordFile:
                 target.write(source.read(end - begin))
 
     def _rows_from_parquet(self) -> None:
-        import pyarrow.parquet as pq
-
         with replacing(self.rows_path) as file:
-            for batch in pq.ParquetFile(self.output).iter_batches(batch_size=ROW_GROUP):
-                for values in batch.to_pylist():
-                    file.write(self._format.encode(_record(values)))
+            for record in _parquet_records(self.output):
+                file.write(self._format.encode(record))
+
+
+def holds_records(path: str) -> bool:
+    """Whether this is a file of records, by its ending; a Parquet file, which may hold images too, by its columns."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".csv", ".jsonl", ".parquet") or not os.path.isfile(path):
+        return False
+    if suffix != ".parquet" or find_spec("pyarrow") is None:
+        return suffix != ".parquet"
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return set(pq.read_schema(path).names) == set(COLUMNS)
+    except (OSError, pa.ArrowException):
+        return False
+
+
+def read_records(path: Path) -> Iterator[ScoreRecord]:
+    """The records of a file that `metaqap score` or [`open_records`] has written, in its order.
+
+    Raises:
+        MetaQAPError: if it cannot be read or holds something else.
+    """
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from _parquet_records(path)
+            return
+        layout = _format_of(path)
+        with path.open("rb") as file:
+            if file.read(len(layout.header)) != layout.header:
+                raise MetaQAPError(f"{path} holds no results of `metaqap score`: its columns are others.")
+        yield from (row.record for row in _rows_of(path, layout))
+    except OSError as error:
+        raise MetaQAPError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+
+
+def read_run(path: Path) -> dict[str, str]:
+    """What the records of a file were made with, by name; nothing where that is not known any more."""
+    try:
+        run = json.loads(_run_path(path).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(value) for name, value in run.items()} if isinstance(run, dict) else {}
 
 
 def sort_key(record: ScoreRecord, order: Order) -> tuple[bool, float | bytes]:
@@ -386,8 +450,11 @@ __all__ = [
     "cannot_write",
     "check_output",
     "check_writable",
+    "holds_records",
     "json_line",
     "open_records",
+    "read_records",
+    "read_run",
     "sort_key",
     "write_parquet",
 ]

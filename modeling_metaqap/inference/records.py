@@ -4,9 +4,10 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-#: Fields of a record that are not written: the map, and the scale, which is the same for all images of a run.
-NOT_VALUES = ("quality_map", "scale")
+#: Fields of a record that are not written: pictures, and the scale, which is the same for all images of a run.
+NOT_VALUES = ("quality_map", "scale", "thumbnail")
 
 
 @dataclass(kw_only=True)
@@ -29,6 +30,7 @@ class ScoreRecord:
             `quality` (equal to it for images of one crop).
         scale: what stands for the lowest and the highest quality that raters could give, in all these scores; see
             `Scorer`.
+        thumbnail: a small picture of the image, RGB and upright, on request.
     """
 
     path: str
@@ -45,6 +47,7 @@ class ScoreRecord:
     base_scores: list[float] | None = None
     distortion_probabilities: list[float] | None = None
     quality_map: np.ndarray | None = None
+    thumbnail: Image.Image | None = None
     scale: tuple[float, float] = (0.0, 1.0)
 
     def put_on_scale(self, scale: tuple[float, float]) -> None:

@@ -27,6 +27,7 @@ from .engines import CropEngine, TorchEngine, load_engine
 from .isolation import IsolatedDecoder
 from .learner_subsets import check_learners
 from .records import ScoreRecord
+from .thumbnails import make_thumbnail
 
 if TYPE_CHECKING:
     from .fastest import Choice
@@ -150,13 +151,16 @@ class Scorer:
             raise MetaQAPError("Only the PyTorch engine has the model itself.")
         return self.engine.model
 
-    def score(self, images: Iterable[AnyImage], *, quality_map: bool = False) -> Iterator[ScoreRecord]:
+    def score(
+        self, images: Iterable[AnyImage], *, quality_map: bool = False, thumbnail: int | None = None
+    ) -> Iterator[ScoreRecord]:
         """Yields one record for each image, in their order; an image that cannot be read gets one with `error`.
 
         Args:
             images: paths, what `images_in` gives, open files, Pillow images or what `read` gives; the last three have
                 no name in the records.
             quality_map: also give each record the map of local quality.
+            thumbnail: also give each record a picture whose longer side has so many pixels at most.
         """
         waiting: deque[Future[Prepared]] = deque()
         pending: deque[Prepared] = deque()
@@ -168,7 +172,7 @@ class Scorer:
                 # A few images ahead keep the model busy; more would only fill the memory.
                 while not exhausted and len(waiting) < 2 * self.num_workers:
                     try:
-                        waiting.append(pool.submit(self.prepare, next(source)))
+                        waiting.append(pool.submit(self.prepare, next(source), thumbnail=thumbnail))
                     except StopIteration:
                         exhausted = True
                 if waiting:
@@ -212,8 +216,8 @@ class Scorer:
             max_crops=self.max_crops,
         )
 
-    def prepare(self, image: AnyImage) -> Prepared:
-        """Decodes one image and cuts it into crops."""
+    def prepare(self, image: AnyImage, *, thumbnail: int | None = None) -> Prepared:
+        """Decodes one image and cuts it into crops; see `score` for the thumbnail."""
         record = ScoreRecord(path=name_of(image))
         try:
             photograph = self.read(image)
@@ -222,6 +226,8 @@ class Scorer:
             return Prepared(record)
         record.width, record.height = photograph.width, photograph.height
         record.warning = warning_of(photograph)
+        if thumbnail is not None:
+            record.thumbnail = make_thumbnail(photograph.pixels, thumbnail)
         # Bytes travel between threads; the engine divides by 255.
         crops = prepare_crops(photograph.pixels, self.seen.layout(*photograph.pixels.size))
         return Prepared(record, size=photograph.pixels.size, crops=crops)

@@ -2,8 +2,8 @@
 
 import math
 
-# The five grades of ITU-R BT.500, each a fifth of the scale.
-_GRADES = ("bad", "poor", "fair", "good", "excellent")
+#: The five grades of ITU-R BT.500, each a fifth of the scale.
+GRADES = ("bad", "poor", "fair", "good", "excellent")
 
 # Names of KADID-10k that say little, by what its authors describe; the others only lose their underscores.
 _TITLES = {
@@ -50,7 +50,7 @@ def grade(quality: float, *, scale: tuple[float, float] = (0.0, 1.0)) -> str:
     low, high = scale
     # Rounded once more, since 0.58 and the like are no binary numbers.
     fifths = round((round(quality, 2) - low) / (high - low) * 5, 9)
-    return _GRADES[min(4, max(0, math.floor(fifths)))]
+    return GRADES[min(4, max(0, math.floor(fifths)))]
 
 
 def distortion_title(name: str) -> str:
@@ -69,4 +69,4 @@ def heading(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-__all__ = ["distortion_title", "grade", "heading", "learner_title"]
+__all__ = ["GRADES", "distortion_title", "grade", "heading", "learner_title"]

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from chromium import DESKTOP, PHONE, launched
 from PIL import Image
 from space_server import running
 
@@ -16,19 +17,7 @@ from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the browser tests need playwright: pip install playwright"
-)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-if CHROMIUM is None:
-    pytest.skip(
-        "the browser tests need Chromium: apt-get install chromium, or your system's equivalent",
-        allow_module_level=True,
-    )
-
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 TABS = ["Score", "Compare", "Distort", "Batch"]
 
 
@@ -80,12 +69,8 @@ def server(checkpoint, photos, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-        )
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

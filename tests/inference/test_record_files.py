@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from modeling_metaqap import ScoreRecord
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.inference.choices import Order
-from modeling_metaqap.inference.record_files import open_records
+from modeling_metaqap.inference.record_files import holds_records, open_records, read_records, read_run
 
 RUN = {"weights": "abc"}
 FORMATS = pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -168,6 +168,37 @@ def test_formulas_are_harmless_in_csv_and_numbers_stay_numbers(tmp_path):
     assert {row["quality"] for row in rows} == {"-0.25"}
     with open_records(tmp_path / "records.csv", run=RUN, resume=True) as file:
         assert [one.path for one in file.records()] == names
+
+
+@FORMATS
+def test_finished_records_are_read_again_with_what_they_were_made_with(tmp_path, suffix):
+    path = tmp_path / f"records{suffix}"
+    records = [record(1, warning="=1+1"), record(2), ScoreRecord(path="caf\udce9.jpg", error="it is broken")]
+    with open_records(path, run=RUN) as file:
+        for one in records:
+            file.write(one)
+        file.finish()
+    assert list(read_records(path)) == records
+    assert read_run(path) == RUN
+    assert holds_records(str(path)) and not holds_records(str(tmp_path / f"absent{suffix}"))
+
+
+def test_other_files_hold_no_records(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"image": [b"photo"]}), tmp_path / "photos.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1")
+    (tmp_path / "photo.jpg").write_bytes(b"photo")
+    assert not any(holds_records(str(path)) for path in tmp_path.iterdir())
+    (tmp_path / "ratings.csv").write_text("file_name,mos\na.jpg,3\n")
+    with pytest.raises(MetaQAPError, match=r"ratings.csv holds no results of `metaqap score`: its columns are others"):
+        list(read_records(tmp_path / "ratings.csv"))
+    with open_records(tmp_path / "records.csv") as file:
+        file.write(record(1))
+    (tmp_path / "records.csv").write_bytes((tmp_path / "records.csv").read_bytes().replace(b",0.1,", b",nan,"))
+    with pytest.raises(MetaQAPError, match=r"records.csv is damaged: a number is not finite"):
+        list(read_records(tmp_path / "records.csv"))
 
 
 def test_a_run_that_is_begun_anew_leaves_no_old_description(tmp_path):

@@ -295,6 +295,15 @@ class TestLargePhotographs:
         assert record.quality == pytest.approx(expected.quality, abs=0.01)
 
 
+def test_a_thumbnail_comes_with_the_score_only_when_it_is_asked_for(scorer, photos):
+    [with_, broken] = scorer.score([photos[0], "no-such-photo.jpg"], thumbnail=30)
+    assert max(with_.thumbnail.size) == 30 and broken.thumbnail is None
+    with Image.open(photos[0]) as image:
+        assert with_.thumbnail.size[0] / with_.thumbnail.size[1] == pytest.approx(image.width / image.height, rel=0.1)
+    [without] = scorer.score([photos[0]])
+    assert without.thumbnail is None and without.quality == pytest.approx(with_.quality, abs=1e-5)
+
+
 def test_the_quality_map_has_the_size_of_what_the_model_sees_and_the_score_as_its_mean(scorer, photos):
     records = list(scorer.score(photos, quality_map=True))
     assert [record.quality_map.shape for record in records] == [(512, 512), (512, 1477), (90, 200), (1083, 512)]

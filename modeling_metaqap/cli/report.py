@@ -1,0 +1,145 @@
+"""`metaqap report`: photographs, or results that are there already -> one HTML page to look through."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..data.image_files import unread_photographs
+from ..data.image_places import check_packages
+from ..data.names import shown_name
+from ..errors import MetaQAPError
+from ..inference.choices import THUMBNAIL, Dtype, Engine
+from .options import (
+    SHIPPED,
+    AllowPrivate,
+    BatchSize,
+    Checkpoint,
+    Device,
+    EngineChoice,
+    Fast,
+    Isolate,
+    Learners,
+    Null,
+    NumberFormat,
+    Overwrite,
+    Places,
+    Recursive,
+    TableColumn,
+)
+from .scoring import number_of_images, places_to_score, run_of, with_progress
+
+if TYPE_CHECKING:
+    from ..inference.records import ScoreRecord
+
+
+def report(
+    paths: Places,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write, such as report.html.")],
+    overwrite: Overwrite = False,
+    title: Annotated[str, typer.Option(help="Heading of the page.")] = "Photograph quality",
+    maps: Annotated[
+        bool | None,
+        typer.Option(
+            "--maps/--no-maps",
+            help="Show the map of local quality of each photograph. Default where the engine gives maps, as PyTorch "
+            "does, which auto then stands for.",
+            show_default=False,
+        ),
+    ] = None,
+    thumbnail: Annotated[
+        int,
+        typer.Option(min=32, max=1024, help="Longer side of the pictures in pixels; larger ones make a larger file."),
+    ] = THUMBNAIL,
+    checkpoint: Checkpoint = SHIPPED,
+    engine: EngineChoice = Engine.auto,
+    device: Device = None,
+    dtype: NumberFormat = Dtype.float32,
+    fast: Fast = False,
+    learners: Learners = None,
+    batch_size: BatchSize = 8,
+    recursive: Recursive = False,
+    image_column: TableColumn = "image",
+    allow_private: AllowPrivate = False,
+    null: Null = False,
+    isolate: Isolate = False,
+) -> None:
+    """Write a web page to look through scored photographs: the worst, the best, sorted and filtered.
+
+    The page is one file with thumbnails in it, and asks nothing of any server. A single .csv, .jsonl or .parquet file
+    that `metaqap score` has written is shown without scoring again, with pictures of the photographs that are found.
+    The exit status is 1 if an image could not be read.
+    """
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise MetaQAPError(f"The page {output} must end in .html.")
+    places = places_to_score(paths, recursive=recursive, null=null)
+    check_packages(places)
+    if fast and (maps or engine is not Engine.auto or dtype is not Dtype.float32):
+        raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
+    if maps and engine not in (Engine.auto, Engine.torch):
+        raise MetaQAPError("--maps needs --engine torch; the other engines give no quality maps.")
+
+    from ..data.stored_images import stored_images
+    from ..fetching_metaqap import Fetching
+    from ..inference.html_report import write_html_report
+    from ..inference.record_files import check_writable, holds_records, read_records, read_run
+    from ..inference.scorer import Scorer
+    from ..inference.thumbnails import with_thumbnails
+    from .printing import errors, silence_libraries
+
+    silence_libraries()
+    check_writable(output)
+    if output.exists() and not overwrite:
+        raise MetaQAPError(f"There is a file {output}; replace it with --overwrite, or write to another.")
+    records: Iterable[ScoreRecord]
+    if len(paths) == 1 and holds_records(paths[0]):
+        options = (checkpoint, engine, device, dtype, fast, learners, maps or None)
+        if options != (SHIPPED, Engine.auto, None, Dtype.float32, False, None, None):
+            raise MetaQAPError(
+                f"{shown_name(paths[0])} holds finished scores, which are shown as they are; leave out the options of "
+                "scoring, or name the photographs instead."
+            )
+        results = Path(paths[0])
+        about = {"results": results.name, **read_run(results)}
+        records = with_thumbnails(read_records(results), side=thumbnail, folder=results.parent)
+        records = with_progress(records, doing="reading", total=None)
+    else:
+        if maps is None:
+            maps = not fast and engine in (Engine.auto, Engine.torch)
+        if maps:
+            engine = Engine.torch  # the only one that gives a quality map
+        num_images = number_of_images(places)
+        scorer = Scorer(
+            checkpoint,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+            learners=learners,
+            fast=fast,
+            num_images=num_images,
+            batch_size=batch_size,
+            isolate=isolate,
+        )
+        if unread := unread_photographs(paths, recursive=recursive):
+            errors.print(unread, markup=False, soft_wrap=True)
+        about = {
+            "checkpoint": Path(checkpoint).name,
+            **run_of(scorer, checkpoint, engine=engine, dtype=dtype, learners=learners),
+        }
+        images = stored_images(places, image_column=image_column, fetching=Fetching(allow_private=allow_private))
+        records = with_progress(scorer.score(images, quality_map=maps, thumbnail=thumbnail), total=num_images)
+    summary = write_html_report(records, output, title=title, about=about)
+
+    size = f"{summary.size / 1e6:.1f} MB"
+    wrote = f"Wrote {summary.photographs:,} photographs to {shown_name(str(output))}, {size}."
+    errors.print(wrote, markup=False, soft_wrap=True)
+    if summary.without_picture:
+        errors.print(
+            f"{summary.without_picture:,} of them have no picture: they are not at their paths any more, have "
+            "changed, or lie in archives.",
+            soft_wrap=True,
+        )
+    if summary.failed:
+        errors.print(f"{summary.failed:,} of {summary.photographs:,} images could not be read.")
+        raise typer.Exit(1)
