@@ -24,11 +24,14 @@ def distort(
     from ..data.distortions.grid import distortion_grid
     from ..decoding_metaqap import read_rgb
     from ..inference.record_files import cannot_write
+    from ..inference.wording import distortion_title, heading
     from .printing import errors, silence_libraries
 
     silence_libraries()
     try:
-        picture = distortion_grid(read_rgb(photo), seed=seed, cell=cell)
+        picture = distortion_grid(
+            read_rgb(photo), seed=seed, cell=cell, title=lambda name: heading(distortion_title(name))
+        )
     except ValueError as error:
         raise MetaQAPError(f"{photo} cannot be distorted: {error}.") from error
     try:

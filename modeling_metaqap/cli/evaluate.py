@@ -46,7 +46,7 @@ def evaluate(
     from ..data.rating_options import RatingOptions
     from ..evaluation.evaluating import evaluate_folder
     from ..evaluation.folder_report import worst_disagreements, write_folder_report
-    from ..evaluation.tables import HEADINGS, format_figure
+    from ..evaluation.tables import HEADINGS, few_images_sentence, format_figure
     from ..inference.record_files import cannot_write
     from .printing import console, errors, silence_libraries
 
@@ -81,6 +81,8 @@ def evaluate(
     for name, heading in HEADINGS.items():
         table.add_row(heading, Text(format_figure(measurement.row[name])))
     console.print(table)
+    if sentence := few_images_sentence(measurement.row):
+        console.print(sentence, soft_wrap=True)
     if disagreements:
         table = Table(title="Worst disagreements, after the logistic fit", title_justify="left")
         table.add_column("image", overflow="fold")

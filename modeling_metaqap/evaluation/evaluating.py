@@ -22,7 +22,7 @@ from ..inference.predicting import distinct_names, predict, process_scorer, shor
 from ..inference.scorer import Scorer
 from ..lineage import Stage, all_stages, image_ids_sha256, software_versions, training_opinions, weights_sha256
 from .baselines.scorer import BASELINES, BaselineScorer
-from .metrics import METRICS, evaluate_scores, plcc_and_srocc
+from .metrics import METRICS, MIN_IMAGES, evaluate_scores, plcc_and_srocc
 
 AnyScorer = Scorer | BaselineScorer
 
@@ -290,6 +290,8 @@ def learner_figures(
     learners = scorer.model.config.base_learners
     names = distinct_names([*(str(learner["name"]) for learner in learners), "plain mean"])  # type: ignore[union-attr]
     scores = dict(zip(names, [*base_scores.T, base_scores.mean(axis=1)], strict=True))
+    if len(qualities) < MIN_IMAGES:
+        return {name: {"plcc": None, "srocc": None} for name in scores}
     return {name: _defined(plcc_and_srocc(predicted, qualities)) for name, predicted in scores.items()}
 
 

@@ -159,6 +159,9 @@ def fit_logistic(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Logistic
     )
 
 
+#: Of fewer images no correlation is reported: of two it is 1 or -1, whatever they are.
+MIN_IMAGES = 3
+
 METRICS: dict[str, Statistic] = {
     "plcc": plcc,
     "srocc": srocc,
@@ -219,13 +222,18 @@ def evaluate_scores(
 
     Returns:
         `{"n": n, "seed": seed, "n_bootstrap": n_bootstrap, "confidence": 0.95}` and, for each of `METRICS`,
-        `{"value": float, "low": float, "high": float}`; NaN where the predictions or targets are constant.
+        `{"value": float, "low": float, "high": float}`; NaN where the predictions or targets are constant. Of fewer
+        than `MIN_IMAGES` images only the value of the RMSE is not NaN.
     """
     predictions, targets = _validated(predictions, targets)
     figures: dict[str, Any] = {"n": len(targets), "seed": seed, "n_bootstrap": n_bootstrap, "confidence": 0.95}
+    are_enough = len(targets) >= MIN_IMAGES
     for name, statistic in METRICS.items():
-        figures[name] = {"value": statistic(predictions, targets)}
-        if n_bootstrap:
+        is_defined = are_enough or statistic is rmse
+        figures[name] = {"value": statistic(predictions, targets) if is_defined else math.nan}
+        if n_bootstrap and not are_enough:
+            figures[name] |= {"low": math.nan, "high": math.nan}
+        elif n_bootstrap:
             low, high = bootstrap_interval(predictions, targets, statistic, seed=seed, n_bootstrap=n_bootstrap)
             figures[name] |= {"low": low, "high": high}
     return figures
@@ -263,6 +271,7 @@ def _validated(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floa
 
 __all__ = [
     "METRICS",
+    "MIN_IMAGES",
     "LogisticFit",
     "bootstrap_interval",
     "evaluate_scores",

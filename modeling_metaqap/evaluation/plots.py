@@ -7,28 +7,36 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..inference.records import interval_title
 from .baselines.scorer import BASELINES
 from .evaluating import Measurement
-from .metrics import LogisticFit, fit_logistic
+from .metrics import MIN_IMAGES, LogisticFit, fit_logistic
 from .tables import HEADINGS, UNDEFINED, FloatArray, Row, format_figure, srocc_matrix, title
 
 _INK, _ACCENT, _GRID = "#1f2933", "#c2410c", "#d9dee3"
 
 
-_POINTS = "#2b6cb0"
+_POINTS, _BAND = "#2b6cb0", "#e3ebf4"
 
 
 def plot_scatter(measurement: Measurement, path: Path) -> None:
-    """Predicted quality and opinion score of each image, with the logistic fit."""
+    """Predicted quality and opinion score of each image, with the logistic fit.
+
+    Predictions on the scale of the opinions also have the line where both are equal, and around it the prediction
+    interval: points outside of the band are the images whose opinion it does not hold.
+    """
     figure, axes = _canvas(5.4, 5.0)
+    name = title(measurement.row)
+    is_baseline = measurement.row["checkpoint"] in BASELINES
+    if not is_baseline:
+        _identity(axes, measurement)
     _points(axes, measurement.predictions, measurement.qualities)
     fit = _fit(measurement)
     if fit is not None:
         line = np.linspace(measurement.predictions.min(), measurement.predictions.max(), 400)
         axes.plot(line, fit(line), color=_ACCENT, linewidth=2, label="logistic fit")
-        axes.legend(loc="lower right", frameon=False)
-    name = title(measurement.row)
-    is_baseline = measurement.row["checkpoint"] in BASELINES
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(loc="lower right", frameon=False, fontsize=9)
     axes.set_xlabel(f"{name} score, negated" if is_baseline else f"quality predicted by {name}")
     axes.set_ylabel("opinion score as quality")
     axes.set_ylim(-0.03, 1.03)
@@ -80,7 +88,7 @@ def plot_matrix(rows: Sequence[Row], path: Path) -> None:
 def fitted_and_residuals(measurement: Measurement) -> tuple[FloatArray, FloatArray]:
     """(n,) predictions on the scale of the opinions, by the logistic fit, and the opinion scores less these.
 
-    Predictions that are all the same cannot be fitted and stay as they are.
+    Predictions that are all the same, or fewer than `MIN_IMAGES`, cannot be fitted and stay as they are.
     """
     fit = _fit(measurement)
     fitted = measurement.predictions if fit is None else fit(measurement.predictions)
@@ -88,7 +96,7 @@ def fitted_and_residuals(measurement: Measurement) -> tuple[FloatArray, FloatArr
 
 
 def _fit(measurement: Measurement) -> LogisticFit | None:
-    if np.ptp(measurement.predictions) == 0:
+    if len(measurement.predictions) < MIN_IMAGES or np.ptp(measurement.predictions) == 0:
         return None
     return fit_logistic(measurement.predictions, measurement.qualities)
 
@@ -108,6 +116,17 @@ def _points(axes: Axes, x: FloatArray, y: FloatArray) -> None:
     alpha = float(np.clip(120 / len(x), 0.25, 0.8))
     size = float(np.clip(8000 / len(x), 9, 36))
     axes.scatter(x, y, s=size, alpha=alpha, color=_POINTS, edgecolors="none")
+
+
+def _identity(axes: Axes, measurement: Measurement) -> None:
+    """The line where prediction and opinion are equal, with the interval around it where there is one."""
+    ends = np.array([min(0.0, measurement.predictions.min()), max(1.0, measurement.predictions.max())])
+    interval = measurement.row.get("interval")
+    if interval is not None:
+        radius = interval["width"] / 2
+        label = interval_title(interval["calibrated_for"])
+        axes.fill_between(ends, ends - radius, ends + radius, color=_BAND, linewidth=0, label=label)
+    axes.plot(ends, ends, color=_INK, linewidth=1.2, linestyle="--", label="prediction = opinion")
 
 
 def _describe(axes: Axes, measurement: Measurement) -> None:

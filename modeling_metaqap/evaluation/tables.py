@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ..inference.records import percent
 from .baselines.scorer import BASELINES
+from .metrics import MIN_IMAGES
 
 Row = dict[str, Any]
 
@@ -111,6 +112,16 @@ def interval_sentence(row: Row) -> str | None:
     )
 
 
+def few_images_sentence(row: Row) -> str | None:
+    """That there are too few images for correlations; None where there are enough."""
+    if row["n"] >= MIN_IMAGES:
+        return None
+    return (
+        f"{row['n']} images are too few for a correlation, which would be 1 or -1 whatever they are. There must be "
+        f"{MIN_IMAGES} at least, and figures to rely on need some dozens."
+    )
+
+
 def learners_sentence(row: Row) -> str | None:
     """What an ensemble's learners and their plain mean reached by themselves; None for what is no ensemble."""
     learners = row.get("learners")
@@ -122,7 +133,11 @@ def learners_sentence(row: Row) -> str | None:
 
 def sentences(row: Row) -> list[str]:
     """What else there is to say of a row beside its figures."""
-    return [sentence for sentence in (interval_sentence(row), learners_sentence(row)) if sentence is not None]
+    return [
+        sentence
+        for sentence in (few_images_sentence(row), interval_sentence(row), learners_sentence(row))
+        if sentence is not None
+    ]
 
 
 def results_markdown(rows: Sequence[Row]) -> str:
@@ -159,6 +174,7 @@ def srocc_matrix(rows: Sequence[Row]) -> tuple[list[str], list[str], FloatArray]
 
 __all__ = [
     "TextTable",
+    "few_images_sentence",
     "format_figure",
     "interval_sentence",
     "learners_sentence",

@@ -38,7 +38,7 @@ def explanation_picture(
     labels: list[str],
     *,
     side: int = 420,
-    opacity: float = 0.6,
+    opacity: float = 0.5,
     most: int = 3,
 ) -> Image.Image:
     """The photograph, its quality map laid over it, the score and the most likely distortions, side by side.
@@ -49,7 +49,7 @@ def explanation_picture(
         labels: names of the distortions, in the order of the record's probabilities.
         side: longer side of each of the two pictures in pixels.
         opacity: of the map over the photograph, in [0, 1].
-        most: how many distortions to name.
+        most: how many distortions to name; those that would be shown with 0 % are left out.
 
     Raises:
         ValueError: if the record has no score or no quality map.
@@ -99,6 +99,8 @@ def explanation_picture(
     line += 26
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     for probability, label in likeliest:
+        if round(100 * probability) == 0:
+            break
         draw.text((panel, line), heading(distortion_title(label)), fill=_INK, font=caption)
         draw.text((panel + panel_width, line), f"{probability:.0%}", fill=_INK, font=caption, anchor="ra")
         draw.rounded_rectangle((panel, line + 20, panel + panel_width, line + 26), 3, fill=_TRACK)

@@ -1,20 +1,24 @@
 """Results as JSON, tables and plots."""
 
+import dataclasses
 import json
 import math
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.evaluation.evaluating import Measurement
 from modeling_metaqap.evaluation.folder_report import worst_disagreements, write_folder_report
+from modeling_metaqap.evaluation.metrics import MIN_IMAGES, evaluate_scores
 from modeling_metaqap.evaluation.plots import fitted_and_residuals, plot_matrix, plot_residuals, plot_scatter
 from modeling_metaqap.evaluation.results_files import merge_results, read_results, write_results
 from modeling_metaqap.evaluation.tables import (
     HEADINGS,
     TextTable,
+    few_images_sentence,
     format_figure,
     results_markdown,
     results_table,
@@ -156,6 +160,51 @@ def test_the_scatter_plot_shows_the_fit(measurement, tmp_path, monkeypatch):
     plot_scatter(measurement, tmp_path / "scatter.png")
     [(x, y)] = drawn
     assert (x is measurement.predictions) and (y is measurement.qualities)
+
+
+def lines_of(measurement, tmp_path, monkeypatch):
+    """What a scatter plot has drawn: lines and bands by their names in the legend."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append(figure))
+    plot_scatter(measurement, tmp_path / "scatter.png")
+    [axes] = figures[0].axes
+    monkeypatch.undo()
+    return dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+
+
+def test_the_scatter_plot_has_the_line_of_equality_and_the_band_of_the_interval(measurement, tmp_path, monkeypatch):
+    calibrated = row("model", interval={"calibrated_for": 0.9, "coverage": 0.9, "width": 0.4})
+    same_scale = dataclasses.replace(measurement, row=calibrated, predictions=measurement.qualities[::-1].copy())
+    drawn = lines_of(same_scale, tmp_path, monkeypatch)
+    assert list(drawn) == ["90 % interval", "prediction = opinion", "logistic fit"]
+    x, y = drawn["prediction = opinion"].get_data()
+    assert list(x) == list(y) == [0, 1]
+    corners = drawn["90 % interval"].get_paths()[0].vertices
+    assert {(round(x, 6), round(y - x, 6)) for x, y in corners} == {(0, -0.2), (0, 0.2), (1, -0.2), (1, 0.2)}
+    without = lines_of(dataclasses.replace(same_scale, row=row("model")), tmp_path, monkeypatch)
+    assert list(without) == ["prediction = opinion", "logistic fit"]
+    # Scores of a baseline are on a scale of their own.
+    assert list(lines_of(dataclasses.replace(measurement, row=row("piqe")), tmp_path, monkeypatch)) == ["logistic fit"]
+
+
+def test_two_images_have_no_correlation_but_a_sentence(measurement, tmp_path):
+    def of(n):
+        figures = evaluate_scores(measurement.predictions[:n], measurement.qualities[:n], n_bootstrap=20)
+        known = {
+            name: {key: None if math.isnan(value) else value for key, value in figures[name].items()}
+            for name in HEADINGS
+        }
+        part = {"image_ids": measurement.image_ids[:n], "predictions": measurement.predictions[:n]}
+        return Measurement(row=row("model", n=n) | known, qualities=measurement.qualities[:n], **part)
+
+    two, enough = of(2), of(MIN_IMAGES)
+    assert {name: two.row[name]["value"] is None for name in HEADINGS} == {name: name != "rmse" for name in HEADINGS}
+    assert all(two.row[name]["low"] is None for name in HEADINGS)
+    assert all(enough.row[name]["value"] is not None and enough.row[name]["low"] is not None for name in HEADINGS)
+    assert few_images_sentence(enough.row) is None
+    write_folder_report(two, worst_disagreements(two, 2), tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "2 images are too few for a correlation" in text and "1.000" not in text
 
 
 def test_the_report_of_a_folder_holds_figures_plots_and_disagreements(measurement, tmp_path):

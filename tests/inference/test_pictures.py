@@ -62,6 +62,28 @@ def test_a_picture_on_another_scale_has_the_same_colours_and_other_numbers():
     assert (one != other).any()
 
 
+def test_a_distortion_that_would_have_an_empty_bar_is_left_out():
+    def bars(*probabilities):
+        picture = explanation_picture(
+            Image.new("RGB", (64, 48)), record(distortion_probabilities=probabilities), LABELS
+        )
+        # Between the names and the percentages there is nothing but white and bars, filled or not.
+        is_bar = (np.asarray(picture)[100:, -150] != 255).any(axis=1)
+        return np.count_nonzero(np.diff(is_bar.astype(int)) == 1)
+
+    assert bars(0.5, 0.4, 0.1) == 3
+    assert bars(0.9, 0.006, 0.094) == 3
+    assert bars(0.9, 0.004, 0.096) == 2
+
+
+def test_the_photograph_can_be_seen_below_its_map():
+    photograph = Image.new("RGB", (64, 48), "white")
+    photograph.paste("black", (0, 24, 64, 48))
+    picture = np.asarray(explanation_picture(photograph, record(), LABELS).convert("L")).astype(int)
+    upper, lower = picture[30, 20 + 64 + 16 + 32], picture[60, 20 + 64 + 16 + 32]
+    assert upper - lower >= 120  # half of the contrast of 255
+
+
 def test_a_record_without_a_map_cannot_be_explained():
     with pytest.raises(ValueError, match="no quality map"):
         explanation_picture(Image.new("RGB", (64, 48)), record(quality_map=None), LABELS)

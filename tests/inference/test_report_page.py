@@ -178,7 +178,7 @@ def test_the_map_shows_where_one_points_and_where_one_presses(open_page, small):
     page.mouse.move(0, 0)
     assert opacity() == "0"
     box.hover()
-    assert opacity() == "0.6"
+    assert opacity() == "0.5"
     left, right = canvas.evaluate(
         "canvas => [5, 55].map(x => [...canvas.getContext('2d').getImageData(x, 20, 1, 1).data])"
     )
@@ -188,7 +188,7 @@ def test_the_map_shows_where_one_points_and_where_one_presses(open_page, small):
     box.focus()
     page.keyboard.press("Enter")
     page.locator("#name").focus()
-    assert box.get_attribute("aria-pressed") == "true" and opacity() == "0.6"
+    assert box.get_attribute("aria-pressed") == "true" and opacity() == "0.5"
     page.check("#maps")
     assert page.locator("button.picture[aria-pressed=false]").count() == 0
 

@@ -453,7 +453,9 @@ def test_the_grid_shows_every_distortion_at_every_level(photograph: np.ndarray) 
     grid = distortion_grid(photograph, seed=1, cell=cell)
     assert grid.mode == "RGB"
     pixels = np.asarray(grid)
-    left, top, row, column = 290, 34, 96, cell + 6  # three lines of text are higher than such a small cell
+    # A line of text above each row and one below, then a space.
+    left, heading, row, column = 12, 26, 26 + cell + 20 + 20, cell + 6
+    top = 12 + heading
     original = pixels[top : top + cell, left : left + cell]
     for number, name in enumerate(DISTORTION_NAMES):
         cells = [
@@ -461,7 +463,21 @@ def test_the_grid_shows_every_distortion_at_every_level(photograph: np.ndarray) 
         ]
         assert np.array_equal(cells[0], original)
         assert np.abs(cells[5] - original).mean() > 0.5, name
-        assert (pixels[top + number * row : top + number * row + 20, :left] < 128).any(), "no label"
+        above = pixels[top + number * row - heading : top + number * row]
+        below = [
+            pixels[top + number * row + cell :][:20, left + position * column :][:, :cell] for position in range(6)
+        ]
+        assert all((text < 128).any() for text in (above, *below)), "no label"
+
+
+def test_the_letters_of_the_grid_are_large_enough_for_half_its_size(photograph: np.ndarray) -> None:
+    named: list[str] = []
+    grid = distortion_grid(photograph, cell=224, title=lambda name: named.append(name) or f"name of {name}")
+    assert named == list(DISTORTION_NAMES)
+    assert grid.width <= 1480  # at the 740 pixels of a page, half of it
+    dark = (np.asarray(grid.convert("L")) < 128).any(axis=1)
+    first = np.flatnonzero(dark)[0]
+    assert dark[first : first + 17].all()  # capitals of 8 pixels at half the size
 
 
 def test_public_names_exist() -> None:
