@@ -1,8 +1,8 @@
 # Two commands do everything on a machine with Python 3.11 or newer:
 #   make demo   install and score the sample photographs
 #   make test   install with the dev extra; lint, types and the tests that are quick
-# `make test-slow` runs the slow tests, and `make test-all` all of them, those that take minutes too (those in a browser
-# need Chromium, and say so). `make docs` builds the site of
+# `make test-slow` runs the slow tests, also transformers' own, which it brings from the package index, and `make test-all`
+# all of them, those that take minutes too (those in a browser need Chromium, and say so). `make docs` builds the site of
 # documents into build/site. `make card` writes the model card anew from hub_card/results.json, `make results` the page
 # docs/results.md from studies/results/. `make audit` looks the pinned packages up among the known vulnerabilities.
 
@@ -24,6 +24,7 @@ test: lint
 	$(PYTEST) -m "not slow and not long" $(PARALLEL)
 
 test-slow: $(VENV)/.installed-dev
+	$(BIN)/python tests/bring_common_tests.py
 	$(PYTEST) -m slow $(PARALLEL)
 
 test-all: test test-slow
