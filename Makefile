@@ -4,7 +4,8 @@
 # `make test-slow` runs the slow tests, also transformers' own, which it brings from the package index, and `make test-all`
 # all of them, those that take minutes too (those in a browser need Chromium, and say so). `make docs` builds the site of
 # documents into build/site. `make card` writes the model card anew from hub_card/results.json, `make results` the page
-# docs/results.md from studies/results/. `make audit` looks the pinned packages up among the known vulnerabilities.
+# docs/results.md from studies/results/. `make audit` looks the pinned packages up among the known vulnerabilities, and
+# `make test-lowest` tests with the lowest versions that setup.cfg admits.
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,7 +16,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test test-slow test-all: export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow test-all lint format audit docs card results space clean
+.PHONY: demo test test-slow test-all test-lowest lint format audit docs card results space clean
 
 demo: $(VENV)/.installed
 	$(BIN)/metaqap score space/examples --sort best
@@ -35,6 +36,17 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The lowest versions that setup.cfg admits, in an environment of its own. Tests of what only the dev extra brings are
+# left out.
+test-lowest: export OMP_NUM_THREADS = 1
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	build/lowest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-lowest.txt \
+		-e ".[train,space]" pytest pytest-xdist hypothesis
+	build/lowest/bin/python -m pytest -m "not slow and not long" $(PARALLEL) tests/contract tests/test_*_metaqap.py \
+		tests/test_shipped_checkpoint.py tests/test_checkpoint_reading.py tests/data tests/training tests/inference \
+		tests/fusion tests/evaluation tests/cli tests/demo/test_app.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

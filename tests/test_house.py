@@ -2,12 +2,15 @@
 
 import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 from repository import ROOT
 
 PACKAGE = ROOT / "modeling_metaqap"
@@ -29,6 +32,24 @@ def test_the_top_of_the_package_is_the_model_and_a_room_for_each_task():
     there = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     bottom = {"errors.py", "installing.py", "lineage.py", "memory.py", "folding.py", "checkpoint_reading.py"}
     assert there == ROOMS | MODEL_FILES | bottom | {"__init__.py", "__main__.py", "py.typed", "checkpoints"}
+
+
+def test_the_lowest_versions_that_are_tested_are_those_that_are_admitted():
+    setup = ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    wanted = "\n".join([setup["options"]["install_requires"], extras["train"], extras["space"]])
+    lowest = dict(re.findall(r"^([\w-]+)>=([\d.]+)", wanted, flags=re.MULTILINE))
+    assert {"torch", "transformers", "datasets", "gradio"} <= set(lowest)
+    assert {name: Version(version) for name, version in lowest.items()} == pins("constraints-lowest.txt")
+    newest = pins("constraints.txt")
+    assert {name for name, version in lowest.items() if newest[name] < Version(version)} == set()
+
+
+def pins(file: str) -> dict[str, Version]:
+    """The versions that a file of constraints names."""
+    found = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / file).read_text(), flags=re.MULTILINE)
+    return {name.lower().replace("_", "-"): Version(version) for name, version in found}
 
 
 def copy_of_the_package(folder: Path) -> Path:
