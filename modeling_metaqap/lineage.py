@@ -31,6 +31,10 @@ _VERBS = {
 _HASH_DIGITS = 8
 
 
+#: How the source of weights begins that timm fetched from the Hub; their id there follows.
+TIMM_HUB = "timm's hub, "
+
+
 @dataclass(frozen=True, kw_only=True)
 class DistortedImages:
     """Distorted images that weights learned from, made by `scripts/distort.py`. What is not known is None.
@@ -287,6 +291,7 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 
 __all__ = [
     "KINDS",
+    "TIMM_HUB",
     "DistortedImages",
     "Stage",
     "all_stages",

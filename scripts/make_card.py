@@ -4,6 +4,7 @@
 
 Reads `results.json`, `published.json`, `cost.json` and `template.md` in hub_card/ and the checkpoint's files; every
 number in the card comes from them. `make card` does the same; a test fails while the committed card is another one.
+The picture `examples.jpg` is drawn anew if it was drawn by other weights.
 """
 
 import argparse
@@ -11,9 +12,15 @@ from pathlib import Path
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.errors import exit_with_sentence
+from modeling_metaqap.publishing.card_picture import draw_picture, has_picture
 from modeling_metaqap.publishing.model_card import card_files, write_card
 
-HUB_CARD = Path(__file__).parents[1] / "modeling_metaqap" / "publishing" / "hub_card"
+ROOT = Path(__file__).parents[1]
+HUB_CARD = ROOT / "modeling_metaqap" / "publishing" / "hub_card"
+EXAMPLES = {
+    "A sharp photograph": ROOT / "space" / "examples" / "coffee.jpg",
+    "the same, crushed by JPEG": ROOT / "space" / "examples" / "coffee_crushed.jpg",
+}
 
 
 def main() -> None:
@@ -25,6 +32,8 @@ def main() -> None:
     args = parser.parse_args()
     output = args.output_dir or args.card_dir
     with exit_with_sentence("make_card"):
+        if not has_picture(args.checkpoint, args.card_dir):
+            draw_picture(args.checkpoint, args.card_dir, EXAMPLES)
         files = card_files(args.checkpoint, args.card_dir, repo_id=args.repo_id)
         write_card(files, output)
     for name in files:

@@ -29,6 +29,8 @@ def _options(add: AddOption) -> None:
         default=_PACKAGE / "publishing" / "hub_card",
         help="template of the card and results of these weights (those of the shipped ones)",
     )
+    add("--space", help="Hub id of a Space with the demo, for the card")
+    add("--source", help="web address of the source code, for the card")
     add("--onnx", action="store_true", help="include the files of `metaqap export`")
     add("--private", action="store_true", help="make a new repository private")
     add("--message", default="Upload MetaQAP checkpoint", help="of the commit")
@@ -51,7 +53,14 @@ def _assemble_and_try(args: argparse.Namespace, folder: Path) -> None:
     from .printing import console, silence_libraries
 
     silence_libraries()
-    files = assemble(args.checkpoint, folder, card_dir=args.card_dir, repo_id=args.repo_id, onnx=args.onnx)
+    links = {"Demo": f"https://huggingface.co/spaces/{args.space}"} if args.space else {}
+    if args.source:
+        if not args.source.startswith(("https://", "http://")):
+            raise MetaQAPError(f"The source must be a web address, not {args.source!r}.")
+        links["Source"] = args.source
+    files = assemble(
+        args.checkpoint, folder, card_dir=args.card_dir, repo_id=args.repo_id, onnx=args.onnx, links=links
+    )
     table = Table(title=f"Files for {args.repo_id}", title_justify="left")
     table.add_column("file")
     table.add_column("bytes", justify="right")

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,14 +21,18 @@ from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE
 from ..inference.choices import ONNX_FILES
 from ..inference.engines import OnnxEngine
 from ..inference.scorer import Scorer
-from .model_card import card_files, write_card
+from .card_picture import PICTURE, has_picture
+from .model_card import NO_LINKS, card_files, write_card
 
 #: What a checkpoint folder gives to the Hub beside its code.
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "fit.json")
 
+#: What is published with every checkpoint: the licence, what Inference Endpoints run, and what they have to install.
+PUBLISHED_FILES = {"LICENSE": "LICENSE", "handler.py": "handler.py", "requirements.txt": "hub_requirements.txt"}
+
 #: What an upload replaces: files of these kinds that are in the repository and not in the folder are removed by the
 #: same commit, or old code and an ONNX file of other weights would stay beside the new ones.
-REPLACED = ("*.py", "*.safetensors", "onnx/*", ".eval_results/*")
+REPLACED = ("*.py", "*.safetensors", "onnx/*", ".eval_results/*", "requirements.txt")
 
 # Runs in a fresh interpreter where, of all that is installed, only torch, timm, transformers and what these need can
 # be imported. The rest looks as if it was not installed.
@@ -68,6 +73,8 @@ for name in {name.partition(".")[0] for name in sys.modules} - allowed:
     if name != "__main__":
         del sys.modules[name]
 
+import importlib.util
+
 import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
@@ -78,7 +85,14 @@ image_processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=T
 with torch.no_grad():
     quality = model(**image_processor(Image.open(photo), return_tensors="pt")).logits.item()
 assessment = pipeline("image-quality-assessment", model=folder, trust_remote_code=True)(photo)
-print(json.dumps({"quality": quality, "pipeline": assessment["quality"], "modules": sorted(sys.modules)}))
+# As an Inference Endpoint does it.
+spec = importlib.util.spec_from_file_location("handler", f"{folder}/handler.py")
+handler = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(handler)
+with open(photo, "rb") as file:
+    answer = handler.EndpointHandler(folder)({"inputs": file.read()})
+scores = {"quality": quality, "pipeline": assessment["quality"], "endpoint": answer["quality"]}
+print(json.dumps(scores | {"modules": sorted(sys.modules)}))
 """
 
 
@@ -96,9 +110,17 @@ class Trial:
 
 
 def assemble(
-    checkpoint: str | Path, folder: str | Path, *, card_dir: str | Path, repo_id: str, onnx: bool = False
+    checkpoint: str | Path,
+    folder: str | Path,
+    *,
+    card_dir: str | Path,
+    repo_id: str,
+    onnx: bool = False,
+    links: Mapping[str, str] = NO_LINKS,
 ) -> list[Path]:
-    """Copy what goes to the Hub into a folder: weights, configuration, processor, code, card and, if asked, ONNX.
+    """Copy what goes to the Hub into a folder.
+
+    Weights, configuration, processor, code, card, licence, `handler.py` for Inference Endpoints and, if asked, ONNX.
 
     Args:
         checkpoint: folder of the checkpoint; links in it become real files.
@@ -106,6 +128,7 @@ def assemble(
         card_dir: of the card, see `card_files`; not needed for an adapted checkpoint.
         repo_id: Hub id that the card's examples name.
         onnx: also take the exported files in `checkpoint/onnx`.
+        links: addresses that the card names, see `card_files`.
 
     Returns:
         The files, relative to `folder`, sorted.
@@ -131,8 +154,12 @@ def assemble(
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint / name, folder / name)
+    for name, source in PUBLISHED_FILES.items():
+        shutil.copyfile(Path(__file__).with_name(source), folder / name)
     if not is_adapted:
-        write_card(card_files(checkpoint, card_dir, repo_id=repo_id), folder)
+        write_card(card_files(checkpoint, card_dir, repo_id=repo_id, links=links), folder)
+        if has_picture(checkpoint, card_dir):
+            shutil.copyfile(Path(card_dir) / PICTURE, folder / PICTURE)
     else:
         record = json.loads((folder / ADAPTATION_FILE).read_text(encoding="utf-8"))
         write_card({"README.md": adapted_card(read_config(checkpoint), record, repo_id)}, folder)
@@ -169,7 +196,7 @@ def try_out(folder: str | Path, photo: str | Path) -> Trial:
         raise MetaQAPError(f"{folder} does not work with torch, timm and transformers alone: {reason}")
     scores = json.loads(run.stdout.splitlines()[-1])
     [record] = Scorer(folder, device="cpu").score([photo])
-    for way in ("quality", "pipeline"):
+    for way in ("quality", "pipeline", "endpoint"):
         if record.quality is None or abs(scores[way] - record.quality) > 1e-4:
             raise MetaQAPError(
                 f"{folder} gives {photo} {scores[way]:.4f} in a fresh process, and {record.quality} here "
@@ -235,4 +262,4 @@ def _operations(api: HfApi, folder: Path, repo_id: str) -> list[CommitOperationA
     ]
 
 
-__all__ = ["CHECKPOINT_FILES", "REPLACED", "Trial", "assemble", "publish", "try_out"]
+__all__ = ["CHECKPOINT_FILES", "PUBLISHED_FILES", "REPLACED", "Trial", "assemble", "publish", "try_out"]

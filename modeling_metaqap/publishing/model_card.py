@@ -1,7 +1,9 @@
 """The model card and the evaluation files of a checkpoint, written from measured results."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -12,7 +14,8 @@ from ..data.iqa_datasets import IQA_DATASETS
 from ..errors import MetaQAPError
 from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
 from ..inference.records import percent
-from ..lineage import Stage, in_words, read_stages, training_opinions, weights_sha256
+from ..lineage import TIMM_HUB, Stage, in_words, read_stages, training_opinions, weights_sha256
+from .card_picture import PICTURE, PICTURE_FILE, has_picture
 
 #: Figures of a result in the order of the tables, with their names for people.
 FIGURES = {"plcc": "PLCC", "srocc": "SROCC", "krocc": "KROCC", "rmse": "RMSE"}
@@ -24,10 +27,18 @@ _ENGINES = {
     "onnx-int8": "ONNX Runtime, int8",
 }
 
+NO_LINKS: Mapping[str, str] = MappingProxyType({})
+
 _SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
 
 
-def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | None = None) -> dict[str, str]:
+def card_files(
+    checkpoint: str | Path,
+    card_dir: str | Path,
+    *,
+    repo_id: str | None = None,
+    links: Mapping[str, str] = NO_LINKS,
+) -> dict[str, str]:
     """The card (`README.md`) and `.eval_results/*.yaml` of a checkpoint.
 
     Args:
@@ -36,6 +47,7 @@ def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | N
             others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
             `onnx.json` (by `scripts/export_onnx.py`).
         repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
+        links: addresses of the demo and the source by their names; the paper's is always there.
 
     Returns:
         Path in the repository -> text.
@@ -69,10 +81,12 @@ def card_files(checkpoint: str | Path, card_dir: str | Path, *, repo_id: str | N
     training_sets = list(dict.fromkeys(str(stage.dataset) for stage in learned))
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
-        _front_matter(name, own, trained_on=training_sets),
+        _front_matter(name, own, base_models=_base_models(stages_of)),
         template_str=(card_dir / "template.md").read_text(encoding="utf-8"),
         name=name,
         repo_id=repo_id or name,
+        links={"Paper": published["url"], **links},
+        picture=_read(card_dir / PICTURE_FILE) | {"file": PICTURE} if has_picture(checkpoint, card_dir) else None,
         learners=_learners(config, fit),
         fusions=[
             {"name": f"**{label}**" if label == "meta-learner" else label} | _correlations(fit["figures"][label])
@@ -159,7 +173,14 @@ def _name_and_title(stage: Stage) -> tuple[str, str]:
     return str(stage.dataset), _title(str(stage.dataset))
 
 
-def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: list[str]) -> ModelCardData:
+def _base_models(stages_of: list[list[Stage]]) -> list[str]:
+    """Hub ids of the ImageNet weights; those that came from elsewhere have none."""
+    sources = (stage.source or "" for stages in stages_of for stage in stages)
+    found = (source.removeprefix(TIMM_HUB) for source in sources if source.startswith(TIMM_HUB))
+    return [source for source in dict.fromkeys(found) if source.count("/") == 1]
+
+
+def _front_matter(name: str, own: list[dict[str, Any]], *, base_models: list[str]) -> ModelCardData:
     results = [
         EvalResult(
             # The Hub has no task of its own for image quality; the stock pipeline of this one loads the model.
@@ -190,7 +211,8 @@ def _front_matter(name: str, own: list[dict[str, Any]], *, trained_on: list[str]
             "custom_code",
             "arxiv:2506.16601",
         ],
-        datasets=list(dict.fromkeys([*trained_on, *_datasets(own)])),
+        # No `datasets`: it takes Hub ids, and the publishers of these sets have none.
+        base_model=base_models or None,
         metrics=list(FIGURES),
         model_name=name,
         eval_results=results,
@@ -326,4 +348,4 @@ def _title(dataset: str) -> str:
     return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
 
 
-__all__ = ["FIGURES", "card_files", "write_card"]
+__all__ = ["FIGURES", "NO_LINKS", "card_files", "write_card"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..configuration_metaqap import IMAGENET_MEAN, IMAGENET_STD
-from ..lineage import Stage
+from ..lineage import TIMM_HUB, Stage
 
 _IMAGENET_MEAN, _IMAGENET_STD = tuple(IMAGENET_MEAN), tuple(IMAGENET_STD)
 _HALVES = (0.5, 0.5, 0.5)
@@ -124,7 +124,7 @@ def imagenet_weights(backbone: str) -> ImageNetWeights:
     known = timm.get_pretrained_cfg(backbone, allow_unregistered=True)
     return ImageNetWeights(
         backbone=backbone,
-        source="timm's hub" if known is None else f"timm's hub, {known.hf_hub_id or known.url or known.architecture}",
+        source="timm's hub" if known is None else f"{TIMM_HUB}{known.hf_hub_id or known.url or known.architecture}",
         licence=None if known is None else known.license,
         mean=_IMAGENET_MEAN if known is None else tuple(known.mean),
         std=_IMAGENET_STD if known is None else tuple(known.std),

@@ -1,5 +1,6 @@
 """What goes to the Hub: the folder, its trial in a bare process, and the upload, to a stand-in for the Hub."""
 
+import configparser
 import json
 import os
 import subprocess
@@ -53,13 +54,18 @@ def hub(monkeypatch):
         yield hub
 
 
+#: Go along with every checkpoint.
+ALWAYS = {"LICENSE", "handler.py", "requirements.txt"}
+
+
 def content(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_folder_has_exactly_what_the_hub_needs_as_real_files(folder):
     expected = CODE | {"README.md", ".eval_results/biq2021.yaml", "config.json", "fit.json", "model.safetensors"}
-    assert set(content(folder)) == expected | {"preprocessor_config.json"}
+    assert set(content(folder)) == expected | {"preprocessor_config.json", "examples.jpg"} | ALWAYS
+    assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert weights_sha256(folder) == weights_sha256(DEFAULT_CHECKPOINT)
     assert 'from_pretrained("someone/metaqap"' in (folder / "README.md").read_text()
@@ -73,8 +79,16 @@ def test_an_adapted_checkpoint_goes_with_the_card_of_its_adaptation(make_model, 
     Adaptation(model=model, record=record).save(tmp_path / "mine")
     assemble(tmp_path / "mine", tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/mine")
     expected = CODE | {"README.md", "adaptation.json", "config.json", "model.safetensors", "preprocessor_config.json"}
-    assert set(content(tmp_path / "hub")) == expected
+    assert set(content(tmp_path / "hub")) == expected | ALWAYS
     assert 'from_pretrained("someone/mine"' in (tmp_path / "hub" / "README.md").read_text()
+
+
+def test_an_endpoint_installs_the_versions_that_this_package_needs(folder):
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    needed = settings["options"]["install_requires"].split()
+    lines = [line for line in (folder / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    assert lines == [line for line in needed if line.startswith(("timm", "transformers"))]
 
 
 def test_onnx_files_go_along_on_request_and_have_to_be_there(tmp_path):

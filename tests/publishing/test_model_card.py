@@ -12,6 +12,7 @@ from repository import ROOT
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.inference.scorer import Scorer
 from modeling_metaqap.lineage import Stage, in_words, learner_stages, weights_sha256, write_stages
 from modeling_metaqap.publishing.model_card import card_files, write_card
 
@@ -93,7 +94,9 @@ def test_front_matter_and_evaluation_files_have_the_measured_figures(results):
         "apache-2.0",
     )
     assert data.metrics == ["plcc", "srocc", "krocc", "rmse"]
-    assert data.datasets and "image-quality-assessment" in data.tags
+    assert "image-quality-assessment" in data.tags
+    # Both take ids of the Hub: the sets have none, and the ImageNet weights came from a package index.
+    assert data.datasets is None and data.base_model is None
     found = {
         (item.dataset_type, item.dataset_split, item.metric_type): item.metric_value for item in data.eval_results
     }
@@ -300,6 +303,35 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
         trained_on(*stages)
         with pytest.raises(MetaQAPError, match=message):
             card_files(checkpoint, card_dir)
+
+
+def test_weights_of_the_hub_are_named_as_base_models(card_dir, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+
+    def fetch_the_first_two(config):
+        for number, source in enumerate(["timm/resnet18.a1_in1k", "https://a.b/c.pth"]):
+            config["base_learners"][number]["lineage"][0]["source"] = f"timm's hub, {source}"
+
+    change(checkpoint / "config.json", fetch_the_first_two)
+    files = card_files(checkpoint, card_dir)
+    assert ModelCard(files["README.md"]).data.base_model == ["timm/resnet18.a1_in1k"]
+
+
+def test_the_picture_shows_the_examples_with_the_scores_that_the_card_names(card, card_dir):
+    shown = json.loads((HUB_CARD / "examples.json").read_text())["shown"]
+    records = Scorer(device="cpu").score([PHOTO, PHOTO.with_name("coffee_crushed.jpg")])
+    assert [row["quality"] for row in shown] == [f"{record.quality:.2f}" for record in records]
+    alt = "; ".join(f"{row['title']}: {row['quality']}" for row in shown)
+    assert f"![{alt}](examples.jpg)\n\n## Use" in card and (HUB_CARD / "examples.jpg").stat().st_size < 150_000
+    change(card_dir / "examples.json", lambda data: data.update(weights_sha256="0" * 64))
+    assert "examples.jpg" not in card_files(DEFAULT_CHECKPOINT, card_dir)["README.md"], "drawn by other weights"
+
+
+def test_the_card_links_to_the_paper_and_to_what_the_publisher_names(card, card_dir):
+    paper = "[Paper](https://arxiv.org/abs/2506.16601)"
+    assert f"\n{paper}\n" in card
+    files = card_files(DEFAULT_CHECKPOINT, card_dir, links={"Demo": "https://a.b/c", "Source": "https://d.e"})
+    assert f"\n{paper} · [Demo](https://a.b/c) · [Source](https://d.e)\n" in files["README.md"]
 
 
 def test_the_card_tells_the_stages_of_each_learner(card):
