@@ -129,6 +129,7 @@ def report(
         }
         images = stored_images(places, image_column=image_column, fetching=Fetching(allow_private=allow_private))
         records = with_progress(scorer.score(images, quality_map=maps, thumbnail=thumbnail), total=num_images)
+    about.pop("scale", None)  # the page brings all scores to [0, 1]
     summary = write_html_report(records, output, title=title, about=about)
 
     size = f"{summary.size / 1e6:.1f} MB"

@@ -75,7 +75,7 @@ def write_html_report(
 
     Records are taken one by one, so a generator such as `Scorer.score` needs little memory however many they are. The
     page shows the thumbnail and the quality map of those that have one: with both, a photograph takes about 12 kB of
-    it. A kill leaves the file as it was.
+    it. Scores are shown in [0, 1], whatever the scale of the records is. A kill leaves the file as it was.
 
     Args:
         records: as `scorer.score(photographs, quality_map=True, thumbnail=THUMBNAIL)` gives them, for one.
@@ -142,12 +142,13 @@ class _Collected:
             self.failed += 1
             row["error"] = record.error or "it has no score"
         else:
-            self.qualities.append(record.quality)
-            row |= {"quality": record.quality, "shown": f"{record.quality:.2f}", "grade": grade(record.quality)}
-            row |= {"bin": _bin(record.quality), "color": hex_color(record.quality)}
+            quality = float(record.share(record.quality))
+            self.qualities.append(quality)
+            row |= {"quality": quality, "shown": f"{quality:.2f}", "grade": grade(quality)}
+            row |= {"bin": _bin(quality), "color": hex_color(quality)}
             if record.quality_low is not None and record.quality_high is not None:
                 self.interval_name, self.has_intervals = record.interval_name, True
-                row |= {"low": record.quality_low, "high": record.quality_high}
+                row |= {"low": record.share(record.quality_low), "high": record.share(record.quality_high)}
             if record.distortion is not None:
                 row["distortion"] = distortion_title(record.distortion)
                 row["probability"] = record.distortion_probability
@@ -155,7 +156,7 @@ class _Collected:
                 self.without_picture += 1
             if record.quality_map is not None:
                 self.has_maps = True
-                row["map"] = _map(record.quality_map)
+                row["map"] = _map(record.share(record.quality_map))
         if record.thumbnail is not None:
             row["picture"] = [_encoded(record.thumbnail), *record.thumbnail.size]
         return f"{htmlsafe_json_dumps(row, separators=(',', ':'))}\n".encode()

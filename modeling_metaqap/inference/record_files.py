@@ -365,20 +365,38 @@ def holds_records(path: str) -> bool:
 def read_records(path: Path) -> Iterator[ScoreRecord]:
     """The records of a file that `metaqap score` or [`open_records`] has written, in its order.
 
+    Their scale stands beside the file; without that it is 0 to 1.
+
     Raises:
         MetaQAPError: if it cannot be read or holds something else.
     """
+    scale = _scale_of(read_run(path))
     try:
-        if path.suffix.lower() == ".parquet":
-            yield from _parquet_records(path)
-            return
-        layout = _format_of(path)
-        with path.open("rb") as file:
-            if file.read(len(layout.header)) != layout.header:
-                raise MetaQAPError(f"{path} holds no results of `metaqap score`: its columns are others.")
-        yield from (row.record for row in _rows_of(path, layout))
+        for record in _read(path):
+            record.scale = scale
+            yield record
     except OSError as error:
         raise MetaQAPError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
+
+
+def _scale_of(run: dict[str, str]) -> tuple[float, float]:
+    """What `scale_title` was given."""
+    low, _, high = run.get("scale", "0 to 1").partition(" to ")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        return 0.0, 1.0
+
+
+def _read(path: Path) -> Iterator[ScoreRecord]:
+    if path.suffix.lower() == ".parquet":
+        yield from _parquet_records(path)
+        return
+    layout = _format_of(path)
+    with path.open("rb") as file:
+        if file.read(len(layout.header)) != layout.header:
+            raise MetaQAPError(f"{path} holds no results of `metaqap score`: its columns are others.")
+    yield from (row.record for row in _rows_of(path, layout))
 
 
 def read_run(path: Path) -> dict[str, str]:

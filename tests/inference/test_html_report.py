@@ -125,6 +125,17 @@ def test_the_histogram_counts_photographs_as_their_scores_are_shown(written):
     assert "1 could not be read" in page.html
 
 
+def test_scores_on_the_raters_scale_are_shown_in_0_to_1(written):
+    maps = np.full((48, 64), 0.6, dtype=np.float32)
+    first, second = record("a.jpg", 0.6, quality_map=maps), record("a.jpg", 0.6, quality_map=maps)
+    second.put_on_scale((1.0, 5.0))
+    one, other = written([first, second]).rows
+    assert second.quality == pytest.approx(3.4)
+    for name in ("shown", "grade", "bin", "color", "map"):
+        assert one[name] == other[name]
+    assert (other["low"], other["high"]) == pytest.approx((0.5, 0.7))
+
+
 def test_pages_without_scores_or_records_are_whole(written):
     page = written([ScoreRecord(path="a.jpg", error="it is broken")])
     assert [row["error"] for row in page.rows] == ["it is broken"]

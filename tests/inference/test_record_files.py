@@ -180,6 +180,10 @@ def test_finished_records_are_read_again_with_what_they_were_made_with(tmp_path,
         file.finish()
     assert list(read_records(path)) == records
     assert read_run(path) == RUN
+    with open_records(path, run=RUN | {"scale": "1 to 5"}) as file:
+        file.write(record(1))
+        file.finish()
+    assert [one.scale for one in read_records(path)] == [(1.0, 5.0)]
     assert holds_records(str(path)) and not holds_records(str(tmp_path / f"absent{suffix}"))
 
 
