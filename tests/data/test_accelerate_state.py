@@ -32,7 +32,9 @@ def test_when_one_process_fails_all_end_with_its_sentence(failing, tmp_path):
     program.write_text(FAILING)
     for ended in run_two_processes(program, failing):
         assert ended.returncode == 2, ended.stderr
-        assert ended.stdout == "went well\n"
+        # Some versions of PyTorch write there whom a process is connected to.
+        said = [line for line in ended.stdout.splitlines() if not line.startswith("[Gloo]")]
+        assert said == ["went well"]
         assert "program: full: no space left on device" in ended.stderr.splitlines()
 
 
