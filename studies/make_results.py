@@ -125,6 +125,7 @@ def template_values() -> dict[str, Any]:
         **results,
         **{function.__name__: function for function in functions},
         "mean_srocc": mean_srocc,
+        "percent": percent,
         "smallest_left_out": min(left_out),
         "largest_left_out": max(left_out),
         "largest_side": side,

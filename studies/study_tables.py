@@ -225,6 +225,22 @@ def engines_table(cost: Json, onnx: Json) -> TextTable:
     return TextTable(headings, cells)
 
 
+def decoding_table(result: Json) -> TextTable:
+    """Shift of scores and time when the JPEG decoder shrinks, from `compare_decoding.py`."""
+    cells = [
+        [
+            edge,
+            f"{one['mean_shift']:.4f}",
+            f"{one['mean_absolute_shift']:.4f}",
+            f"{one['largest_shift']:.4f}",
+            f"{one['over_whole']:.2f}",
+        ]
+        for edge, one in result["shortest_edges"].items()
+    ]
+    headings = ["shortest edge", "mean shift", "mean absolute shift", "largest shift", "times as fast to read"]
+    return TextTable(headings, cells)
+
+
 def learners_table(learners: Json) -> TextTable:
     """What fewer learners give, from `scripts/choose_learners.py`."""
     cells = [

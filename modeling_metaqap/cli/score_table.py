@@ -5,7 +5,7 @@ from rich.text import Text
 
 from ..data.names import shown_name
 from ..inference.records import ScoreRecord, interval_title, scale_title
-from ..inference.wording import distortion_title
+from ..inference.wording import distortion_title, looks_like
 
 
 class ScoreTable:
@@ -35,7 +35,7 @@ class ScoreTable:
         if coverage is not None:
             self._columns[interval_title(coverage)] = 14
         if distortions:
-            self._columns["most like"] = max(len(distortion_title(name)) for name in distortions) + len(" (100%)")
+            self._columns["looks like"] = max(len(distortion_title(name)) for name in distortions) + len(" (100%)")
         self._is_first = True
 
     def print(self, record: ScoreRecord) -> None:
@@ -57,9 +57,9 @@ class ScoreTable:
     def _cells(self, record: ScoreRecord) -> list[str]:
         cells = ["error" if record.quality is None else f"{record.quality:.3f}"]
         for column in list(self._columns)[1:]:
-            if column == "most like":
-                likeliest = record.distortion and distortion_title(record.distortion)
-                cells.append(f"{likeliest} ({record.distortion_probability:.0%})" if likeliest else "")
+            if column == "looks like":
+                likeness = looks_like(record)
+                cells.append(f"{likeness} ({record.distortion_probability:.0%})" if likeness else "")
             elif record.quality_low is not None:
                 cells.append(f"{record.quality_low:.2f} to {record.quality_high:.2f}")
             else:

@@ -27,7 +27,7 @@ from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord, as_json
 from ..inference.scorer import Scorer
-from ..inference.wording import distortion_title, heading
+from ..inference.wording import distortion_title, heading, looks_like
 from . import figures
 from .assessment import MAX_CROPS, Assessor
 from .examples import Example, Examples, find_examples, originals_of, pairs_of
@@ -343,12 +343,12 @@ class Demo:
             "quality": lambda record: record.quality,
             "low": lambda record: record.quality_low,
             "high": lambda record: record.quality_high,
-            "most like": lambda record: distortion_title(record.distortion) if record.distortion else "",
+            "looks like": lambda record: looks_like(record) or "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": lambda record: record.error or record.warning or "",
         }
         if not self.assessor.distortion_labels:
-            del columns["most like"]
+            del columns["looks like"]
         if not any(record.error or record.warning for record in records):
             del columns["note"]
         rows = [

@@ -31,7 +31,7 @@ from .choices import THUMBNAIL
 from .pictures import hex_color, quality_colors
 from .record_files import cannot_write
 from .records import ScoreRecord
-from .wording import GRADES, distortion_title, grade
+from .wording import GRADES, grade, looks_like
 
 _PAGE = Path(__file__).parent / "report_page"
 
@@ -149,8 +149,8 @@ class _Collected:
             if record.quality_low is not None and record.quality_high is not None:
                 self.interval_name, self.has_intervals = record.interval_name, True
                 row |= {"low": record.share(record.quality_low), "high": record.share(record.quality_high)}
-            if record.distortion is not None:
-                row["distortion"] = distortion_title(record.distortion)
+            if likeness := looks_like(record):
+                row["distortion"] = likeness
                 row["probability"] = record.distortion_probability
             if record.thumbnail is None:
                 self.without_picture += 1

@@ -2,6 +2,8 @@
 
 import math
 
+from .records import ScoreRecord
+
 #: The five grades of ITU-R BT.500, each a fifth of the scale.
 GRADES = ("bad", "poor", "fair", "good", "excellent")
 
@@ -23,6 +25,8 @@ _TITLES = {
     "white_noise_color_component": "white noise in colors",
 }
 
+#: A distortion is named below this quality, from 0 to 1, and from this probability on; see `looks_like`.
+MAX_QUALITY, MIN_PROBABILITY = 0.75, 0.9
 
 # Backbones by timm's names, as their authors call them.
 _BACKBONES = {
@@ -64,9 +68,31 @@ def learner_title(name: str) -> str:
     return _BACKBONES.get(backbone, backbone) + space + rest
 
 
+def looks_like(record: ScoreRecord) -> str | None:
+    """The distortion that a photograph looks like, as within a sentence; None where a name would say little.
+
+    The distortion head names one for every photograph. That means something where the quality is not high and the head
+    is sure: the limits were chosen by `studies/choose_looks_like.py` on photographs that no learner was trained on.
+    """
+    if record.quality is None or record.distortion is None or record.distortion_probability is None:
+        return None
+    if record.share(record.quality) >= MAX_QUALITY or record.distortion_probability < MIN_PROBABILITY:
+        return None
+    return distortion_title(record.distortion)
+
+
 def heading(text: str) -> str:
     """With a capital at its beginning: `"lens blur"` -> `"Lens blur"`."""
     return text[:1].upper() + text[1:]
 
 
-__all__ = ["GRADES", "distortion_title", "grade", "heading", "learner_title"]
+__all__ = [
+    "GRADES",
+    "MAX_QUALITY",
+    "MIN_PROBABILITY",
+    "distortion_title",
+    "grade",
+    "heading",
+    "learner_title",
+    "looks_like",
+]

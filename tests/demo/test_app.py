@@ -223,7 +223,7 @@ class TestBatch:
         broken.write_bytes(b"broken")
         summary, table, _ = Demo(assessor).show_batch([*photos, str(broken)])
         assert "3 photographs scored, 1 could not be read" in summary
-        assert table["value"]["headers"] == ["photo", "file", "quality", "low", "high", "most like", "pixels", "note"]
+        assert table["value"]["headers"] == ["photo", "file", "quality", "low", "high", "looks like", "pixels", "note"]
         assert [row[2] is None for row in table["value"]["data"]] == [False, False, False, True]
         assert [row[0].count("data:image/jpeg") for row in table["value"]["data"]] == [1, 1, 1, 0]
         shown = table["value"]["metadata"]["display_value"]

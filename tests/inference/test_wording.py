@@ -5,7 +5,16 @@ import pytest
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.configuration_metaqap import KADID_DISTORTIONS
-from modeling_metaqap.inference.wording import distortion_title, grade, heading, learner_title
+from modeling_metaqap.inference.records import ScoreRecord
+from modeling_metaqap.inference.wording import (
+    MAX_QUALITY,
+    MIN_PROBABILITY,
+    distortion_title,
+    grade,
+    heading,
+    learner_title,
+    looks_like,
+)
 
 
 @pytest.mark.parametrize(
@@ -46,3 +55,16 @@ def test_the_shipped_learners_have_names_for_people():
         "EfficientNet-Lite0", "EfficientNet-Lite1", "MobileNetV2", "MobileNetV2 (frozen)",
     ]  # fmt: skip
     assert learner_title("my learner") == "my learner"
+
+
+def test_a_photograph_looks_like_a_distortion_only_where_it_is_poor_and_the_name_is_sure():
+    def name(quality, probability, distortion="lens_blur"):
+        record = ScoreRecord(path="a", quality=quality, distortion=distortion, distortion_probability=probability)
+        return looks_like(record)
+
+    assert name(MAX_QUALITY - 0.01, MIN_PROBABILITY) == "lens blur"
+    assert name(MAX_QUALITY, 1.0) is None and name(MAX_QUALITY - 0.01, MIN_PROBABILITY - 0.01) is None
+    on_scale = ScoreRecord(path="a", quality=0.3, distortion="lens_blur", distortion_probability=1.0)
+    on_scale.put_on_scale((1.0, 5.0))
+    assert looks_like(on_scale) == "lens blur"
+    assert name(None, None) is None and name(0.1, None, None) is None

@@ -130,7 +130,7 @@
     if (row.error) text.append(element("p", "error", row.error));
     if (row.warning) text.append(element("p", "warning", row.warning));
     if (row.distortion) {
-      text.append(element("p", "faint", `Like ${row.distortion} (${Math.round(100 * row.probability)}\u00a0%)`));
+      text.append(element("p", "faint", `Looks like ${row.distortion} (${Math.round(100 * row.probability)}\u00a0%)`));
     }
     if (row.width) {
       const [width, height] = [row.width, row.height].map((side) => side.toLocaleString("en"));
