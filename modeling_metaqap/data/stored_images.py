@@ -10,6 +10,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
+from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -81,16 +82,18 @@ def stored_images(
     image_column: str = "image",
     fetching: Fetching = DEFAULT_LIMITS,
     skip: Container[str] = (),
+    span: range | None = None,
 ) -> Iterator[str | StoredImage]:
     """The images of these places, in their order: files of this machine as their paths, all others to be read.
 
     What cannot be read is an image too, and says why when it is read. An archive that cannot be read on is an image of
-    the archive's name.
+    the archive's name, and of the numbers of its span, if there is one.
 
     Args:
         places: as `find_places` gives them.
         image_column, fetching: see `images_in`.
         skip: names of images to leave out.
+        span: of archives only the images with these numbers, from 0; it ends where `span_ends` says.
 
     Raises:
         MetaQAPError: if a package is missing.
@@ -101,6 +104,7 @@ def stored_images(
         if place in skip:
             continue
         kind = kind_of(place)
+        archive = place if span is None else f"{place}::{span.start}-{span.stop - 1}"
         if kind is Kind.file:
             yield place
         elif kind is Kind.address:
@@ -108,15 +112,44 @@ def stored_images(
         elif kind is Kind.remote:
             yield StoredImage(place, partial(_remote_bytes, place))
         elif kind is Kind.zip:
-            yield from _until_damaged(place, _zip_members(place), skip)
+            yield from _until_damaged(archive, _zip_members(place), skip, span=span)
         elif kind is Kind.tar:
-            yield from _until_damaged(place, _tar_members(place), skip, at_once=True)
+            yield from _until_damaged(archive, _tar_members(place), skip, span=span, at_once=True)
+        elif place.lower().endswith(".parquet"):
+            cells = _parquet_cells(place, image_column, skip, span)
+            yield from _until_damaged(archive, cells, skip, at_once=True)
         else:
-            yield from _until_damaged(place, _cells(place, image_column, skip), skip, at_once=True)
+            yield from _until_damaged(archive, _arrow_cells(place, image_column), skip, span=span, at_once=True)
+
+
+def span_ends(place: str) -> list[int] | None:
+    """Behind which of its images an archive can be cut, so that each part can be read by itself.
+
+    Returns:
+        Numbers of images from the start, in rising order; the last one is of all. None for what has to be read from
+        its start (tar archives, Arrow files), is no archive, or cannot be opened.
+    """
+    kind = kind_of(place)
+    try:
+        if kind is Kind.zip:
+            return list(range(1, sum(1 for _ in _zip_members(place)) + 1)) or None
+        if kind is Kind.table and place.lower().endswith(".parquet"):
+            with _open(place) as file:
+                footer = _pyarrow().parquet.ParquetFile(file).metadata
+                groups = map(footer.row_group, range(footer.num_row_groups))
+                return list(accumulate(group.num_rows for group in groups)) or None
+    except Exception:  # nearly anything, for damaged archives; whoever reads it says so
+        return None
+    return None
 
 
 def _until_damaged(
-    place: str, images: Iterator[StoredImage], skip: Container[str], *, at_once: bool = False
+    archive: str,
+    images: Iterator[StoredImage],
+    skip: Container[str],
+    *,
+    span: range | None = None,
+    at_once: bool = False,
 ) -> Iterator[StoredImage]:
     """The images of an archive under different names, without those to skip, and one for damage or no images."""
     names: set[str] = set()
@@ -127,20 +160,20 @@ def _until_damaged(
                 number += 1
                 name = f"{image.name}::{number}"
             names.add(name)
-            if name not in skip:
+            if name not in skip and (span is None or len(names) - 1 in span):
                 image = image._replace(name=name)
                 yield _read_now(image) if at_once else image
     except MetaQAPError:
         raise
     except UnreadableImage as error:
-        yield _unreadable(place, str(error))
+        yield _unreadable(archive, str(error))
     except Exception as error:  # nearly anything, for damaged archives
         behind = f" behind {len(names):,} images" if names else ""
         damaged = f"it is damaged{behind}; copy it again from where it came from"
-        yield _unreadable(place, _reason_of_storage(error) or damaged)
+        yield _unreadable(archive, _reason_of_storage(error) or damaged)
     else:
         if not names:
-            yield _unreadable(place, "it holds no images")
+            yield _unreadable(archive, "it holds no images")
 
 
 def _read_now(image: StoredImage) -> StoredImage:
@@ -296,11 +329,8 @@ def _pyarrow() -> Any:
     return pyarrow
 
 
-def _cells(place: str, column: str, skip: Container[str]) -> Iterator[StoredImage]:
+def _arrow_cells(place: str, column: str) -> Iterator[StoredImage]:
     pyarrow = _pyarrow()
-    if place.lower().endswith(".parquet"):
-        yield from _parquet_cells(place, column, skip)
-        return
     with _open(place) as file:
         source = file if is_remote(place) else pyarrow.memory_map(place)
         # `datasets` writes streams, others files; a file can be read in any order and begins with these letters.
@@ -317,7 +347,7 @@ def _cells(place: str, column: str, skip: Container[str]) -> Iterator[StoredImag
             row += len(batch)
 
 
-def _parquet_cells(place: str, column: str, skip: Container[str]) -> Iterator[StoredImage]:
+def _parquet_cells(place: str, column: str, skip: Container[str], span: range | None) -> Iterator[StoredImage]:
     with _open(place) as file:
         table = _pyarrow().parquet.ParquetFile(file, buffer_size=_PAGE_BYTES)
         index = _column_index(table.schema_arrow, column)
@@ -325,6 +355,9 @@ def _parquet_cells(place: str, column: str, skip: Container[str]) -> Iterator[St
         end = 0
         for group in range(table.num_row_groups):
             begin, end = end, end + table.metadata.row_group(group).num_rows
+            # A span never cuts a group.
+            if span is not None and begin not in span:
+                continue
             if all(_row_name(place, row) in skip for row in range(begin, end)):
                 continue
             columns = [f"{column}.bytes" if is_struct else column]
@@ -377,4 +410,4 @@ def _column_index(schema: Any, column: str) -> int:
     return index
 
 
-__all__ = ["MAX_BYTES", "StoredImage", "images_in", "stored_images"]
+__all__ = ["MAX_BYTES", "StoredImage", "images_in", "span_ends", "stored_images"]
