@@ -13,7 +13,6 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from .. import __version__
-from ..errors import MetaQAPError, exit_with_sentence
 from ..memory import keep_freed_memory
 from . import benchmark, distort_set, evaluate_set, fit, prepare, push, select_pristine, train
 from .adapt import adapt
@@ -21,7 +20,7 @@ from .distort import distort
 from .evaluate import evaluate
 from .export import export
 from .info import info
-from .program import Program
+from .program import Program, run_command
 from .recipes import recipes
 from .report import report
 from .score import score
@@ -93,17 +92,5 @@ def main() -> None:
     keep_freed_memory()
     arguments = sys.argv[1:] or ["--help"]
     command = get_command(app)
-    with exit_with_sentence("metaqap", options=_options_of(command.commands.get(arguments[0]))):  # type: ignore[attr-defined]
-        try:
-            status = command(arguments, prog_name="metaqap", standalone_mode=False)
-        except typer.TyperException as error:
-            raise MetaQAPError(error.format_message()) from error
-        if status == 130:  # what typer makes of Ctrl-C
-            raise KeyboardInterrupt
-    sys.exit(status or 0)
-
-
-def _options_of(command: Any) -> dict[str, str]:
-    """How the options of a command are typed, by their names in Python; none of no command."""
-    parameters = [] if command is None else command.params
-    return {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
+    chosen = command.commands.get(arguments[0])  # type: ignore[attr-defined]
+    run_command(command, arguments, name="metaqap", program="metaqap", chosen=chosen)

@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+import typer
+from typer.main import get_command
+
 from ..errors import MetaQAPError, exit_with_sentence
 from ..memory import keep_freed_memory
 
@@ -88,6 +91,63 @@ class Program:
             self.run(parser.parse_args(sys.argv[1:] if arguments is None else arguments))
 
 
+def run_as_script(
+    command: Callable[..., None],
+    *,
+    script: str,
+    arguments: Sequence[str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> None:
+    """Run a command of `metaqap` that typer reads the options of as a script, with underscores in their names.
+
+    Args:
+        command: the function that typer makes a command of.
+        script: its name in `scripts/`, without `.py`.
+        arguments: words of the command line; `sys.argv` by default.
+        defaults: other values for options that are left out.
+    """
+    app = typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command()(command)
+    parser = get_command(app)
+    for option in parser.params:
+        option.opts = [_with_underscores(name) for name in option.opts]
+        option.secondary_opts = [_with_underscores(name) for name in option.secondary_opts]
+        option.default = (defaults or {}).get(option.name or "", option.default)
+    keep_freed_memory()
+    run_command(parser, sys.argv[1:] if arguments is None else arguments, name=f"{script}.py", program=script)
+
+
+def run_command(command: Any, arguments: Sequence[str], *, name: str, program: str, chosen: Any = None) -> NoReturn:
+    """Run a command of typer and end the process; a user's mistake is one sentence and status 2, never a traceback.
+
+    Args:
+        command: of typer, with sub-commands or without.
+        arguments: words of the command line.
+        name: of the program in its help.
+        program: what the sentence begins with.
+        chosen: the sub-command of these arguments, if there is one.
+    """
+    parameters = getattr(chosen if chosen is not None else command, "params", [])
+    options = {one.name: max(one.opts, key=len) for one in parameters if one.opts[0].startswith("-")}
+    with exit_with_sentence(program, options=options):
+        try:
+            status = command(list(arguments), prog_name=name, standalone_mode=False)
+        except typer.TyperException as error:
+            raise MetaQAPError(error.format_message()) from error
+        if status == 130:  # what typer makes of Ctrl-C
+            raise KeyboardInterrupt
+    sys.exit(status or 0)
+
+
+def _with_underscores(option: str) -> str:
+    return "--" + option[2:].replace("-", "_") if option.startswith("--") else option
+
+
 #: Launchers and names of the scripts in examples, by command.
 _SCRIPTS = {
     "benchmark": "python scripts/benchmark.py",
@@ -113,4 +173,4 @@ def options_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     return {action.dest: action.option_strings[0] for action in parser._actions if action.option_strings}
 
 
-__all__ = ["AddOption", "Program", "options_of"]
+__all__ = ["AddOption", "Program", "options_of", "run_as_script", "run_command"]

@@ -1,5 +1,6 @@
 """`metaqap score`: images -> a table, a file of records or JSON Lines."""
 
+import os
 import sys
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
@@ -11,14 +12,13 @@ from ..data.image_files import unread_photographs
 from ..data.image_places import Kind, check_packages, kind_of
 from ..data.names import shown_name
 from ..errors import MetaQAPError
-from ..inference.choices import Dtype, Engine, Order
+from ..inference.choices import Dtype, Engine, Order, Runner
 from .options import (
     SHIPPED,
     AllowPrivate,
     BatchSize,
     Checkpoint,
     Device,
-    EngineChoice,
     Fast,
     Isolate,
     Learners,
@@ -48,7 +48,8 @@ def score(
         typer.Option(
             "--output",
             "-o",
-            help="Write the results to this file instead of showing them: .csv, .jsonl or .parquet; - is --json.",
+            help="Write the results to this file instead of showing them: .csv, .jsonl or .parquet; - is --json. "
+            "With --engine ray, and below accelerate launch, a folder of Parquet files.",
         ),
     ] = None,
     as_json: Annotated[
@@ -56,7 +57,14 @@ def score(
     ] = False,
     overwrite: Overwrite = False,
     checkpoint: Checkpoint = SHIPPED,
-    engine: EngineChoice = Engine.auto,
+    engine: Annotated[
+        Runner,
+        typer.Option(
+            help="What runs the model. auto is ONNX Runtime where it is installed, and makes its file once, in your "
+            "cache; onnx and onnx-int8 take the files of `metaqap export`. ray is auto on the workers of Ray: of a "
+            "cluster, or on all cores or GPUs of this machine."
+        ),
+    ] = Runner.auto,
     device: Device = None,
     dtype: NumberFormat = Dtype.float32,
     fast: Fast = False,
@@ -72,6 +80,14 @@ def score(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the rows that an interrupted run has written to --output.")
     ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Workers of Ray; default one for each GPU, or for each core if there is none."),
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="Address of a Ray cluster: auto on one of its machines. Default this machine alone."),
+    ] = None,
     sort: Annotated[Order, typer.Option(help="Order of the results.")] = Order.input,
     explain: Annotated[
         Path | None,
@@ -93,6 +109,8 @@ def score(
         raise MetaQAPError("--json writes to standard output and --output to a file; leave out one of them.")
     if resume and output is None:
         raise MetaQAPError("--resume continues a file; name it with --output.")
+    if engine is not Runner.ray and (workers is not None or ray_address is not None):
+        raise MetaQAPError("`workers` and `ray_address` are for --engine ray.")
     if overwrite and resume:
         raise MetaQAPError("--resume keeps the rows of the file and --overwrite drops them; leave out one of them.")
     check_packages(places)
@@ -100,24 +118,28 @@ def score(
         raise MetaQAPError("--explain needs photographs that are files of this machine; unpack or fetch them first.")
     num_images = number_of_images(places)
 
+    own_engine = Engine.auto if engine is Runner.ray else Engine(engine)
+    if fast and (explain is not None or own_engine is not Engine.auto or dtype is not Dtype.float32):
+        raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
+    if explain is not None and own_engine is Engine.auto:
+        own_engine = Engine.torch  # the only one that gives a quality map
+    in_processes = started_by_launcher()
+    if engine is Runner.ray or in_processes:
+        if output is None:
+            raise MetaQAPError("Several processes write a folder of Parquet files; name it with --output.")
+        if explain is not None or sort is not Order.input:
+            raise MetaQAPError("Several processes write no pictures and do not sort; leave out --explain and --sort.")
+        if in_processes and (engine is Runner.ray or "-" in paths):
+            raise MetaQAPError("accelerate launch starts processes itself; leave out --engine ray, and - as a list.")
+
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
-    from ..inference.explanations import ExplanationFolder
     from ..inference.record_files import check_output, json_line, open_records, sort_key
-    from ..inference.scorer import Scorer
-    from .printing import console, errors, silence_libraries
-    from .score_table import ScoreTable
+    from ..inference.sharing import ScoringOptions
 
-    silence_libraries()
-    if output is not None:
-        check_output(output, replace=overwrite or resume)
-    if fast and (explain is not None or engine is not Engine.auto or dtype is not Dtype.float32):
-        raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
-    if explain is not None and engine is Engine.auto:
-        engine = Engine.torch  # the only one that gives a quality map
-    scorer = Scorer(
-        checkpoint,
-        engine=engine,
+    options = ScoringOptions(
+        checkpoint=checkpoint,
+        engine=own_engine,
         device=device,
         dtype=dtype,
         scale=chosen_scale(scale, raters_scale),
@@ -126,12 +148,41 @@ def score(
         num_images=num_images,
         batch_size=batch_size,
         isolate=isolate,
+        image_column=image_column,
+        allow_private=allow_private,
     )
+    unread = unread_photographs(paths, recursive=recursive)
+    if output is not None and (engine is Runner.ray or in_processes):
+        from .score_folder import score_with_processes, score_with_ray
+
+        if in_processes:
+            score_with_processes(places, output, options, resume=resume, overwrite=overwrite, notice=unread)
+        else:
+            score_with_ray(
+                places,
+                output,
+                options,
+                resume=resume,
+                overwrite=overwrite,
+                notice=unread,
+                address=ray_address,
+                workers=workers,
+            )
+        return
+
+    from ..inference.explanations import ExplanationFolder
+    from .printing import console, errors, silence_libraries
+    from .score_table import ScoreTable
+
+    silence_libraries()
+    if output is not None:
+        check_output(output, replace=overwrite or resume)
+    scorer = options.make_scorer()
     if scorer.choice is not None:
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=places)
 
-    if unread := unread_photographs(paths, recursive=recursive):
+    if unread:
         errors.print(unread, markup=False, soft_wrap=True)
     keeps_lists = as_json or (output is not None and output.suffix.lower() == ".jsonl")
     # Rows that appear in the same terminal show the progress.
@@ -167,7 +218,7 @@ def score(
             rows += 1
             failed += record.error is not None
     else:
-        run = run_of(scorer, checkpoint, engine=engine, dtype=dtype, learners=learners)
+        run = run_of(scorer, checkpoint, engine=own_engine, dtype=dtype, learners=learners)
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:
@@ -187,3 +238,8 @@ def score(
     if failed:
         errors.print(f"{failed} of {rows} images could not be read.")
         raise typer.Exit(1)
+
+
+def started_by_launcher() -> bool:
+    """Whether `accelerate launch` or `torchrun` has started this process, and perhaps others beside it."""
+    return "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1

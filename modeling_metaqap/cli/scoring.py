@@ -42,16 +42,13 @@ def number_of_images(places: Iterable[str]) -> int | None:
 
 def run_of(scorer: "Scorer", checkpoint: str, *, engine: Engine, dtype: Dtype, learners: int | None) -> dict[str, str]:
     """What scores are made with, by name."""
-    from ..inference.records import scale_title
+    from ..inference.sharing import describe_run
     from ..lineage import weights_sha256
 
-    run = {"weights": weights_sha256(checkpoint) or checkpoint, "engine": str(engine), "number format": str(dtype)}
-    if scorer.choice is not None:
-        run |= {"engine": scorer.choice.engine, "number format": scorer.choice.dtype}
-    run["scale"] = scale_title(scorer.scale)
-    if learners is not None:
-        run["base learners"] = str(learners)
-    return run
+    weights = weights_sha256(checkpoint) or checkpoint
+    return describe_run(
+        weights, engine=engine, dtype=dtype, learners=learners, choice=scorer.choice, scale=scorer.scale
+    )
 
 
 def with_progress(
@@ -65,27 +62,12 @@ def with_progress(
         total: how many there are with these; None if that is not known.
         doing: what is done to them.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from .printing import scoring_progress
 
-    from .printing import errors
-
-    progress = Progress(
-        TextColumn(doing),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        console=errors,
-        transient=True,
-        redirect_stdout=False,  # which would lead the results to standard error
-        disable=(total is not None and total - done < 16) or not errors.is_terminal,
-    )
-    with progress:
-        task = progress.add_task("", total=total, completed=done, rate="")
+    with scoring_progress(done=done, total=total, doing=doing) as advance:
         for record in records:
             yield record
-            speed = progress.tasks[0].speed
-            progress.update(task, advance=1, rate="" if speed is None else f"{speed:.1f} images/s")
+            advance(1)
 
 
 __all__ = ["number_of_images", "places_to_score", "run_of", "with_progress"]

@@ -15,6 +15,16 @@ class Engine(StrEnum):
     onnx_int8 = "onnx-int8"
 
 
+class Runner(StrEnum):
+    """What `metaqap score` scores with: an engine in this process, or `ray`, which is `auto` in several."""
+
+    auto = Engine.auto
+    torch = Engine.torch
+    onnx = Engine.onnx
+    onnx_int8 = Engine.onnx_int8
+    ray = "ray"
+
+
 class Dtype(StrEnum):
     """Number format of the computation; `auto` is bfloat16 where the device has it in hardware."""
 
@@ -39,4 +49,4 @@ ONNX_FILES = {Engine.onnx: "onnx/model.onnx", Engine.onnx_int8: "onnx/model_int8
 #: Longer side of the thumbnails of a report in pixels.
 THUMBNAIL = 256
 
-__all__ = ["ONNX_FILES", "THUMBNAIL", "Dtype", "Engine", "Order"]
+__all__ = ["ONNX_FILES", "THUMBNAIL", "Dtype", "Engine", "Order", "Runner"]

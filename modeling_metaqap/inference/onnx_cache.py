@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,11 +63,7 @@ def cached_onnx(
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
             made = Path(temporary) / "made"
             export_onnx(checkpoint, made, learners=learners, tolerance=TOLERANCE)
-            try:
-                os.replace(made, folder)
-            except OSError:
-                if not (folder / ONNX_FILES[Engine.onnx]).is_file():  # another process was not faster
-                    raise
+            _put(made, folder)
     except (MetaQAPError, OSError) as error:
         logger.warning("No ONNX file could be made in %s, so PyTorch computes: %s", folder.parent, error)
         return None
@@ -89,6 +86,53 @@ def cache_folder(
     return user_cache() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 
+@dataclass(frozen=True)
+class PackedEngine:
+    """A folder of the cache, to be sent to another machine.
+
+    Attributes:
+        name: of the folder; the same for the same weights, configurations and versions.
+        files: content by name.
+    """
+
+    name: str
+    files: dict[str, bytes]
+
+    @classmethod
+    def of(cls, folder: Path) -> "PackedEngine":
+        """What `cached_onnx` gave."""
+        files = {
+            file.relative_to(folder).as_posix(): file.read_bytes() for file in folder.rglob("*") if file.is_file()
+        }
+        return cls(folder.name, files)
+
+    def unpack(self) -> Path:
+        """The folder in this machine's cache.
+
+        Raises:
+            OSError: if it is not there and cannot be written.
+        """
+        folder = user_cache() / "engines" / self.name
+        if (folder / ONNX_FILES[Engine.onnx]).is_file():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+            made = Path(temporary) / "made"
+            for name, content in self.files.items():
+                (made / name).parent.mkdir(parents=True, exist_ok=True)
+                (made / name).write_bytes(content)
+            _put(made, folder)
+        return folder
+
+
+def _put(made: Path, folder: Path) -> None:
+    try:
+        os.replace(made, folder)
+    except OSError:
+        if not (folder / ONNX_FILES[Engine.onnx]).is_file():  # another process was not faster
+            raise
+
+
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -96,4 +140,4 @@ def _version(package: str) -> str | None:
         return None
 
 
-__all__ = ["TOLERANCE", "cache_folder", "cached_onnx", "can_make_onnx"]
+__all__ = ["TOLERANCE", "PackedEngine", "cache_folder", "cached_onnx", "can_make_onnx"]

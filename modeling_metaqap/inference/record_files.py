@@ -80,14 +80,43 @@ def check_writable(output: Path) -> None:
         raise MetaQAPError(f"Cannot write {output}: permission denied.")
 
 
-def _run_path(output: Path) -> Path:
-    """Where it stands what the rows of a file were made with."""
-    return output.with_name(f"{output.name}.run.json")
-
-
 def _part_of(output: Path) -> Path:
     """Where the rows of a Parquet file are kept while it is written."""
     return output.with_name(f"{output.name}.part")
+
+
+def _run_path(output: Path) -> Path:
+    """Where it stands what an output was made with."""
+    return output.with_name(f"{output.name}.run.json")
+
+
+def write_run(output: Path, run: dict[str, Any]) -> None:
+    """Write beside an output what it is made with, as JSON values by name."""
+    write_atomically(_run_path(output), (json.dumps(run, indent=2) + "\n").encode())
+
+
+def check_run(output: Path, run: dict[str, Any]) -> None:
+    """Refuse to continue an output that was made with something else.
+
+    Raises:
+        MetaQAPError: that names what differs, or if nothing says what the output was made with.
+    """
+    path = _run_path(output)
+    begin_anew = "leave out --resume to begin anew, or write to another file"
+    try:
+        before = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise MetaQAPError(
+            f"{output} cannot be continued, as there is no {path.name} that says what it was made with; {begin_anew}."
+        ) from None
+    except ValueError:
+        raise MetaQAPError(f"{path} is damaged; {begin_anew}.") from None
+    for name in {**before, **run} if isinstance(before, dict) else ():
+        if before.get(name) != run.get(name):
+            raise MetaQAPError(
+                f"{output} cannot be continued: it was made with the {name} {before.get(name)}, and now it is "
+                f"{run.get(name)}; {begin_anew}."
+            )
 
 
 class _Row(NamedTuple):
@@ -224,10 +253,9 @@ class RecordFile:
         self.is_parquet = output.suffix.lower() == ".parquet"
         self._format = _format_of(output)
         self.rows_path = _part_of(output) if self.is_parquet else output
-        self._run_path = _run_path(output)
         self.done: set[str] = set()
         self.failed = 0
-        with _errors_of(output):
+        with errors_of(output):
             if resume and (self._has_rows() or self._is_finished_parquet()):
                 self._continue()
             else:
@@ -235,16 +263,16 @@ class RecordFile:
 
     def _begin(self) -> None:
         # In this order: rows must never stand beside a description of another run.
-        self._run_path.unlink(missing_ok=True)
+        _run_path(self.output).unlink(missing_ok=True)
         self._file = self.rows_path.open("wb", buffering=0)
         self._end = 0
         if self._format.header:
             self._append(self._format.header)
         if self.run is not None:
-            write_atomically(self._run_path, (json.dumps(self.run, indent=2) + "\n").encode())
+            write_run(self.output, self.run)
 
     def _continue(self) -> None:
-        self._check_run()
+        check_run(self.output, self.run or {})
         if self._is_finished_parquet():
             self._rows_from_parquet()
         end = len(self._format.header)
@@ -262,25 +290,6 @@ class RecordFile:
 
     def _is_finished_parquet(self) -> bool:
         return self.is_parquet and self.output.exists() and not self.rows_path.exists()
-
-    def _check_run(self) -> None:
-        begin_anew = "leave out --resume to begin anew, or write to another file"
-        try:
-            before = json.loads(self._run_path.read_bytes())
-        except FileNotFoundError:
-            raise MetaQAPError(
-                f"{self.output} cannot be continued, as there is no {self._run_path.name} that says what it was made "
-                f"with; {begin_anew}."
-            ) from None
-        except ValueError:
-            raise MetaQAPError(f"{self._run_path} is damaged; {begin_anew}.") from None
-        now = self.run or {}
-        for name in {**before, **now} if isinstance(before, dict) else ():
-            if before.get(name) != now.get(name):
-                raise MetaQAPError(
-                    f"{self.output} cannot be continued: it was made with the {name} {before.get(name)}, and now it "
-                    f"is {now.get(name)}; {begin_anew}."
-                )
 
     def rows(self) -> Iterator[_Row]:
         """The rows that were written.
@@ -300,7 +309,7 @@ class RecordFile:
         Raises:
             MetaQAPError: if it cannot be written; the rows before it stay whole.
         """
-        with _errors_of(self.output):
+        with errors_of(self.output):
             self._append(self._format.encode(record))
         self.done.add(record.path)
         self.failed += record.error is not None
@@ -320,7 +329,7 @@ class RecordFile:
 
     def finish(self, order: Order = Order.input) -> None:
         """Bring the rows into an order and complete the file; a kill leaves it as it was."""
-        with _errors_of(self.output):
+        with errors_of(self.output):
             if order is not Order.input:
                 self._sort(order)
             if self.is_parquet:
@@ -453,7 +462,7 @@ def open_records(output: Path, *, run: dict[str, Any] | None = None, resume: boo
 
 
 @contextmanager
-def _errors_of(output: Path) -> Iterator[None]:
+def errors_of(output: Path) -> Iterator[None]:
     """Say of which file a failure to write is. What fails between the records has nothing to do with it."""
     try:
         yield
@@ -467,7 +476,9 @@ __all__ = [
     "RecordFile",
     "cannot_write",
     "check_output",
+    "check_run",
     "check_writable",
+    "errors_of",
     "holds_records",
     "json_line",
     "open_records",
@@ -475,4 +486,5 @@ __all__ = [
     "read_run",
     "sort_key",
     "write_parquet",
+    "write_run",
 ]
