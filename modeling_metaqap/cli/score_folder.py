@@ -83,7 +83,10 @@ def score_with_processes(
     else:
         for _ in scored:
             pass
-    _report(share.count_rows(folder), folder, is_printed=share.is_main)
+    share.wait_for_all()
+    # Where one process ends with a status other than 0, the launcher ends all others.
+    if share.is_main:
+        _report(count_rows(folder), folder)
 
 
 def _images_of(tasks: Iterable[ShardTask]) -> int | None:
@@ -134,12 +137,10 @@ def _follow(tallies: Iterable[Tally], folder: Path, *, total: int | None) -> Non
         raise
 
 
-def _report(tally: Tally, folder: Path, *, is_printed: bool = True) -> None:
+def _report(tally: Tally, folder: Path) -> None:
     from .printing import errors
 
-    if is_printed:
-        errors.print(f"Wrote {tally.rows} rows to {shown_name(str(folder))}.", markup=False, soft_wrap=True)
-        if tally.failed:
-            errors.print(f"{tally.failed} of {tally.rows} images could not be read.")
+    errors.print(f"Wrote {tally.rows} rows to {shown_name(str(folder))}.", markup=False, soft_wrap=True)
     if tally.failed:
+        errors.print(f"{tally.failed} of {tally.rows} images could not be read.")
         raise typer.Exit(1)

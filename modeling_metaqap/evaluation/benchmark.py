@@ -47,6 +47,7 @@ from ..training.learner import freeze_batch_norm, model_config
 from ..training.recipe import Recipe
 from ..training.state import begin_state
 from ..training.step import Batch, training_step
+from .distributed_speed import distributed_speed
 from .racing import contenders, race, ratio
 
 #: Sides of the images that the pseudo opinion score is measured at.
@@ -63,7 +64,8 @@ class Bench:
         checkpoint: Folder of the model that `inference` measures.
         backbone: That `training` trains.
         threads, turns, size, before, pyiqa_python, contenders: Of `scoring`, see `race`. The size is width and height
-            of its JPEG files in pixels.
+            of its JPEG files in pixels. The first three also of `distributed`.
+        scored: Photographs that `distributed` measures a rate on.
     """
 
     photographs: list[NDArray[np.uint8]]
@@ -76,6 +78,7 @@ class Bench:
     before: Path | None = None
     pyiqa_python: str | None = None
     contenders: tuple[str, ...] = ()
+    scored: int = 400
 
     def fastest(self, work: Callable[[], Any]) -> float:
         """Seconds that one run of `work` takes at best, after a first run that does not count."""
@@ -196,11 +199,7 @@ def scoring(bench: Bench) -> dict[str, Any]:
         chosen=bench.contenders,
     )
     with tempfile.TemporaryDirectory() as folder:
-        files = []
-        for index, photograph in enumerate(bench.photographs):
-            file = Path(folder) / f"{index}.jpg"
-            ImageOps.fit(Image.fromarray(photograph), bench.size).save(file, quality=92)
-            files.append(str(file))
+        files = [str(file) for file in _jpeg_files(bench, Path(folder))]
         results = race(taking_part, files, threads=bench.threads, seconds=bench.seconds, turns=bench.turns)
     references = (
         "version before",
@@ -227,6 +226,27 @@ def scoring(bench: Bench) -> dict[str, Any]:
             if reference in results
         },
     }
+
+
+def distributed(bench: Bench) -> dict[str, Any]:
+    """Photographs a second of Ray's workers, one core each, beside one process on as many cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        measured = distributed_speed(
+            bench.checkpoint,
+            _jpeg_files(bench, Path(folder)),
+            workers=bench.threads,
+            photographs=bench.scored,
+            turns=bench.turns,
+        )
+    about = {"checkpoint": bench.checkpoint.name, "weights_sha256": weights_sha256(bench.checkpoint)}
+    return about | {"size": list(bench.size)} | measured
+
+
+def _jpeg_files(bench: Bench, folder: Path) -> list[Path]:
+    files = [folder / f"{index}.jpg" for index in range(len(bench.photographs))]
+    for file, photograph in zip(files, bench.photographs, strict=True):
+        ImageOps.fit(Image.fromarray(photograph), bench.size).save(file, quality=92)
+    return files
 
 
 def training(bench: Bench) -> dict[str, Any]:
@@ -322,6 +342,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "pseudo_mos": pseudo_mos_speed,
     "scoring": scoring,
     "training": training,
+    "distributed": distributed,
 }
 
 

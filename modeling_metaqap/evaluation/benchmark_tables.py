@@ -62,6 +62,18 @@ def show_scoring(result: dict[str, Any]) -> Table:
     return table
 
 
+def show_distributed(result: dict[str, Any]) -> Table:
+    cells = [
+        [name, f"{row['images_per_second']:.2f}", f"{row['start_up_seconds']:.1f}"]
+        for name, row in result["contenders"].items()
+    ]
+    width, height = result["size"]
+    title = f"Photographs of {width} x {height} from file to score, on {result['workers']} cores"
+    table = TextTable(["", "images/s", "s to start"], cells).rich(title=title)
+    table.caption = f"Ray {result['ray_over_one_process']:.1%} of one process, median of {result['turns']} turns"
+    return table
+
+
 def show_training(result: dict[str, Any]) -> Table:
     size = f"{result['batch_size']} crops of {result['crop_size']} px"
     cells = [[name, f"{rate:.2f}"] for name, rate in result["images_per_second"].items()]
@@ -77,6 +89,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
     "pseudo_mos": show_pseudo_mos,
     "scoring": show_scoring,
     "training": show_training,
+    "distributed": show_distributed,
 }
 
 __all__ = ["TABLES"]

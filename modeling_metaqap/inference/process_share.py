@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .shards import ShardTask, Tally, count_rows
+from .shards import ShardTask, Tally
 from .sharing import ScoringOptions
 
 if TYPE_CHECKING:
@@ -71,15 +71,12 @@ class ProcessShare:
         for task in self.part_of(tasks):
             yield options.score_task(scorer, folder, task)
 
-    def count_rows(self, folder: Path) -> Tally:
-        """Rows of all shards, once every process is done with its share."""
-        from accelerate.utils import gather_object
+    def wait_for_all(self) -> None:
+        """Return when every process is done with its part."""
+        if self._state.num_processes > 1:
+            from accelerate.utils import gather_object
 
-        if self._state.num_processes == 1:
-            return count_rows(folder)
-        gather_object([None])  # wait for all
-        first, *_ = gather_object([count_rows(folder) if self.is_main else None])
-        return Tally(*first)
+            gather_object([None])
 
 
 __all__ = ["ProcessShare"]

@@ -116,15 +116,16 @@ def _no_words() -> Iterator[None]:
 
 def _import_ray(*, local: bool) -> Any:
     # What the user has set stays. Ray sends statistics of its use to its makers otherwise, and says much.
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    if local and "ray" not in sys.modules:
-        # Its servers listen to this machine alone, and take nobody who does not know a word that is made anew.
-        quiet |= {
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    if local:
+        # Its servers listen to this machine alone (that is what the first one does, on every system), and take nobody
+        # who does not know a word that is made anew.
+        settings |= {
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": os.urandom(32).hex(),
         }
-    for name, value in quiet.items():
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     import ray
     import ray.data
