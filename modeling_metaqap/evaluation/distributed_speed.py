@@ -35,7 +35,7 @@ def distributed_speed(
         turns: that count, after a first short one.
 
     Raises:
-        MetaQAPError: without Ray, or if a run fails.
+        MetaQAPError: without Ray, if a run fails, or if more photographs did not take longer.
     """
     check_ray()
     cached_onnx(checkpoint, read_config(checkpoint))  # once, and not while somebody's time counts
@@ -48,10 +48,15 @@ def distributed_speed(
         for _ in range(turns):
             for contender, taken in times.items():
                 first, second = (_seconds(contender, folder, checkpoint, workers) for folder in folders.values())
+                if second <= first:
+                    raise MetaQAPError(
+                        f"{contender} took no longer for {few + photographs} photographs than for {few}; measure more "
+                        "of them with --scored, on a quiet machine."
+                    )
                 taken.append((first, second))
     contenders: dict[str, Any] = {}
     for contender, taken in times.items():
-        rates = [photographs / max(second - first, 1e-9) for first, second in taken]
+        rates = [photographs / (second - first) for first, second in taken]
         start_ups = [first - few / rate for (first, _), rate in zip(taken, rates, strict=True)]
         contenders[contender] = {
             "rates": [round(rate, 4) for rate in rates],

@@ -117,7 +117,7 @@ def _no_words() -> Iterator[None]:
 def _import_ray(*, local: bool) -> Any:
     # What the user has set stays. Ray sends statistics of its use to its makers otherwise, and says much.
     settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
-    if local:
+    if local and "ray" not in sys.modules:  # it reads these once
         # Its servers listen to this machine alone (that is what the first one does, on every system), and take nobody
         # who does not know a word that is made anew.
         settings |= {
@@ -190,7 +190,9 @@ class RayPool:
                 "threads": self.resources["num_cpus"],
             },
             batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=self.workers, max_tasks_in_flight_per_actor=_UNITS_AT_HAND),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(self.workers, len(tasks)), max_tasks_in_flight_per_actor=_UNITS_AT_HAND
+            ),
             **self.resources,  # a worker that dies is replaced, and what it was at is given to another one
         )
         try:
