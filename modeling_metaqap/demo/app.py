@@ -5,7 +5,6 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
@@ -23,6 +22,7 @@ from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
 from ..errors import MetaQAPError
 from ..inference.decoding import silence_size_warning
+from ..inference.html_report import write_html_report
 from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord, as_json
@@ -187,11 +187,7 @@ def serve(
         raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
 
 
-# Writes the records of a batch, and perhaps its photographs, to a file.
-_Writer = Callable[[list[ScoreRecord], list[str], Path], None]
-
-
-def _write_csv(records: list[ScoreRecord], files: list[str], path: Path) -> None:
+def _write_csv(records: list[ScoreRecord], path: Path) -> None:
     with open_records(path) as file:
         for record in records:
             file.write(record)
@@ -206,7 +202,10 @@ class Demo:
     """
 
     #: What a batch can be downloaded as: its name, the file's name, and what writes it.
-    DOWNLOADS: ClassVar[dict[str, tuple[str, _Writer]]] = {"CSV": ("quality.csv", _write_csv)}
+    DOWNLOADS: ClassVar[dict[str, tuple[str, Callable[[list[ScoreRecord], Path], object]]]] = {
+        "CSV": ("quality.csv", _write_csv),
+        "HTML": ("quality.html", write_html_report),
+    }
 
     def __init__(self, assessor: Assessor, *, opening: Sequence[Example] = ()):
         self.assessor = assessor
@@ -310,34 +309,23 @@ class Demo:
         and nulls), and a CSV file with the columns of `metaqap score`.
         """
         records = list(self._batch(files, progress))
-        name, write = self.DOWNLOADS["CSV"]
-        return [as_json(record) for record in records], self._written(name, write, records, files or [])
+        return [as_json(record) for record in records], self._written("CSV", records)
 
     def show_batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
         hidden = gr.update(visible=False)
-        records: list[ScoreRecord] = []
-        pictures: list[Future[str]] = []
         try:
-            # Small pictures are made while the model computes.
-            with ThreadPoolExecutor(1) as pool:
-                for path, record in zip(files or [""], self._batch(files, progress), strict=True):
-                    records.append(record)
-                    pictures.append(pool.submit(self._thumbnail, path if record.error is None else None))
+            records = list(self._batch(files, progress))
         except MetaQAPError as error:
             return figures.message(str(error)), hidden, *[hidden] * len(self.DOWNLOADS)
-        table = self._table(records, [picture.result() for picture in pictures])
-        written = [self._written(name, write, records, files or []) for name, write in self.DOWNLOADS.values()]
-        return figures.batch_summary(records), table, *(gr.update(value=path, visible=True) for path in written)
+        written = (self._written(kind, records) for kind in self.DOWNLOADS)
+        downloads = [gr.update(value=path, visible=True) for path in written]
+        return figures.batch_summary(records), self._table(records), *downloads
 
     def _batch(self, files: list[str] | None, progress: gr.Progress) -> Iterator[ScoreRecord]:
         files = files or []
         return iter(progress.tqdm(self.assessor.score_many(files), total=len(files), desc="Scoring", unit="photos"))
 
-    def _thumbnail(self, path: str | None) -> str:
-        picture = None if path is None else self.assessor.picture(path)
-        return "" if picture is None else figures.thumbnail(picture, side=_ROW_HEIGHT)
-
-    def _table(self, records: list[ScoreRecord], pictures: list[str]) -> dict[str, Any]:
+    def _table(self, records: list[ScoreRecord]) -> dict[str, Any]:
         columns: dict[str, Callable[[ScoreRecord], Any]] = {
             "file": lambda record: record.path,
             "quality": lambda record: record.quality,
@@ -351,10 +339,7 @@ class Demo:
             del columns["looks like"]
         if not any(record.error or record.warning for record in records):
             del columns["note"]
-        rows = [
-            [picture, *(cell(record) for cell in columns.values())]
-            for picture, record in zip(pictures, records, strict=True)
-        ]
+        rows = [[_picture(record), *(cell(record) for cell in columns.values())] for record in records]
         numbers = ("quality", "low", "high")
         return gr.update(
             visible=True,
@@ -368,15 +353,20 @@ class Demo:
             },
         )
 
-    def _written(self, name: str, write: _Writer, records: list[ScoreRecord], files: list[str]) -> str:
-        """A file to download, in a folder of its own."""
+    def _written(self, kind: str, records: list[ScoreRecord]) -> str:
+        """A file to download, of one of the kinds in `DOWNLOADS`, in a folder of its own."""
         # Gradio copies what is returned, but only after this function is over; so the older ones are removed here.
         for folder in Path(self._files.name).iterdir():
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
+        name, write = self.DOWNLOADS[kind]
         path = Path(tempfile.mkdtemp(dir=self._files.name)) / name
-        write(records, files, path)
+        write(records, path)
         return str(path)
+
+
+def _picture(record: ScoreRecord) -> str:
+    return "" if record.thumbnail is None else figures.thumbnail(record.thumbnail, side=_ROW_HEIGHT)
 
 
 def _shown(cell: Any) -> str:

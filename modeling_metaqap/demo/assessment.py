@@ -13,6 +13,7 @@ from PIL import Image
 from ..data.distortions import LEVELS, applicable_distortions, distort
 from ..decoding_metaqap import Photograph
 from ..errors import MetaQAPError
+from ..inference.choices import THUMBNAIL
 from ..inference.records import ScoreRecord
 from ..inference.scorer import Scorer
 
@@ -93,13 +94,6 @@ class Assessor:
         record.path = Path(path or "").name
         return Assessment(photograph, record)
 
-    def picture(self, path: str) -> Image.Image | None:
-        """What the model sees of a file; None for one that cannot be used."""
-        try:
-            return self.read(path).pixels
-        except MetaQAPError:
-            return None
-
     def compare(self, left: str | None, right: str | None) -> Comparison:
         """Score two photographs and weigh them against each other."""
         first, second = self.scorer.score([self.read(left), self.read(right)])
@@ -129,7 +123,7 @@ class Assessor:
         return list(self.scorer.score(versions))
 
     def score_many(self, paths: Sequence[str]) -> Iterator[ScoreRecord]:
-        """Yields a record for each file, in their order; one that cannot be used gets a record with `error`.
+        """Yields a record with a thumbnail for each file, in their order; one that cannot be used gets an `error`.
 
         Raises:
             MetaQAPError: for no files, or more than `max_files`.
@@ -141,7 +135,8 @@ class Assessor:
         end = time.monotonic() + self.max_seconds
         done = 0
         # From a generator, so that no file is opened after the end.
-        for record in self.scorer.score(path for path in paths if time.monotonic() < end):
+        in_time = (path for path in paths if time.monotonic() < end)
+        for record in self.scorer.score(in_time, thumbnail=THUMBNAIL):
             record.path = Path(record.path).name
             done += 1
             yield record

@@ -11,6 +11,7 @@ from PIL import Image
 from ..inference.pictures import hex_color as color
 from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
+from ..inference.thumbnails import make_thumbnail
 from ..inference.wording import distortion_title, grade, heading, learner_title
 from .assessment import Assessment, Comparison
 
@@ -139,7 +140,7 @@ def opening(scored: Sequence[tuple[str, str, Assessment]]) -> str:
 def _figure(name: str, label: str, assessment: Assessment) -> str:
     record = assessment.record
     quality = record.quality or 0.0
-    picture = _data_uri(_shrunk(assessment.photograph.pixels, 480), quality=80)
+    picture = _data_uri(make_thumbnail(assessment.photograph.pixels, 480), quality=80)
     return f"""<figure><img src="{picture}" alt="{escape(name)}, {escape(label)}">
 <figcaption><h3>{escape(heading(label or name))}</h3>
 <p class="mq-score"><span class="mq-number">{quality:.2f}</span> <span class="mq-word">{grade(quality)}</span></p>
@@ -166,13 +167,7 @@ def example_strip(choices: Sequence[Sequence[tuple[str, str, str]]]) -> str:
 
 def thumbnail(image: Image.Image, *, side: int) -> str:
     """A small picture beside its name, so it needs none of its own; its longest side in pixels."""
-    return f'<img class="mq-thumbnail" src="{_data_uri(_shrunk(image, side), quality=70)}" alt="">'
-
-
-def _shrunk(image: Image.Image, side: int) -> Image.Image:
-    image = image.copy()
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return image
+    return f'<img class="mq-thumbnail" src="{_data_uri(make_thumbnail(image, side), quality=70)}" alt="">'
 
 
 def _gradient() -> str:

@@ -126,7 +126,7 @@ class TestScore:
         assert "Careful" not in demo.show_score(photos[0])[0]
         [row, _], _ = demo.batch([str(tmp_path / "blank.png"), photos[0]])
         assert row["warning"] == expected
-        _, table, _ = demo.show_batch([str(tmp_path / "blank.png")])
+        _, table, *_ = demo.show_batch([str(tmp_path / "blank.png")])
         assert table["value"]["headers"][-1] == "note" and table["value"]["data"][0][-1] == expected
 
     def test_the_page_shows_number_interval_map_distortions_and_votes(self, assessor, photos):
@@ -221,11 +221,15 @@ class TestBatch:
     def test_the_page_counts_what_was_scored_and_what_not(self, assessor, photos, tmp_path):
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(b"broken")
-        summary, table, _ = Demo(assessor).show_batch([*photos, str(broken)])
+        demo = Demo(assessor)  # the files last as long as this
+        summary, table, _, report = demo.show_batch([*photos, str(broken)])
         assert "3 photographs scored, 1 could not be read" in summary
         assert table["value"]["headers"] == ["photo", "file", "quality", "low", "high", "looks like", "pixels", "note"]
         assert [row[2] is None for row in table["value"]["data"]] == [False, False, False, True]
         assert [row[0].count("data:image/jpeg") for row in table["value"]["data"]] == [1, 1, 1, 0]
+        page = Path(report["value"]).read_text(encoding="utf-8")
+        assert page.count('"picture":') == 3 and "broken.jpg" in page and report["visible"]
+        assert str(tmp_path) not in page and str(Path(photos[0]).parent) not in page
         shown = table["value"]["metadata"]["display_value"]
         assert shown[0][2] == f"{table['value']['data'][0][2]:.2f}" and shown[3][2] == ""
         # Nothing but the small pictures is more than text, or a name could bring markup into the page.

@@ -236,6 +236,9 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     with page.expect_download() as download:
         page.click("#batch-download-csv")
     download.value.save_as(tmp_path / "quality.csv")
+    with page.expect_download() as download:
+        page.click("#batch-download-html")
+    assert download.value.suggested_filename == "quality.html"
     with open(tmp_path / "quality.csv", newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     assert {name: float(rows[f"{name}.png"]["quality"]) for name in quality} == pytest.approx(quality, abs=1e-5)

@@ -44,7 +44,7 @@ def small(tmp_path_factory):
         for number in range(70):
             name = ["jpeg_compression", "lens_blur"][number % 2]
             [path] = paths(number)
-            yield record(path, number / 100, distortion=name, distortion_probability=0.5, **pictures)
+            yield record(path, number / 100, distortion=name, distortion_probability=0.95, **pictures)
         for name in HOSTILE:
             yield record(name, 0.9, warning=f"because of {name}", **pictures)
         yield ScoreRecord(path="town/broken.jpg", error="the file is empty")
@@ -104,7 +104,7 @@ def test_the_worst_and_the_best_stand_first_and_all_in_pages(open_page, small):
     assert page.inner_text("#attention li.failed") == "town/broken.jpg: the file is empty"
     first = page.locator("#photos .card").first.locator("p, h3").all_text_contents()
     assert first[:4] == ["0.60good", "90 % interval 0.50 to 0.70", "60.jpg", "town"]
-    assert first[4:] == ["Like JPEG compression (50\u00a0%)", "60 × 45 pixels"]
+    assert first[4:] == ["Looks like JPEG compression (95\u00a0%)", "60 × 45 pixels"]
 
 
 def test_it_sorts_by_name_folder_distortion_and_score(open_page, small):

@@ -358,6 +358,7 @@ def test_each_run_adds_its_stages_to_those_of_the_learner_that_it_started_from(t
     images = load_training_split("folder", split="train", data_dir=folder, cache_dir=tmp_path / "cache")
     rated = rated_images("folder", "train", images["image_id"])
     imagenet = packaged_weights("tf_efficientnet_lite0").stage()
+    rated |= {"mos_low": 0.0, "mos_high": 1.0}  # all ratings lie there, and nothing else was said
     tuned = [imagenet, Stage(kind="finetune", **rated)]
     assert stages(trained / "last") == tuned == stages(trained / "best")
     refitted = [*tuned, Stage(kind="heads", started_from=weights_sha256(trained / "best"), **rated)]
