@@ -225,9 +225,9 @@ class Demo:
         all three null if the checkpoint is not calibrated), distortion and distortion_probability
         (the most likely one, null without a distortion head), width and height in pixels, warning (why the score says
         little), base_scores and distortion_probabilities (in the order of base_learners and distortion_labels of the
-        checkpoint's config.json). They are the fields of `metaqap score --json`, with the name of the file as path.
+        checkpoint's config.json). They are the fields of `metaqap score --json`, but for the path: file has the name.
         """
-        return as_json(self.assessor.assess(photo).record)
+        return _fields(self.assessor.assess(photo).record)
 
     def quality_map(self, photo: str | None) -> Image.Image:
         """The map of local quality of one photograph as an image, from red (0) over yellow (0.5) to blue-green (1)."""
@@ -259,8 +259,8 @@ class Demo:
         """
         comparison = self.assessor.compare(left, right)
         return {
-            "left": as_json(comparison.left),
-            "right": as_json(comparison.right),
+            "left": _fields(comparison.left),
+            "right": _fields(comparison.right),
             "left_is_better": comparison.left_is_better,
         }
 
@@ -309,7 +309,7 @@ class Demo:
         and nulls), and a CSV file with the columns of `metaqap score`.
         """
         records = list(self._batch(files, progress))
-        return [as_json(record) for record in records], self._written("CSV", records)
+        return [_fields(record) for record in records], self._written("CSV", records)
 
     def show_batch(self, files: list[str] | None, progress: gr.Progress = _PROGRESS) -> tuple[Any, ...]:
         hidden = gr.update(visible=False)
@@ -363,6 +363,12 @@ class Demo:
         path = Path(tempfile.mkdtemp(dir=self._files.name)) / name
         write(records, path)
         return str(path)
+
+
+def _fields(record: ScoreRecord) -> dict[str, Any]:
+    """A record as the API gives it: a client of Gradio would try to fetch whatever has a `path`, so that is `file`."""
+    fields = as_json(record)
+    return {"file": fields.pop("path"), **fields}
 
 
 def _picture(record: ScoreRecord) -> str:

@@ -115,7 +115,7 @@ class TestScore:
         assert found["quality_high"] - found["quality_low"] == pytest.approx(0.4, abs=1e-5)
         assert found["distortion_probabilities"] == pytest.approx(expected.distortion_probabilities, abs=1e-6)
         assert sum(found["distortion_probabilities"]) == pytest.approx(1)
-        assert (found["path"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
+        assert (found["file"], found["width"], found["height"]) == ("photo <0>.png", 300, 200)
 
     def test_a_blank_picture_gets_a_warning(self, assessor, photos, tmp_path):
         Image.new("RGB", (64, 64), "white").save(tmp_path / "blank.png")
@@ -210,7 +210,7 @@ class TestBatch:
         with open(path, newline="") as file:
             written = list(csv.DictReader(file))
         assert list(written[0]) == list(COLUMNS)
-        assert [row["path"] for row in written] == [row["path"] for row in rows]
+        assert [row["path"] for row in written] == [row["file"] for row in rows]
         assert [float(row["quality"]) for row in written[:3]] == [row["quality"] for row in rows[:3]]
         assert (
             written[3]["error"]
