@@ -134,6 +134,7 @@ def template_values() -> dict[str, Any]:
         "tables": study_tables,
         "fit": fit,
         "cost": cost["inference"],
+        "two_threads": results["scoring"]["scoring"]["512 x 512, 2 threads"],
         "onnx": onnx,
         "published": published,
         "shipped": shipped,

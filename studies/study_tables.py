@@ -225,6 +225,27 @@ def engines_table(cost: Json, onnx: Json) -> TextTable:
     return TextTable(headings, cells)
 
 
+def scoring_table(section: Json) -> TextTable:
+    """Photographs a second from file to score, from `scripts/benchmark.py --sections scoring`."""
+    references = [name for name in ("version before", "pyiqa topiq_nr", "pyiqa musiq") if name in section["ratios"]]
+    cells = []
+    for name, row in section["contenders"].items():
+        if name == "matrix product" or "error" in row:
+            continue
+        ratios = (section["ratios"][reference].get(name, 1.0) for reference in references)
+        cells.append(
+            [
+                name,
+                f"{row['images_per_second']:.2f}",
+                *(f"{ratio:.2f}" for ratio in ratios),
+                f"{row['share_of_peak']:.0%}".replace("%", " %") if "share_of_peak" in row else UNDEFINED,
+                f"{row['peak_memory_megabytes']:,.0f}",
+            ]
+        )
+    beside = (f"times as fast as {reference}" for reference in references)
+    return TextTable(["", "images a second", *beside, "of the peak", "MB at most"], cells)
+
+
 def decoding_table(result: Json) -> TextTable:
     """Shift of scores and time when the JPEG decoder shrinks, from `compare_decoding.py`."""
     cells = [
