@@ -95,7 +95,7 @@ def explanation_picture(
     if record.distortion_probabilities is None:
         draw.text((panel, line), "This checkpoint does not name distortions.", fill=_FAINT, font=text)
         return picture
-    draw.text((panel, line), "Looks most like", fill=_INK, font=text)
+    draw.text((panel, line), "Resembles", fill=_INK, font=text)
     line += 26
     likeliest = sorted(zip(record.distortion_probabilities, labels, strict=True), reverse=True)[:most]
     for probability, label in likeliest:
