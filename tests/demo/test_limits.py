@@ -148,7 +148,7 @@ def test_the_environment_sets_limits_and_options_come_before_it(monkeypatch):
 
 def test_a_batch_ends_after_its_time_and_says_which_files_are_left(clock):
     class Scorer:
-        def score(self, images):
+        def score(self, images, *, thumbnail):
             for image in images:
                 clock.now += 10
                 yield ScoreRecord(path=image, quality=0.5)
