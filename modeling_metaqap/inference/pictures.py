@@ -7,6 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..data.names import shown_name
 from .records import ScoreRecord
+from .thumbnails import make_thumbnail
 from .wording import distortion_title, heading
 
 # From bad to excellent. Red against blue-green, lightest in the middle, so that colour-blind people can tell them.
@@ -56,8 +57,7 @@ def explanation_picture(
     """
     if record.quality is None or record.quality_map is None:
         raise ValueError("The record has no quality map; ask for it with `Scorer.score(..., quality_map=True)`.")
-    shown = photograph.copy()
-    shown.thumbnail((side, side), Image.Resampling.LANCZOS)
+    shown = make_thumbnail(photograph, side)
     heat = quality_map_image(record.share(record.quality_map)).resize(shown.size, Image.Resampling.BILINEAR)
     # Over a grey photograph, so that its own colours are not taken for the map's.
     overlay = Image.blend(shown.convert("L").convert("RGB"), heat, opacity)
