@@ -84,6 +84,8 @@ class Stage:
             "fusion" (a meta-learner fitted to the scores of several learners) or "adapt" (heads in closed form on what
             the scores leave over of a person's own ratings).
         started_from: SHA-256 of the weight file that the stage started from.
+        taught_by: SHA-256 of the weight file of a checkpoint whose scores were learned from too. What that one had
+            learned from are stages of their own, before this one.
         dataset: data set with the opinion scores that were learned from.
         split: of it, in the notation of `load_iqa_dataset`.
         hold_out: rule by which images of this split were held out, see `hold_out`.
@@ -101,6 +103,7 @@ class Stage:
 
     kind: str
     started_from: str | None = None
+    taught_by: str | None = None
     dataset: str | None = None
     split: str | None = None
     hold_out: str | None = None
@@ -144,7 +147,8 @@ class Stage:
             images = self.opinions + ("" if self.num_images is None else f", n {self.num_images:,}")
             if self.mos_range not in (None, [0, 1]):
                 images += f", rated from {self.mos_low:g} to {self.mos_high:g}"
-        learned = " and ".join(str(part) for part in (images, self.distorted) if part is not None)
+        taught = None if self.taught_by is None else "the scores of a teacher"
+        learned = " and ".join(str(part) for part in (images, self.distorted, taught) if part is not None)
         text = f"{_VERBS[self.kind]} {learned or 'images that are not known'}"
         figures = [f"{name} {value:.4f}" for name, value in (("PLCC", self.plcc), ("SROCC", self.srocc)) if value]
         return f"{text}: {', '.join(figures)}" if figures else text

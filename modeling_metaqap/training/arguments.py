@@ -69,6 +69,7 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--recipe", required=True, help="YAML file with every setting, or a name that `metaqap recipes` lists")
     add("--output_dir", required=True, help="the run folder")
     add("--init", help="start from this trained base learner instead of ImageNet weights")
+    add("--teacher", help="learn from the scores of this checkpoint too, as `teacher_weight` in the recipe says")
     add("--dataset", metavar="NAME", help="instead of the recipe's; folder for your own photographs and ratings")
     add("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
     add_rating_options(add)

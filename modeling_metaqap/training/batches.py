@@ -47,7 +47,9 @@ class Batches:
         self.recipe = recipe
         self.accelerator = accelerator
         self.num_workers = num_workers
-        self._crops = TrainingCrops(splits.training, crop_size=recipe.crop_size, seed=recipe.seed)
+        self._crops = TrainingCrops(
+            splits.training, crop_size=recipe.crop_size, seed=recipe.seed, min_scale=recipe.min_scale
+        )
         self._order = EpochSampler(len(self._crops), seed=recipe.seed)
         self._photographs = self._shared(self._crops, self._order, recipe.batch_size)
         self._distorted: DataLoader | None = None

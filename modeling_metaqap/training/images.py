@@ -17,13 +17,15 @@ class TrainingCrops(Dataset):
     """Native-resolution random crops and flips of the images of an IQA data set, or of a distorted one.
 
     Item `(epoch, index)` depends on the seed, the epoch and the index alone: not on workers, processes or resumption.
-    The image is shrunk first where the image processor would shrink it, so training sees the scoring resolution.
+    The image is shrunk first where the image processor would shrink it, so training sees the scoring resolution; with
+    `min_scale` below 1 it is shrunk a little more, at random.
     """
 
-    def __init__(self, dataset: datasets.Dataset, *, crop_size: int, seed: int):
+    def __init__(self, dataset: datasets.Dataset, *, crop_size: int, seed: int, min_scale: float = 1.0):
         self.dataset = dataset
         self.crop_size = crop_size
         self.seed = seed
+        self.min_scale = min_scale
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -32,7 +34,8 @@ class TrainingCrops(Dataset):
         epoch, index = item
         rng = np.random.default_rng([self.seed, epoch, index])
         row = read_row(self.dataset, index)
-        return {"pixel_values": random_crop(row["image"], self.crop_size, rng), **_labels(row)}
+        crop = random_crop(row["image"], self.crop_size, rng, min_scale=self.min_scale)
+        return {"pixel_values": crop, **_labels(row)}
 
 
 def _labels(row: dict[str, Any]) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), opti
     """
     run = RunFolder(folder)
     if (folder / _DONE).exists():
-        run.check(recipe, init=options.get("init"))
+        run.check(recipe, init=options.get("init"), teacher=options.get("teacher"))
     else:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Beside the folder, which a run that has not begun must not have.

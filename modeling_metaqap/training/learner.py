@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from ..checkpoint_reading import read_model
@@ -124,6 +125,26 @@ def _end_of(stage: str, modules: list[tuple[str, nn.Module]]) -> int:
     return 1 + max(place for place, (name, _) in enumerate(modules) if f"{name}.".startswith(inside))
 
 
+def add_drop_path(model: MetaQAPModel, rate: float) -> None:
+    """Leave out residual blocks of each base learner's backbone at random while it trains.
+
+    Args:
+        model: base learners, in place. Their weights and what they score stay as they are.
+        rate: of the last block; that of the others rises linearly from 0 at the first.
+
+    Raises:
+        MetaQAPError: for a backbone without such blocks.
+
+    Source: Huang et al., "Deep networks with stochastic depth", ECCV 2016, equation 4.
+    """
+    for learner in base_learners_of(model):
+        blocks = [module for module in learner.backbone.modules() if hasattr(module, "drop_path")]
+        if not blocks:
+            raise MetaQAPError("This backbone has no residual blocks that timm can leave out; set `drop_path` to 0.")
+        for number, block in enumerate(blocks):
+            block.drop_path = DropPath(rate * number / max(1, len(blocks) - 1)).train(block.training)
+
+
 @torch.no_grad()
 def move_toward_imagenet(model: MetaQAPModel, share: float) -> None:
     """Move the backbone's weights part of the way back to the ImageNet weights that it once started from.
@@ -171,6 +192,7 @@ def freeze_batch_norm(model: nn.Module) -> None:
 
 
 __all__ = [
+    "add_drop_path",
     "base_learners_of",
     "freeze_batch_norm",
     "freeze_stages",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
@@ -29,7 +30,7 @@ from .batches import Batches
 from .curves import plot_curves
 from .heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
 from .journal import Journal, Steps
-from .learner import freeze_batch_norm, move_toward_imagenet, new_base_learner
+from .learner import add_drop_path, freeze_batch_norm, move_toward_imagenet, new_base_learner
 from .recipe import Recipe
 from .run_folder import RunFolder
 from .settings import RunSettings
@@ -37,6 +38,7 @@ from .splits import Splits, load_splits
 from .stages import add_stage, gradient_stage, heads_stage
 from .state import TrainingState, begin_state, writing
 from .step import training_step
+from .teacher import Teacher
 from .validation import Validation
 
 
@@ -52,6 +54,7 @@ class Run:
     splits: Splits
     batches: Batches
     validation: Validation
+    teacher: Teacher | None
 
 
 def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
@@ -87,12 +90,15 @@ def train_with(accelerator: Accelerator, recipe: Recipe, settings: RunSettings) 
         splits = leave_out_bad_images(splits, most=settings.max_bad_images, say=journal.say)
     batches = Batches(splits, recipe, accelerator, num_workers=settings.num_workers)
     validation = Validation(splits, batches)
-    run = Run(recipe, settings, accelerator, folder, journal, splits, batches, validation)
+    with failing_together():
+        teacher = start_teacher(recipe, settings, accelerator)
+    run = Run(recipe, settings, accelerator, folder, journal, splits, batches, validation, teacher)
 
     model = start_learner(run)
     with failing_together():
         if accelerator.is_main_process:
-            folder.start(recipe, resume=settings.resume_from_checkpoint is not None, init=settings.init)
+            resume = settings.resume_from_checkpoint is not None
+            folder.start(recipe, resume=resume, init=settings.init, teacher=settings.teacher)
             if saved_state is None:
                 folder.forget_after(-1)
     journal.start_tracking(recipe)
@@ -143,7 +149,18 @@ def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
         project_dir=settings.output_dir,
     )
     set_seed(recipe.seed)
+    # All training crops have one size, so it pays to try a GPU's algorithms for it.
+    torch.backends.cudnn.benchmark = True
     return accelerator
+
+
+def start_teacher(recipe: Recipe, settings: RunSettings, accelerator: Accelerator) -> Teacher | None:
+    """The checkpoint to learn from beside people, if the command line names one."""
+    if settings.teacher is None:
+        return None
+    if recipe.stage == "pretrain":
+        raise MetaQAPError("`teacher` is for fine-tuning; pretraining learns pseudo opinion scores.")
+    return Teacher(settings.teacher, weight=recipe.teacher_weight, accelerator=accelerator)
 
 
 def start_learner(run: Run) -> MetaQAPModel:
@@ -152,8 +169,22 @@ def start_learner(run: Run) -> MetaQAPModel:
         model = new_base_learner(run.recipe, init=run.settings.init)
         refuse_seen_validation(run, model)
         if run.recipe.epochs:
+            if run.recipe.drop_path:
+                if run.settings.gradient_accumulation_steps > 1:
+                    raise MetaQAPError(
+                        "`drop_path` cannot be used with `gradient_accumulation_steps`: chunks are computed twice, "
+                        "with other blocks left out the second time."
+                    )
+                add_drop_path(model, run.recipe.drop_path)
             # Everything that the run saves carries it.
-            add_stage(model, gradient_stage(run.recipe, run.splits, started_from=digest_of_init(run)))
+            taught_by = None
+            if run.teacher is not None:
+                taught_by = run.teacher.sha256
+                for stage in run.teacher.stages:
+                    add_stage(model, stage)
+            add_stage(
+                model, gradient_stage(run.recipe, run.splits, started_from=digest_of_init(run), taught_by=taught_by)
+            )
     return model.to(run.accelerator.device)
 
 
@@ -163,17 +194,23 @@ def digest_of_init(run: Run) -> str | None:
 
 
 def refuse_seen_validation(run: Run, model: MetaQAPModel) -> None:
-    """Refuse a learner to start from that has learned from the images that the run is validated on."""
-    if run.settings.init is None or run.recipe.stage == "pretrain":
+    """Refuse a learner to start from, or a teacher, that learned from the images that the run is validated on."""
+    if run.recipe.stage == "pretrain":
         return
-    refuse_seen(
-        learner_stages(model.config)[0],
-        run.splits.validation,
-        weights=run.settings.init,
-        dataset=run.recipe.dataset,
-        data_dir=run.settings.data_dir,
-        cache_dir=run.settings.cache_dir,
-    )
+    origins = {run.settings.init: learner_stages(model.config)[0]}
+    if run.teacher is not None:
+        # What its fusion was fitted to is the validation split, in one number for each learner.
+        origins[run.settings.teacher] = [stage for stage in run.teacher.stages if stage.kind != "fusion"]
+    for weights, stages in origins.items():
+        if weights is not None:
+            refuse_seen(
+                stages,
+                run.splits.validation,
+                weights=weights,
+                dataset=run.recipe.dataset,
+                data_dir=run.settings.data_dir,
+                cache_dir=run.settings.cache_dir,
+            )
 
 
 def start_head(run: Run, model: MetaQAPModel) -> None:
@@ -209,6 +246,8 @@ def train_epoch(run: Run, state: TrainingState, steps: Steps) -> None:
     freeze_batch_norm(state.model.train())
     steps.start_row()
     for batch in run.batches.of_epoch(position.epoch, first_step=position.step_in_epoch):
+        if run.teacher is not None:
+            batch = run.teacher.label(batch)
         loss = training_step(run.accelerator, state, run.recipe, batch, chunks=settings.gradient_accumulation_steps)
         if not math.isfinite(loss):
             raise MetaQAPError(

@@ -44,6 +44,10 @@ class Recipe:
         synthetic_batch_size: distorted images that each step of fine-tuning adds, over all processes, so that the
             distortion head stays fit; 0 trains a learner without one. Pretraining has nothing but distorted images.
         crop_size: side of the native-resolution training crops in pixels.
+        min_scale: each photograph is shrunk by a random factor from here to 1 before a crop is taken, in (0, 1]; at
+            least `crop_size` / 512, or the smallest ones are padded. Distorted images are not shrunk.
+        drop_path: how often the last residual block of the backbone is left out, in [0, 1), at random for each image
+            (stochastic depth, Huang et al., ECCV 2016); the rate rises from 0 at the first block.
         optimizer: "adamw", or "sgd" with a momentum of 0.9.
         schedule: of the rates after warm-up: "cosine" falls to 0 at the end, "halving" halves them every
             `halving_epochs`.
@@ -67,6 +71,7 @@ class Recipe:
             distorted images; so a learner names distortions without having been trained on them.
         kernel_components: at the end add a kernel head on so many principal components; 0 adds none.
         kernel_centers, kernel_gamma, kernel_penalty: of that head, see `fit_kernel_head`.
+        teacher_weight: with a teacher (`--teacher`), what its scores weigh beside those of people, in [0, 1].
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
         distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
@@ -89,6 +94,8 @@ class Recipe:
     batch_size: int = 16
     synthetic_batch_size: int = 0
     crop_size: int = 256
+    min_scale: float = 1.0
+    drop_path: float = 0.0
     optimizer: str = "adamw"
     schedule: str = "cosine"
     halving_epochs: int = 20
@@ -109,6 +116,7 @@ class Recipe:
     kernel_centers: int = 10_000
     kernel_gamma: float = 4.0
     kernel_penalty: float = 0.1
+    teacher_weight: float = 0.5
     loss_mse_weight: float = 0.5
     loss_srocc_weight: float = 0.5
     loss_surrogate: str = "softmax"
@@ -163,9 +171,12 @@ class Recipe:
         for name in ("synthetic_batch_size", "distorted_weight"):
             if self.stage == "pretrain" and getattr(self, name):
                 raise MetaQAPError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")
-        if not 0 <= self.ema_decay < 1:
-            raise MetaQAPError(f"`ema_decay` must lie in [0, 1), got {self.ema_decay}.")
-        for name in ("warmup_fraction", "imagenet_share"):
+        for name in ("ema_decay", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MetaQAPError(f"`{name}` must lie in [0, 1), got {getattr(self, name)}.")
+        if not 0 < self.min_scale <= 1:
+            raise MetaQAPError(f"`min_scale` must lie in (0, 1], got {self.min_scale}.")
+        for name in ("warmup_fraction", "imagenet_share", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise MetaQAPError(f"`{name}` must lie in [0, 1], got {getattr(self, name)}.")
 

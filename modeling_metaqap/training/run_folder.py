@@ -15,10 +15,15 @@ from .recipe import Recipe
 from .state_files import damage
 
 
-def _origin(init: str | Path | None) -> dict[str, str | None]:
+def _origin(init: str | Path | None, teacher: str | Path | None) -> dict[str, str | None]:
+    taught = {} if teacher is None else {"teacher": _short(teacher), "teacher_sha256": weights_sha256(teacher)}
     if init is None:
-        return {"init": "ImageNet weights", "weights_sha256": None}
-    return {"init": "/".join(Path(init).absolute().parts[-2:]), "weights_sha256": weights_sha256(init)}
+        return {"init": "ImageNet weights", "weights_sha256": None} | taught
+    return {"init": _short(init), "weights_sha256": weights_sha256(init)} | taught
+
+
+def _short(checkpoint: str | Path) -> str:
+    return "/".join(Path(checkpoint).absolute().parts[-2:])
 
 
 def _step_of(state: Path) -> int:
@@ -46,7 +51,9 @@ class RunFolder:
         self.metrics_file = self.path / "metrics.jsonl"
         self.states = self.path / "states"
 
-    def start(self, recipe: Recipe, *, resume: bool, init: str | Path | None = None) -> None:
+    def start(
+        self, recipe: Recipe, *, resume: bool, init: str | Path | None = None, teacher: str | Path | None = None
+    ) -> None:
         """Create the folder, or check that a resumed run continues the same recipe.
 
         A run that is to be resumed but never began is begun, so that one command can be repeated until it is done.
@@ -55,13 +62,14 @@ class RunFolder:
             recipe: of the run.
             resume: whether the folder may hold the run already.
             init: trained learner that the run starts from, None for ImageNet weights; noted in origin.json.
+            teacher: checkpoint whose scores are learned from too, if any; likewise.
 
         Raises:
             MetaQAPError: if the folder holds another run or, on resumption, one that `check` refuses.
         """
         recipe_file = self.path / "recipe.yaml"
         if resume and recipe_file.exists():
-            self.check(recipe, init=init)
+            self.check(recipe, init=init, teacher=teacher)
             return
         if recipe_file.exists():
             raise MetaQAPError(
@@ -71,17 +79,26 @@ class RunFolder:
         self.states.mkdir(parents=True, exist_ok=True)
         versions = software_versions() | {"accelerate": version("accelerate")}
         (self.path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
-        (self.path / "origin.json").write_text(json.dumps(_origin(init), indent=2) + "\n")
+        (self.path / "origin.json").write_text(json.dumps(_origin(init, teacher), indent=2) + "\n")
         # The last file, and in one atomic step: with it the run has begun.
         recipe.save(recipe_file)
 
-    def check(self, recipe: Recipe, *, init: str | Path | None = None) -> None:
-        """Raise `MetaQAPError` if the run that the folder holds has another recipe or started from other weights."""
+    def check(self, recipe: Recipe, *, init: str | Path | None = None, teacher: str | Path | None = None) -> None:
+        """Raise `MetaQAPError` if the run that the folder holds has another recipe, other weights to start from or
+        another teacher."""
         recipe_file = self.path / "recipe.yaml"
         if Recipe.load(recipe_file) != recipe:
             raise MetaQAPError(f"{self.path} was started with another recipe; resume with {recipe_file}.")
-        if (origin := self.origin()) is not None and origin["weights_sha256"] != _origin(init)["weights_sha256"]:
+        if (origin := self.origin()) is None:
+            return
+        same = _origin(init, teacher)
+        if origin["weights_sha256"] != same["weights_sha256"]:
             raise MetaQAPError(f"{self.path} was started from {origin['init']}; resume with the same --init.")
+        if origin.get("teacher_sha256") != same.get("teacher_sha256"):
+            raise MetaQAPError(
+                f"{self.path} was started with {origin.get('teacher', 'no checkpoint')} as teacher; resume with the "
+                "same --teacher."
+            )
 
     def origin(self) -> dict[str, str | None] | None:
         """What the run started from: `init`, the end of the learner's path, and the `weights_sha256` of that one.

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """What the command line says beside the recipe. None of it changes what is learned, except `init` and
-    `max_bad_images`.
+    """What the command line says beside the recipe. None of it changes what is learned, except `init`, `teacher`
+    and `max_bad_images`.
 
     Attributes:
         output_dir: the run folder.
         init: a trained base learner to start from, a folder or Hub id; None for ImageNet weights.
+        teacher: a trained checkpoint whose scores are learned from too, a folder or Hub id.
         data_dir: the unpacked data set; None downloads it where its publisher allows that.
         distorted_dir, distorted_validation_dir: sets of distorted images to learn from and to validate on.
         cache_dir: where prepared data sets are kept.
@@ -28,6 +29,7 @@ class RunSettings:
 
     output_dir: str
     init: str | None = None
+    teacher: str | None = None
     data_dir: str | None = None
     distorted_dir: str | None = None
     distorted_validation_dir: str | None = None

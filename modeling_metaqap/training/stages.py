@@ -8,18 +8,20 @@ from .recipe import Recipe
 from .splits import Splits
 
 
-def gradient_stage(recipe: Recipe, splits: Splits, *, started_from: str | None) -> Stage:
+def gradient_stage(recipe: Recipe, splits: Splits, *, started_from: str | None, taught_by: str | None = None) -> Stage:
     """The stage of a run's gradient steps.
 
     Args:
         recipe: of the run.
         splits: its images.
         started_from: SHA-256 of the weights that it starts from, None for ImageNet weights.
+        taught_by: SHA-256 of the weights of its teacher, if it has one.
     """
     distorted = _distorted(recipe, splits) if recipe.trains_distortions else None
     if recipe.stage == "pretrain":
         return Stage(kind="pretrain", started_from=started_from, distorted=distorted)
-    return Stage(kind="finetune", started_from=started_from, distorted=distorted, **_rated(recipe, splits))
+    rated = _rated(recipe, splits)
+    return Stage(kind="finetune", started_from=started_from, taught_by=taught_by, distorted=distorted, **rated)
 
 
 def heads_stage(recipe: Recipe, splits: Splits, *, started_from: str | None) -> Stage:

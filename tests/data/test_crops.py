@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 from iqa_fixtures import noise
+from PIL import Image
 
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.data.crops import random_crop
@@ -27,6 +28,19 @@ def test_a_random_crop_is_a_window_of_the_image_or_of_its_mirror_image():
         seen |= matches
     assert {mirrored for mirrored, _, _ in seen} == {False, True}
     assert {top for _, top, _ in seen} >= {0, 8} and len({left for _, _, left in seen}) > 15
+
+
+def test_an_image_is_shrunk_a_little_at_random_before_it_is_cut():
+    # Crops of a ramp: their range says how much of the image they show.
+    column = np.linspace(0, 255, 400).round().astype(np.uint8)
+    ramp = Image.fromarray(np.tile(column[:, None], (1, 400))).convert("RGB")
+    rng = np.random.default_rng(0)
+    spans = [int(np.ptp(random_crop(ramp, 200, rng, min_scale=0.5).numpy().astype(int))) for _ in range(40)]
+    # 200 of 400 rows are half of the ramp; of an image half as large they are all of it.
+    assert 125 <= min(spans) < 145 and 235 < max(spans) <= 255
+    generators = [np.random.default_rng(1), np.random.default_rng(1)]
+    same = random_crop(ramp, 64, generators[0]), random_crop(ramp, 64, generators[1], min_scale=1.0)
+    assert torch.equal(*same), "without it nothing more is drawn, so that old runs can be repeated"
 
 
 def test_training_sees_an_image_at_the_resolution_of_scoring():

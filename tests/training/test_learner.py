@@ -7,6 +7,7 @@ from modeling_metaqap.lineage import Stage, learner_stages, write_stages
 from modeling_metaqap.training import learner as learner_module
 from modeling_metaqap.training.backbones import imagenet_weights
 from modeling_metaqap.training.learner import (
+    add_drop_path,
     freeze_batch_norm,
     freeze_stages,
     model_config,
@@ -41,6 +42,23 @@ def test_moving_toward_imagenet_goes_that_part_of_the_way(monkeypatch, make_mode
             assert torch.allclose(tensor, (1 - share) * before[name] + share * 2, atol=1e-6), name
         elif not name.startswith("base_learners.0.backbone."):
             assert torch.equal(tensor, before[name]), "the heads are none of its business"
+
+
+def test_residual_blocks_are_left_out_while_a_learner_trains(make_model):
+    model = make_model("mobilenetv2_100").eval()
+    images = torch.rand(2, 3, 64, 64)
+    before, names = model(images).logits, list(model.state_dict())
+    add_drop_path(model, 0.9)
+    assert torch.equal(model(images).logits, before) and list(model.state_dict()) == names, "only in training"
+    rates = [block.drop_path.drop_prob for block in model.modules() if hasattr(block, "drop_path")]
+    assert rates[0] == 0 and rates[-1] == 0.9 and rates == sorted(rates) and len(set(rates)) == len(rates) > 10
+    freeze_batch_norm(model.train())
+    assert not torch.equal(model(images).logits, model(images).logits)
+
+
+def test_a_backbone_without_residual_blocks_has_none_to_leave_out(make_model):
+    with pytest.raises(MetaQAPError, match="no residual blocks that timm can leave out; set `drop_path` to 0"):
+        add_drop_path(make_model("vgg11"), 0.1)
 
 
 def test_moving_toward_imagenet_without_its_weights_is_a_sentence(monkeypatch, make_model):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.iqa_datasets import load_training_split
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.lineage import image_ids_sha256
+from modeling_metaqap.lineage import image_ids_sha256, learner_stages, weights_sha256
 from modeling_metaqap.training import loop
 from modeling_metaqap.training.learner import model_config
 from modeling_metaqap.training.recipe import Recipe
@@ -62,6 +62,34 @@ def test_a_run_can_be_started_from_python(settings, tmp_path):
         MetaQAPModel.from_pretrained(tmp_path / "run" / "best").config.base_learners[0]["lineage"][-1]["kind"]
         == "finetune"
     )
+
+
+def test_a_learner_learns_from_a_teacher_and_remembers_it(settings, tmp_path):
+    loop.train(RECIPE, settings)
+    reset_accelerate()
+    teacher = str(tmp_path / "run" / "last")
+    taught = replace(settings, output_dir=str(tmp_path / "taught"), teacher=teacher)
+    loop.train(replace(RECIPE, epochs=1), taught)
+    stages = learner_stages(MetaQAPModel.from_pretrained(tmp_path / "taught" / "last").config)[0]
+    assert [stage.kind for stage in stages] == ["imagenet", "finetune", "finetune"], "the teacher's, then its own"
+    assert [stage.taught_by for stage in stages[1:]] == [None, weights_sha256(teacher)]
+    assert str(stages[-1]).endswith(" and the scores of a teacher")
+
+
+def test_a_teacher_that_knows_the_validation_images_is_refused(settings, tmp_path):
+    loop.train(replace(RECIPE, epochs=1, hold_out="fold 1 of 2"), settings)
+    reset_accelerate()
+    taught = replace(settings, output_dir=str(tmp_path / "taught"), teacher=str(tmp_path / "run" / "last"))
+    other = replace(RECIPE, hold_out="fold 2 of 2")
+    with pytest.raises(MetaQAPError, match="run/last has learned from .* images that it would be measured on"):
+        loop.train(other, taught)
+
+
+def test_blocks_are_left_out_only_where_the_same_ones_are_each_time(settings):
+    recipe = replace(RECIPE, epochs=1, drop_path=0.5)
+    with pytest.raises(MetaQAPError, match="`drop_path` cannot be used with `gradient_accumulation_steps`"):
+        loop.train(recipe, replace(settings, gradient_accumulation_steps=2))
+    assert loop.train(recipe, settings)["best_validation_srocc"] is not None
 
 
 @pytest.fixture

@@ -97,6 +97,10 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
         ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` in .* must be a number, got nan"),
         ("backbone: a\nema_decay: 1", r"`ema_decay` must lie in \[0, 1\)"),
+        ("backbone: a\ndrop_path: 1", r"`drop_path` must lie in \[0, 1\)"),
+        ("backbone: a\nmin_scale: 0", r"`min_scale` must lie in \(0, 1\]"),
+        ("backbone: a\nmin_scale: 1.5", r"`min_scale` must lie in \(0, 1\]"),
+        ("backbone: a\nteacher_weight: 2", r"`teacher_weight` must lie in \[0, 1\]"),
         ("backbone: a\nwarmup_fraction: 1.1", r"`warmup_fraction` must lie in \[0, 1\]"),
     ],
 )

@@ -96,6 +96,18 @@ def test_a_run_is_resumed_with_its_own_recipe_only(run):
         run.start(Recipe(backbone="test_resnet", seed=1), resume=True)
 
 
+def test_a_run_is_resumed_with_its_own_teacher_only(tmp_path, make_model):
+    for name, seed in (("teacher", 0), ("other", 1)):
+        make_model("test_resnet", seed=seed).save_pretrained(tmp_path / name)
+    recipe, run = Recipe(backbone="test_resnet"), RunFolder(tmp_path / "taught")
+    run.start(recipe, resume=False, teacher=tmp_path / "teacher")
+    assert run.origin()["teacher"] == f"{tmp_path.name}/teacher"
+    run.start(recipe, resume=True, teacher=tmp_path / "teacher")
+    for other in (tmp_path / "other", None):
+        with pytest.raises(MetaQAPError, match="/teacher as teacher; resume with the same --teacher"):
+            run.start(recipe, resume=True, teacher=other)
+
+
 def test_the_newest_complete_state_is_the_one_to_resume_from(run):
     assert run.latest_state() is None
     for step in (5, 100, 20):
