@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from chromium import DESKTOP, PHONE, launched
+from chromium import DESKTOP, PHONE, launched, pale_texts, visits
 from PIL import Image
 from space_server import running
 
@@ -76,25 +76,14 @@ def browser():
 @pytest.fixture
 def open_page(server, browser):
     """Opens the demo; at the end nothing must have been asked for elsewhere and no script have failed."""
-    contexts, foreign, failures = [], [], []
+    with visits(browser) as visit:
 
-    def open_page(viewport=DESKTOP, color_scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=color_scheme, has_touch=viewport is PHONE)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(120_000)
-        here = (server.url, "data:", "blob:")
-        page.on("request", lambda request: request.url.startswith(here) or foreign.append(request.url))
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto(server.url)
-        page.wait_for_selector("#score-photo input[type=file]", state="attached")
-        return page
+        def open_page(*look):
+            page = visit(server.url, *look)
+            page.wait_for_selector("#score-photo input[type=file]", state="attached")
+            return page
 
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert failures == []
+        yield open_page
 
 
 def upload(page, field, *paths):
@@ -263,7 +252,7 @@ def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, vie
     for tab in fill_every_tab(page, photos):
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], tab
         assert page.evaluate(_CUT) == [], tab
-        assert page.evaluate(_PALE) == [], tab
+        assert pale_texts(page, ".mq") == [], tab
         assert page.evaluate(_NAMELESS) == [], tab
         levels = page.evaluate(_HEADINGS)
         assert levels.count(1) == 1 and levels[0] == 1, tab
@@ -328,26 +317,3 @@ _NAMELESS = """[...document.querySelectorAll(
 # Levels of the headings that are shown, in their order.
 _HEADINGS = """[...document.querySelectorAll('h1, h2, h3, h4, h5, h6')]
     .filter(heading => heading.getClientRects().length).map(heading => Number(heading.tagName[1]))"""
-
-# Our own texts whose contrast to the ground is below the 4.5 of WCAG 2, level AA.
-_PALE = """(() => {
-    const rgb = color => (color.match(/[\\d.]+/g) || []).map(Number);
-    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-    const ground = element => {
-        for (let e = element; e; e = e.parentElement) {
-            const color = getComputedStyle(e).backgroundColor;
-            const parts = rgb(color);
-            if (color.startsWith('rgb') && (parts.length < 4 || parts[3] > .99)) return parts;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll('.mq *')].filter(element => {
-        const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.getClientRects().length) return false;
-        const style = getComputedStyle(element);
-        const pair = [luminance(rgb(element.closest('svg') ? style.fill : style.color)), luminance(ground(element))];
-        return (Math.max(...pair) + .05) / (Math.min(...pair) + .05) < 4.5;
-    }).map(element => element.outerHTML.slice(0, 120));
-})()"""

@@ -5,7 +5,7 @@ from base64 import b64decode, b64encode
 
 import numpy as np
 import pytest
-from chromium import DESKTOP, PHONE, launched
+from chromium import DESKTOP, PHONE, launched, pale_texts, visits
 from PIL import Image
 
 from modeling_metaqap.inference import html_report
@@ -57,27 +57,15 @@ def small(tmp_path_factory):
 @pytest.fixture
 def open_page(browser):
     """Opens a report; at the end it must have asked for nothing but itself, and no script have failed."""
-    contexts, foreign, failures = [], [], []
+    with visits(browser) as visit:
 
-    def open_page(path, viewport=DESKTOP, color_scheme="light"):
-        context = browser.new_context(viewport=viewport, color_scheme=color_scheme, has_touch=viewport is PHONE)
-        contexts.append(context)
-        page = context.new_page()
-        own = (path.as_uri(), "data:", "blob:")
-        page.on("request", lambda request: request.url.startswith(own) or foreign.append(request.url))
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        # Such as what the policy has refused.
-        page.on("console", lambda message: message.type == "error" and failures.append(message.text))
-        page.goto(path.as_uri())
-        page.wait_for_selector("#photos .card")
-        return page
+        def open_page(path, *look):
+            page = visit(path.as_uri(), *look)
+            page.wait_for_selector("#photos .card")
+            return page
 
-    open_page.failures = failures
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert foreign == []
-    assert failures == []
+        open_page.failures = visit.failures
+        yield open_page
 
 
 def names(page, selector="#photos"):
@@ -209,7 +197,7 @@ def test_nothing_overflows_everything_has_a_name_and_text_is_readable(open_page,
     for role in ("button", "combobox", "spinbutton", "searchbox", "checkbox"):
         for control in page.get_by_role(role).all()[:30]:
             assert control.evaluate("one => one.ariaLabel || one.labels?.[0]?.innerText || one.innerText").strip()
-    assert page.evaluate(_PALE) == []
+    assert pale_texts(page) == []
 
 
 def test_all_of_it_is_reached_by_keyboard(open_page, small):
@@ -269,25 +257,3 @@ def test_two_thousand_photographs_open_and_sort_within_two_seconds(open_page, tm
         sorted_.append(time.perf_counter() - start)
         assert page.locator("img").count() < 100
     assert min(opened) < 2 and min(sorted_) < 2, (opened, sorted_)
-
-
-# Texts whose contrast to the ground is below the 4.5 of WCAG 2, level AA.
-_PALE = """(() => {
-    const rgb = color => (color.match(/[\\d.]+/g) || []).map(Number);
-    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
-        .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-        .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-    const ground = element => {
-        for (let e = element; e; e = e.parentElement) {
-            const parts = rgb(getComputedStyle(e).backgroundColor);
-            if (parts.length < 4 || parts[3] > .99) return parts;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll('body *')].filter(element => {
-        const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.getClientRects().length || element.closest('svg, script')) return false;
-        const pair = [luminance(rgb(getComputedStyle(element).color)), luminance(ground(element))];
-        return (Math.max(...pair) + .05) / (Math.min(...pair) + .05) < 4.5;
-    }).map(element => element.outerHTML.slice(0, 120));
-})()"""
