@@ -55,8 +55,9 @@ format: $(VENV)/.installed-dev
 # Needs the network. In an environment of its own, so that the auditor's packages are not among the audited ones.
 audit:
 	$(PYTHON) -m venv build/audit
-	build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
-	build/audit/bin/python .ci/audit.py
+	@build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1 || \
+		{ echo "audit: nothing was looked up, since pip-audit cannot be installed from here."; exit 2; }
+	@build/audit/bin/python .ci/audit.py
 
 # A broken link fails. Material's advertisement for its successor is not shown.
 docs: $(VENV)/.installed-dev

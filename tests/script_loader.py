@@ -1,10 +1,11 @@
-"""Imports and calls a program from scripts/, which is no package."""
+"""Imports and calls programs that lie in no package, such as those in scripts/."""
 
 import contextlib
 import importlib.util
 import io
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from subprocess import CompletedProcess
 from types import ModuleType
 from unittest import mock
@@ -14,7 +15,12 @@ from repository import SCRIPTS
 
 def load_script(name: str) -> ModuleType:
     """Import scripts/`name`.py without running it."""
-    spec = importlib.util.spec_from_file_location(f"script_{name}", SCRIPTS / f"{name}.py")
+    return load_program(SCRIPTS / f"{name}.py")
+
+
+def load_program(path: Path) -> ModuleType:
+    """Import a program that lies in no package, without running it."""
+    spec = importlib.util.spec_from_file_location(f"script_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     # A dataclass looks its module up by name.
