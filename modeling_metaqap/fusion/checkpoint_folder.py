@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from ..modeling_metaqap import MetaQAPModel
 
+#: Of the code in a checkpoint folder, and of the shipped weights.
+LICENSE = Path(__file__).with_name("LICENSE")
 #: Beside the weights, says how they were fused.
 FIT_FILE = "fit.json"
 #: Beside the weights, says how they were adapted to somebody's own ratings.
@@ -20,13 +23,13 @@ CURVE_FILE = "learning_curve.png"
 
 
 def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
-    """Write weights, configuration, image processor, pipeline and their code to `folder`.
+    """Write weights, configuration, image processor, pipeline, their code and its licence to `folder`.
 
     The backbones' convolution kernels are stored in float16, and so are the large matrices of the kernel heads, which
     were rounded before the heads were fitted. Everything else stays in float32: it is small, a score depends on it
     directly, and running variances span more than float16 holds. The model loads in float32.
 
-    A folder inside this package gets links to the package's code instead of copies.
+    A folder inside this package gets links to the package's code and licence instead of copies.
     """
     folder = Path(folder)
     package = Path(__file__).parent.parent
@@ -39,12 +42,14 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         model.save_pretrained(temporary, state_dict=state)
         MetaQAPImageProcessor().save_pretrained(temporary)
+        shutil.copyfile(LICENSE, Path(temporary) / LICENSE.name)
         for file in list(Path(temporary).iterdir()):
-            if file.suffix == ".py" and package in folder.resolve().parents:
+            original = LICENSE if file.name == LICENSE.name else package / file.name
+            if (file.suffix == ".py" or original == LICENSE) and package in folder.resolve().parents:
                 file.unlink()
                 target = folder / file.name
                 target.unlink(missing_ok=True)
-                target.symlink_to(os.path.relpath(package / file.name, folder.resolve()))
+                target.symlink_to(os.path.relpath(original, folder.resolve()))
         # Whatever happens meanwhile, no file is half old and half new.
         replace_files(Path(temporary), folder)
 
@@ -67,4 +72,4 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     raise MetaQAPError(f"{file} was not written by `metaqap fit`.")
 
 
-__all__ = ["ADAPTATION_FILE", "CURVE_FILE", "FIT_FILE", "read_fit", "save_checkpoint"]
+__all__ = ["ADAPTATION_FILE", "CURVE_FILE", "FIT_FILE", "LICENSE", "read_fit", "save_checkpoint"]

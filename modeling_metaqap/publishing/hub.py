@@ -17,7 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from ..checkpoint_reading import read_config
 from ..errors import MetaQAPError
 from ..fusion.adapted_card import adapted_card
-from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE
+from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE, LICENSE
 from ..inference.choices import ONNX_FILES
 from ..inference.engines import OnnxEngine
 from ..inference.scorer import Scorer
@@ -28,7 +28,11 @@ from .model_card import NO_LINKS, card_files, write_card
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "fit.json")
 
 #: What is published with every checkpoint: the licence, what Inference Endpoints run, and what they have to install.
-PUBLISHED_FILES = {"LICENSE": "LICENSE", "handler.py": "handler.py", "requirements.txt": "hub_requirements.txt"}
+PUBLISHED_FILES = {
+    "LICENSE": LICENSE,
+    "handler.py": Path(__file__).with_name("handler.py"),
+    "requirements.txt": Path(__file__).with_name("hub_requirements.txt"),
+}
 
 #: What an upload replaces: files of these kinds that are in the repository and not in the folder are removed by the
 #: same commit, or old code and an ONNX file of other weights would stay beside the new ones.
@@ -155,7 +159,7 @@ def assemble(
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(checkpoint / name, folder / name)
     for name, source in PUBLISHED_FILES.items():
-        shutil.copyfile(Path(__file__).with_name(source), folder / name)
+        shutil.copyfile(source, folder / name)
     if not is_adapted:
         write_card(card_files(checkpoint, card_dir, repo_id=repo_id, links=links), folder)
         if has_picture(checkpoint, card_dir):

@@ -27,6 +27,9 @@ _ENGINES = {
     "onnx-int8": "ONNX Runtime, int8",
 }
 
+#: What the shipped checkpoint's card is made of.
+SHIPPED_CARD = Path(__file__).with_name("hub_card")
+
 NO_LINKS: Mapping[str, str] = MappingProxyType({})
 
 _SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
@@ -43,9 +46,9 @@ def card_files(
 
     Args:
         checkpoint: folder with `config.json`, `fit.json`, `preprocessor_config.json` and the weights.
-        card_dir: folder with the template, `results.json` (by `scripts/evaluate.py`), `published.json` (figures of
-            others) and, if they were measured for these weights, `cost.json` (by `scripts/benchmark.py`) and
-            `onnx.json` (by `scripts/export_onnx.py`).
+        card_dir: folder with `results.json` (by `scripts/evaluate.py`) and, if they were measured for these weights,
+            `cost.json` (by `scripts/benchmark.py`) and `onnx.json` (by `scripts/export_onnx.py`). A `template.md` and
+            a `published.json` (figures of others) in it take the place of those that ship.
         repo_id: Hub id that the examples name; default the name of the checkpoint's folder.
         links: addresses of the demo and the source by their names; the paper's is always there.
 
@@ -72,7 +75,7 @@ def card_files(
         )
     # Results of other methods; those of other weights of this model would be read as this one's.
     others = [row for row in rows if row not in own and row["checkpoint"] != name]
-    published = _read(card_dir / "published.json")
+    published = _read(_given_or_shipped(card_dir, "published.json"))
     cost = _cost(card_dir / "cost.json", weights)
     onnx = _onnx(card_dir / "onnx.json", weights)
     stages_of = [read_stages(learner.get("lineage")) for learner in config["base_learners"]]
@@ -82,7 +85,7 @@ def card_files(
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
         _front_matter(name, own, base_models=_base_models(stages_of)),
-        template_str=(card_dir / "template.md").read_text(encoding="utf-8"),
+        template_str=_given_or_shipped(card_dir, "template.md").read_text(encoding="utf-8"),
         name=name,
         repo_id=repo_id or name,
         links={"Paper": published["url"], **links},
@@ -145,6 +148,12 @@ def write_card(files: dict[str, str], folder: str | Path) -> None:
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def _given_or_shipped(card_dir: Path, name: str) -> Path:
+    """A file of the card that holds for other weights too, so that whoever has none need not write it."""
+    given = card_dir / name
+    return given if given.is_file() else SHIPPED_CARD / name
 
 
 def _read(path: Path) -> Any:

@@ -730,7 +730,7 @@ def test_a_checkpoint_is_adapted_and_says_what_to_expect(
     assert "30 ratings, each predicted by the others" in out
     assert "on ratings that were left out" in out
     assert "`metaqap score --raters-scale` gives them on your scale, 1 to 5." in err
-    assert {"adaptation.json", "learning_curve.png", "README.md"} < {
+    assert {"adaptation.json", "learning_curve.png", "LICENSE", "README.md"} < {
         path.name for path in (tmp_path / "mine").iterdir()
     }
     status, out, _ = metaqap("info", "--checkpoint", tmp_path / "mine")

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from repository import ROOT
 from safetensors.torch import load_file
 
 import modeling_metaqap
@@ -38,7 +39,8 @@ def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, t
 def test_the_folder_is_complete_with_its_code(make_model, tmp_path):
     save_checkpoint(make_model("test_resnet"), tmp_path / "checkpoint")
     names = {path.name for path in (tmp_path / "checkpoint").iterdir()}
-    assert names == CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert names == CODE | {"LICENSE", "config.json", "model.safetensors", "preprocessor_config.json"}
+    assert (tmp_path / "checkpoint" / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert not any(path.is_symlink() for path in (tmp_path / "checkpoint").iterdir())
 
 
@@ -50,7 +52,7 @@ def test_a_folder_can_be_written_again(make_model, tmp_path):
     assert torch.equal(loaded.base_learners[0].quality_head.weight, model.base_learners[0].quality_head.weight)
 
 
-def test_inside_the_package_the_code_is_linked_not_copied(make_model, tmp_path, monkeypatch):
+def test_inside_the_package_code_and_licence_are_linked_not_copied(make_model, tmp_path, monkeypatch):
     package = tmp_path / "package"
     package.mkdir()
     for name in CODE:
@@ -59,6 +61,8 @@ def test_inside_the_package_the_code_is_linked_not_copied(make_model, tmp_path, 
         "modeling_metaqap.fusion.checkpoint_folder.__file__", str(package / "fusion" / "checkpoint_folder.py")
     )
     save_checkpoint(make_model("test_resnet"), package / "checkpoints" / "tiny")
+    linked = package / "checkpoints" / "tiny" / "LICENSE"
+    assert linked.is_symlink() and linked.samefile(ROOT / "LICENSE")
     links = {path.name for path in (package / "checkpoints" / "tiny").iterdir() if path.is_symlink()}
-    assert links == CODE
-    assert all((package / "checkpoints" / "tiny" / name).resolve() == (package / name) for name in links)
+    assert links == CODE | {"LICENSE"}
+    assert all((package / "checkpoints" / "tiny" / name).resolve() == (package / name) for name in CODE)
