@@ -1,11 +1,17 @@
 """What goes wrong by a user's mistake, and how every command and script says it."""
 
+import hashlib
 import os
 import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+
+#: Environment variable with the folder in which the processes of one run note what one of them has said, so that a
+#: mistake that each of them finds is told once.
+SAID = "METAQAP_SAID"
 
 
 class MetaQAPError(ValueError):
@@ -43,6 +49,15 @@ def as_typed(message: str, options: Mapping[str, str]) -> str:
     return re.sub(r"`(\w+)`(?! in )", lambda name: options.get(name[1], name[0]), message)
 
 
+def _say(text: str) -> None:
+    if folder := os.environ.get(SAID):
+        try:
+            Path(folder, hashlib.sha256(text.encode()).hexdigest()).touch(exist_ok=False)
+        except FileExistsError:
+            return
+    print(text, file=sys.stderr)
+
+
 @contextmanager
 def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None) -> Iterator[None]:
     """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
@@ -58,7 +73,7 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
     try:
         yield
     except (MetaQAPError, OSError) as error:
-        print(f"{program}: {as_typed(sentence(error), options or {})}", file=sys.stderr)
+        _say(f"{program}: {as_typed(sentence(error), options or {})}")
         sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == __package__:
@@ -66,15 +81,15 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
             sys.exit(70)
         from .installing import missing_package
 
-        print(f"{program}: {missing_package(error.name)}", file=sys.stderr)
+        _say(f"{program}: {missing_package(error.name)}")
         sys.exit(2)
     except KeyboardInterrupt as interruption:
         # What was kept, where the program says so.
-        print(f"{program}: interrupted{''.join(f'; {part}' for part in interruption.args)}.", file=sys.stderr)
+        _say(f"{program}: interrupted{''.join(f'; {part}' for part in interruption.args)}.")
         sys.exit(130)
     except Exception:
         traceback.print_exc()
         sys.exit(70)
 
 
-__all__ = ["DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]
+__all__ = ["SAID", "DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]

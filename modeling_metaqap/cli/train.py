@@ -28,7 +28,6 @@ A run that was stopped goes on with `--resume-from-checkpoint latest`, and one t
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -53,21 +52,26 @@ def _options(add: AddOption) -> None:
 def _run(args: argparse.Namespace) -> None:
     values = vars(args)
     processes, settings_file = values.pop("num_processes"), values.pop("accelerate")
-    if processes is None and settings_file is None:
-        from ..training.__main__ import train_and_report
-
-        train_and_report(*recipe_and_settings(values))
-        return
     if processes is not None and processes < 1:
         raise MetaQAPError(f"`num_processes` must be at least 1, got {processes}.")
-    recipe_and_settings(dict(values))  # mistakes are told once, not by each process
-    status = subprocess.call(launch_command(values, processes, settings_file))
-    if status:
+    run = recipe_and_settings(dict(values))
+    if settings_file is None and processes in (None, 1):
+        from ..training.__main__ import train_and_report
+
+        train_and_report(*run)
+        return
+    launch = launch_options(values, processes, settings_file)
+    # Only now, so that a wrong option is answered at once.
+    from ..training.launching import run_processes
+    from ..training.loop import refuse_mistakes
+
+    refuse_mistakes(*run)
+    if status := run_processes(values, launch=launch):
         sys.exit(status)
 
 
-def launch_command(values: Mapping[str, Any], processes: int | None, settings_file: str | None) -> list[str]:
-    """The command line that starts a run in several processes.
+def launch_options(values: Mapping[str, Any], processes: int | None, settings_file: str | None) -> list[str]:
+    """The options of `accelerate launch` for a run in several processes.
 
     Args:
         values: options of the run.
@@ -86,10 +90,8 @@ def launch_command(values: Mapping[str, Any], processes: int | None, settings_fi
         file = recipe_files.find(f"{recipe_files.ACCELERATE}/{settings_file}")
     if not file.is_file():
         raise MetaQAPError(f"There are no settings {settings_file} of accelerate; `metaqap recipes` lists those here.")
-    from ..training import launching
-
     number = [] if processes is None else ["--num_processes", str(processes)]
-    return launching.launch_command(values, launch=["--config_file", str(file), *number])
+    return ["--config_file", str(file), *number]
 
 
 PROGRAM = Program(command="train", script="train", description=__doc__, options=_options, run=_run)

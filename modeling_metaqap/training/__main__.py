@@ -1,8 +1,9 @@
 """Train one base learner: `accelerate launch -m modeling_metaqap.training --help`."""
 
 import json
+import os
 
-from ..errors import exit_with_sentence
+from ..errors import SAID, exit_with_sentence
 from ..memory import keep_freed_memory
 from .arguments import option_names, parse_arguments
 from .recipe import Recipe
@@ -22,7 +23,9 @@ def train_and_report(recipe: Recipe, settings: RunSettings) -> None:
 def main() -> None:
     """Train as the command line says."""
     keep_freed_memory()
-    with exit_with_sentence("train", options={name: f"--{name}" for name in option_names()}):
+    by_command = SAID in os.environ  # `metaqap train` has started this process; its user types dashes
+    typed = {name: f"--{name.replace('_', '-') if by_command else name}" for name in option_names()}
+    with exit_with_sentence("metaqap" if by_command else "train", options=typed):
         train_and_report(*parse_arguments(description=__doc__))
 
 

@@ -1,12 +1,16 @@
-"""Whole training runs as processes of their own, for scripts that compare several."""
+"""Training runs as processes of their own."""
 
+import logging
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MetaQAPError
+from ..errors import SAID, MetaQAPError, sentence
 from .recipe import Recipe
 from .run_folder import RunFolder
 
@@ -22,13 +26,69 @@ def launch_command(options: Mapping[str, Any], *, launch: Sequence[str] = ()) ->
             alone, and a list for several words.
         launch: options of `accelerate launch`.
     """
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launch, "-m", "modeling_metaqap.training"]
+    return [sys.executable, "-m", "accelerate.commands.launch", *_launch_arguments(options, launch)]
+
+
+def _launch_arguments(options: Mapping[str, Any], launch: Sequence[str]) -> list[str]:
+    command = [*launch, "-m", "modeling_metaqap.training"]
     for name, value in options.items():
         if value is None or value is False:
             continue
         words = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
         command += [f"--{name}", *map(str, words)]
     return command
+
+
+def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> int:
+    """Train in processes that accelerate's launcher starts from this one, until they end.
+
+    What goes wrong in them is told once, by the first process that finds it and as `metaqap train` would; what the
+    launcher adds to that, tracebacks of its own among it, is not shown.
+
+    Args:
+        options, launch: see `launch_command`.
+
+    Returns:
+        The exit status: 0, or that of the process that failed first.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        MetaQAPError: if the processes cannot be started, or one was killed.
+    """
+    from accelerate.commands.launch import launch_command as start
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    arguments = launch_command_parser().parse_args(_launch_arguments(options, launch))
+    logging.disable(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(prefix="metaqap-") as said:
+        os.environ[SAID] = said
+        try:
+            start(arguments)
+            return 0
+        except ChildFailedError as error:
+            # Those that end after the first one are ended by the launcher, and some by their libraries.
+            codes = [one.exitcode for one in sorted(error.failures.values(), key=lambda one: one.timestamp)]
+            status = next((code for code in codes if code > 0), codes[0])
+        except subprocess.CalledProcessError as error:  # of a process that the launcher started alone
+            status = error.returncode
+        except SignalException as error:
+            status = -error.sigval
+        except (ImportError, OSError, ValueError) as error:  # what accelerate says of settings that it cannot use
+            raise MetaQAPError(f"Accelerate cannot start the processes: {sentence(error)}") from error
+        finally:
+            del os.environ[SAID]
+            logging.disable(logging.NOTSET)
+        told = any(Path(said).iterdir())
+    if status == -signal.SIGINT and not told:
+        raise KeyboardInterrupt
+    if status < 0 and not told:
+        raise MetaQAPError(
+            f"A process of the run was ended by {signal.Signals(-status).name}; start the run again, with "
+            "`resume_from_checkpoint` latest to go on."
+        )
+    return status if status >= 0 else 128 - status
 
 
 def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), options: Mapping[str, Any]) -> RunFolder:
@@ -65,4 +125,4 @@ def finish_run(recipe: Recipe, folder: Path, *, launch: Sequence[str] = (), opti
     return run
 
 
-__all__ = ["finish_run", "launch_command"]
+__all__ = ["finish_run", "launch_command", "run_processes"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers.utils import logging as transformers_logging
 
-from ..checkpoint_reading import read_model
+from ..checkpoint_reading import read_config, read_model
 from ..data.accelerate_state import failing_together, main_process_first, without_accelerator
 from ..data.atomic import replace_files
 from ..data.heartbeat import watching_the_others
@@ -125,6 +125,24 @@ def train_with(accelerator: Accelerator, recipe: Recipe, settings: RunSettings) 
     return summary if accelerator.is_main_process else None
 
 
+def refuse_mistakes(recipe: Recipe, settings: RunSettings) -> None:
+    """Raise what `train` would raise before it computes, for one process to find before several are started.
+
+    Raises:
+        MetaQAPError: for a mistake of the user.
+        OSError: if a file cannot be read.
+    """
+    refuse_tracker(settings)
+    folder = RunFolder(settings.output_dir)
+    resume = settings.resume_from_checkpoint is not None
+    folder.refuse_another(recipe, resume=resume, init=settings.init, teacher=settings.teacher)
+    folder.state_to_resume(settings.resume_from_checkpoint)
+    for checkpoint in (settings.init, settings.teacher):
+        if checkpoint is not None:
+            read_config(checkpoint)
+    load_splits(recipe, settings)
+
+
 @contextmanager
 def sentences_of_workers() -> Iterator[None]:
     """Take out of a sentence the traceback that torch adds where another process read the image."""
@@ -138,14 +156,12 @@ def sentences_of_workers() -> Iterator[None]:
 
 def start_accelerator(recipe: Recipe, settings: RunSettings) -> Accelerator:
     """The processes of a run and their device, with everything random seeded."""
-    tracker = settings.with_tracking
-    if tracker and find_spec(tracker) is None:
-        raise MetaQAPError(f"`with_tracking` {tracker} cannot be used. {missing_package(tracker)}")
+    refuse_tracker(settings)
     transformers_logging.disable_progress_bar()
     accelerator = Accelerator(
         mixed_precision=settings.mixed_precision,
         cpu=settings.cpu or without_accelerator(),
-        log_with=tracker,
+        log_with=settings.with_tracking,
         project_dir=settings.output_dir,
     )
     set_seed(recipe.seed)
@@ -161,6 +177,13 @@ def start_teacher(recipe: Recipe, settings: RunSettings, accelerator: Accelerato
     if recipe.stage == "pretrain":
         raise MetaQAPError("`teacher` is for fine-tuning; pretraining learns pseudo opinion scores.")
     return Teacher(settings.teacher, weight=recipe.teacher_weight, accelerator=accelerator)
+
+
+def refuse_tracker(settings: RunSettings) -> None:
+    """Refuse a tracker that is not installed."""
+    tracker = settings.with_tracking
+    if tracker and find_spec(tracker) is None:
+        raise MetaQAPError(f"`with_tracking` {tracker} cannot be used. {missing_package(tracker)}")
 
 
 def start_learner(run: Run) -> MetaQAPModel:
@@ -357,4 +380,4 @@ def number_or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
 
 
-__all__ = ["train"]
+__all__ = ["refuse_mistakes", "train"]

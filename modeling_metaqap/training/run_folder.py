@@ -65,23 +65,31 @@ class RunFolder:
             teacher: checkpoint whose scores are learned from too, if any; likewise.
 
         Raises:
-            MetaQAPError: if the folder holds another run or, on resumption, one that `check` refuses.
+            MetaQAPError: if `refuse_another` does.
         """
+        self.refuse_another(recipe, resume=resume, init=init, teacher=teacher)
         recipe_file = self.path / "recipe.yaml"
-        if resume and recipe_file.exists():
-            self.check(recipe, init=init, teacher=teacher)
-            return
         if recipe_file.exists():
-            raise MetaQAPError(
-                f"{self.path} already holds a run; continue it with `resume_from_checkpoint` latest or choose another "
-                "--output_dir."
-            )
+            return
         self.states.mkdir(parents=True, exist_ok=True)
         versions = software_versions() | {"accelerate": version("accelerate")}
         (self.path / "versions.json").write_text(json.dumps(versions, indent=2) + "\n")
         (self.path / "origin.json").write_text(json.dumps(_origin(init, teacher), indent=2) + "\n")
         # The last file, and in one atomic step: with it the run has begun.
         recipe.save(recipe_file)
+
+    def refuse_another(
+        self, recipe: Recipe, *, resume: bool, init: str | Path | None = None, teacher: str | Path | None = None
+    ) -> None:
+        """Raise `MetaQAPError` if the folder holds another run or, on resumption, one that `check` refuses."""
+        if not (self.path / "recipe.yaml").exists():
+            return
+        if not resume:
+            raise MetaQAPError(
+                f"{self.path} already holds a run; continue it with `resume_from_checkpoint` latest or choose another "
+                "`output_dir`."
+            )
+        self.check(recipe, init=init, teacher=teacher)
 
     def check(self, recipe: Recipe, *, init: str | Path | None = None, teacher: str | Path | None = None) -> None:
         """Raise `MetaQAPError` if the run that the folder holds has another recipe, other weights to start from or
@@ -93,11 +101,11 @@ class RunFolder:
             return
         same = _origin(init, teacher)
         if origin["weights_sha256"] != same["weights_sha256"]:
-            raise MetaQAPError(f"{self.path} was started from {origin['init']}; resume with the same --init.")
+            raise MetaQAPError(f"{self.path} was started from {origin['init']}; resume with the same `init`.")
         if origin.get("teacher_sha256") != same.get("teacher_sha256"):
             raise MetaQAPError(
                 f"{self.path} was started with {origin.get('teacher', 'no checkpoint')} as teacher; resume with the "
-                "same --teacher."
+                "same `teacher`."
             )
 
     def origin(self) -> dict[str, str | None] | None:

@@ -8,7 +8,9 @@ from repository import SCRIPTS
 
 from modeling_metaqap.cli import app, program, recipes, train
 from modeling_metaqap.data.dataset_names import DATASET_NAMES
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.training import recipe_files
+from modeling_metaqap.training.launching import launch_command, run_processes
 
 PROGRAMS = [
     module.PROGRAM for module in vars(app).values() if isinstance(getattr(module, "PROGRAM", None), program.Program)
@@ -78,6 +80,14 @@ def metaqap(monkeypatch, capsys):
             ["train", "--recipe", "ablation", "--output-dir", "x", "--num-processes", "0"],
             "--num-processes must be",
         ),
+        (
+            ["train", "--recipe", "ablation", "--output-dir", "x", "--num-processes", "2", "--data-dir", "nowhere"],
+            "nowhere",
+        ),
+        (
+            ["train", "--recipe", "ablation", "--output-dir", "x", "--num-processes", "2", "--init", "nothing/there"],
+            "nothing/there",
+        ),
         (["prepare", "nothing", "--output-dir", "x"], "invalid choice: 'nothing'"),
         (["benchmark", "--side", "8"], "At least one photograph of at least 32 pixels is needed"),
         (["push", "me/model", "--push", "--dry-run"], "Choose one of --push and --dry-run"),
@@ -85,7 +95,8 @@ def metaqap(monkeypatch, capsys):
         (["recipes", "nothing"], "There is no recipe nothing"),
     ],
 )
-def test_a_mistake_is_one_sentence_with_options_as_they_are_typed(metaqap, arguments, message):
+def test_a_mistake_is_one_sentence_with_options_as_they_are_typed(metaqap, monkeypatch, arguments, message):
+    monkeypatch.setattr("modeling_metaqap.training.launching.run_processes", None)  # nothing is started for it
     status, out, err = metaqap(*arguments)
     assert (status, out) == (2, "")
     assert message in err
@@ -127,10 +138,50 @@ def test_a_run_in_several_processes_is_started_by_accelerate_with_the_same_optio
         )
     )
     values.pop("num_processes"), values.pop("accelerate")
-    command = train.launch_command(values, 3, None)
+    command = launch_command(values, launch=train.launch_options(values, 3, None))
     assert command[1:3] == ["-m", "accelerate.commands.launch"]
     assert command[command.index("--config_file") + 1].endswith("accelerate/two_cpu_processes.yaml")
     assert command[command.index("--num_processes") + 1] == "3"
     run = command[command.index("modeling_metaqap.training") + 1 :]
     assert "--cpu" in run and run[run.index("--output_dir") + 1] == "runs/x" and "--init" not in run
-    assert train.launch_command(values, None, "fsdp")[4].endswith("accelerate/fsdp.yaml")
+    assert train.launch_options(values, None, "fsdp")[1].endswith("accelerate/fsdp.yaml")
+
+
+def failed(*codes):
+    """What torch's launcher raises after processes that ended with these codes, one after the other."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    failures = {
+        rank: ProcessFailure(local_rank=rank, pid=100 + rank, exitcode=code, error_file=f"none-{rank}")
+        for rank, code in enumerate(codes)
+    }
+    for rank, failure in failures.items():
+        failure.timestamp = rank
+    return ChildFailedError("metaqap", failures)
+
+
+@pytest.mark.parametrize(("codes", "status"), [((2, -15), 2), ((-6, 2), 2), ((70, 2), 70), ((-9, -15), 137)])
+def test_the_status_is_that_of_the_process_that_failed_and_its_sentence_is_told_once(
+    monkeypatch, capsys, codes, status
+):
+    def start(arguments):
+        for _ in codes:  # as if they were processes of their own
+            with pytest.raises(SystemExit), exit_with_sentence("metaqap"):
+                raise MetaQAPError("The loss is not finite.")
+        raise failed(*codes)
+
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", start)
+    assert run_processes({"output_dir": "x"}) == status
+    assert capsys.readouterr().err == "metaqap: The loss is not finite.\n"
+
+
+def test_a_process_that_was_killed_and_settings_that_cannot_be_used_are_one_sentence(monkeypatch):
+    def start(arguments):
+        raise failures.pop()
+
+    monkeypatch.setattr("accelerate.commands.launch.launch_command", start)
+    failures = [failed(-9, -15), ValueError("You need to use at least 2 processes.")]
+    with pytest.raises(MetaQAPError, match=r"cannot start the processes: You need to use at least 2 processes\.$"):
+        run_processes({"output_dir": "x"})
+    with pytest.raises(MetaQAPError, match="was ended by SIGKILL; start the run again"):
+        run_processes({"output_dir": "x"})

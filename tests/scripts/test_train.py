@@ -11,7 +11,7 @@ from PIL import Image
 from repository import ROOT
 from safetensors.torch import load_file
 from script_loader import call_script
-from training_runs import ACCELERATE, RECIPE, disturbed, fsdp_environment, losses, rows, synthetic
+from training_runs import ACCELERATE, RECIPE, disturbed, fsdp_environment, losses, rows, run, synthetic
 from two_processes import run_two_processes
 
 from modeling_metaqap import MetaQAPModel
@@ -272,6 +272,19 @@ def test_when_the_main_process_fails_the_others_do_not_wait_for_it(folder, tmp_p
         sentences = [line for line in ended.stderr.splitlines() if line.startswith("train: ")]
         assert len(sentences) == 1 and message in sentences[0]
         assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_a_mistake_that_only_the_processes_find_is_one_sentence_of_the_command(folder, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"{RECIPE}epochs: 1\nlearning_rate: 1.0e+30\nmax_grad_norm: 1.0e+30\n")
+    options = ["--stage", "finetune", "--recipe", tmp_path / "recipe.yaml", "--data-dir", folder, "--cpu"]
+    options += ["--cache-dir", tmp_path / "cache", "--output-dir", tmp_path / "run", "--num-workers", 0]
+    finished = run("-m", "modeling_metaqap", "train", *options, "--num-processes", 2)
+    told = [line for line in finished.stderr.splitlines() if line.strip()]
+    assert finished.returncode == 2, finished.stderr
+    assert [line for line in told if line.startswith("metaqap: The loss or its gradient is not finite")] == told[-1:]
+    assert "lower `learning_rate`, in another --output-dir." in told[-1]
+    assert "Traceback" not in finished.stderr and "elastic" not in finished.stderr
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ def test_a_run_is_logged_with_the_learner_that_it_started_from(run, tmp_path):
     assert (first["init"], second["init"]) == ("ImageNet weights", "one/best")
     origin = json.loads((later.path / "origin.json").read_text())
     assert origin["weights_sha256"] == hashlib.sha256(b"weights").hexdigest()
-    with pytest.raises(MetaQAPError, match="was started from one/best; resume with the same --init"):
+    with pytest.raises(MetaQAPError, match="was started from one/best; resume with the same `init`"):
         later.start(Recipe(backbone="test_resnet"), resume=True)
     later.start(Recipe(backbone="test_resnet"), resume=True, init=run.path / "best")
 

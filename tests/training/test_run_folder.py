@@ -104,7 +104,7 @@ def test_a_run_is_resumed_with_its_own_teacher_only(tmp_path, make_model):
     assert run.origin()["teacher"] == f"{tmp_path.name}/teacher"
     run.start(recipe, resume=True, teacher=tmp_path / "teacher")
     for other in (tmp_path / "other", None):
-        with pytest.raises(MetaQAPError, match="/teacher as teacher; resume with the same --teacher"):
+        with pytest.raises(MetaQAPError, match="/teacher as teacher; resume with the same `teacher`"):
             run.start(recipe, resume=True, teacher=other)
 
 
