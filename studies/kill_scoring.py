@@ -1,12 +1,13 @@
 """Kill `metaqap score` again and again, continue it with --resume, and compare with a run that nobody killed.
 
-    python studies/kill_scoring.py --images 2000 --kills 34                   # 102 kills over the three formats
+    python studies/kill_scoring.py --images 2000 --kills 34
     python studies/kill_scoring.py --images 20000 --kills 10 --formats jsonl --memory
 
-The images are links to a few small ones, one of them broken, and the checkpoint is a tiny one with random weights: the
-test is of the files, not of the scores. SIGKILL comes at random moments, some of them at the end, while the rows are
-sorted and the Parquet file is made. Nothing may be lost or doubled. `--memory` also measures how the largest memory of
-a run grows from 1,000 images on. Results are merged into studies/results/kill_scoring.json.
+The first kills 102 times, over the three formats. The images are links to a few small ones, one of them broken, and
+the checkpoint is a tiny one with random weights: the test is of the files, not of the scores. SIGKILL comes at random
+moments, some of them at the end, while the rows are sorted and the Parquet file is made. Nothing may be lost or
+doubled. `--memory` also measures how the largest memory of a run grows from 1,000 images on. Results are merged into
+studies/results/kill_scoring.json.
 """
 
 import argparse

@@ -2,16 +2,19 @@ r"""Measure checkpoints and baselines on data sets: PLCC, SROCC, KROCC and RMSE 
 
     metaqap evaluate-set --dataset biq2021 --data-dir path/to/BIQ2021 --output-dir runs/evaluation
 
-    # Every checkpoint on every data set. Under `accelerate launch -m modeling_metaqap evaluate-set` several processes
-    # share the images; the figures are the same with any number of them.
+Every checkpoint on every data set. Under `accelerate launch -m modeling_metaqap evaluate-set` several processes
+share the images; the figures are the same with any number of them.
+
     metaqap evaluate-set --checkpoint runs/koniq/best runs/biq/best brisque piqe --dataset koniq10k biq2021 \
         --data-dir path/to/koniq10k path/to/BIQ2021 --output-dir runs/evaluation
 
-    # Your own photographs and ratings from 1 to 5: the fifth of them that training leaves alone.
+Your own photographs and ratings from 1 to 5: the fifth of them that training leaves alone.
+
     metaqap evaluate-set --dataset folder --data-dir path/to/photographs --csv ratings.csv --mos-range 1 5 \
         --output-dir runs/mine
 
-    # Median over ten seeded splits, each with the checkpoint that was trained on its training part.
+Median over ten seeded splits, each with the checkpoint that was trained on its training part.
+
     metaqap evaluate-set --checkpoint runs/livec-{split}/best --dataset livec --data-dir path/to/LIVE-C \
         --repeat-splits 10 --output-dir runs/livec
 

@@ -1,10 +1,11 @@
 """Put together the folder that goes to the Hub, try it out, and on request upload it as one commit.
 
-    metaqap push you/metaqap-lite            # list the files, score a photograph, upload nothing
-    metaqap push you/metaqap-lite --push     # the same, then upload
+    metaqap push you/metaqap-lite
+    metaqap push you/metaqap-lite --push
 
-The trial runs in a fresh process that can import torch, timm and transformers and nothing else of what is installed,
-without a network. The card is written anew for the repository's name, from results of exactly these weights.
+The first lists the files, scores a photograph and uploads nothing; the second then uploads. The trial runs in a fresh
+process that can import torch, timm and transformers and nothing else of what is installed, without a network. The card
+is written anew for the repository's name, from results of exactly these weights.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def _options(add: AddOption) -> None:
         "--card_dir",
         type=Path,
         default=_PACKAGE / "publishing" / "hub_card",
-        help="template of the card and results of these weights (those of the shipped ones)",
+        help="folder with the results.json of these weights (those of the shipped ones)",
     )
     add("--space", help="Hub id of a Space with the demo, for the card")
     add("--source", help="web address of the source code, for the card")

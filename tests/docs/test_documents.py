@@ -8,6 +8,8 @@ import json
 import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
 from functools import cache
 from itertools import chain
@@ -16,8 +18,11 @@ from pathlib import Path
 import pytest
 from repository import ROOT, SCRIPTS
 from rich.console import Console
+from typer.main import get_command
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
+from modeling_metaqap.cli import app
+from modeling_metaqap.cli.program import Program
 from modeling_metaqap.cli.score_table import ScoreTable
 from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.evaluation.tables import results_table
@@ -27,9 +32,10 @@ import hooks  # noqa: E402
 
 README = ROOT / "README.md"
 NOTEBOOKS = hooks.notebooks()
+PROGRAMS = [module.PROGRAM for module in vars(app).values() if isinstance(getattr(module, "PROGRAM", None), Program)]
 PAGES = sorted(
     [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "space").glob("*.md")]
-    + [*(ROOT / "scripts").rglob("*.md"), *(ROOT / "studies").glob("*.md")]
+    + [*(ROOT / "modeling_metaqap/training/recipes").rglob("*.md"), *(ROOT / "studies").glob("*.md")]
 )
 
 
@@ -167,7 +173,8 @@ def commands_of(path):
     )
     for line in lines:
         line = line.replace("{repository}/", "").replace("$recipes", "scripts/recipes/metaqap-lite")
-        for command in re.split(r"\s[|;]\s|&&", line.split(" #")[0]):
+        line = re.sub(r"\s2?>\s?\S+", "", line.split(" #")[0])
+        for command in re.split(r"\s[|;]\s|&&", line):
             yield shlex.split(command, comments=True)
 
 
@@ -176,6 +183,17 @@ def help_of(program):
     if program.startswith("metaqap "):
         return hooks.command_help(program.split()[1])
     return hooks.script_help(ROOT / program)
+
+
+def parse(words, program, options):
+    """Read a command line as the program does, so that a missing or wrong value is found; nothing is run."""
+    as_script = program.startswith("scripts/")
+    steps = {one.script if as_script else one.command: one for one in PROGRAMS}
+    name = Path(program).stem if as_script else words[1]
+    if name in steps:
+        steps[name].parser(as_script=as_script).parse_args(options)
+    elif not as_script and name in hooks.commands():
+        get_command(app.app).commands[name].make_context(name, list(options), resilient_parsing="-h" in options)
 
 
 @pytest.mark.parametrize("path", [*PAGES, *NOTEBOOKS], ids=name_of)
@@ -192,12 +210,61 @@ def test_commands_and_options_that_are_shown_exist(path):
             program, options = script, words[words.index(script) + 1 :]
         else:
             continue
+        parse(words, program, options)
         known = set(re.findall(r"(?<!\w)--?\w[\w-]*", help_of(program)))
         for option in (word.split("=")[0] for word in options if re.match(r"--?[a-z]", word)):
             assert option in known, f"{program} has no {option}"
         for word in options:
             if word.startswith(("scripts/", "hub_card/", "space/", "modeling_metaqap/")) and "$" not in word:
                 assert (ROOT / word).exists() or "results.json" in word, word
+
+
+def pasted(path):
+    """The command blocks of a page, one below the other, but for those that are files of a batch system."""
+    return "\n".join(block for block in blocks(text_of(path), "bash") if not block.startswith("#!"))
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if pasted(path)], ids=name_of)
+def test_pasted_commands_have_no_comments(path):
+    """zsh, the shell of a Mac, takes a comment that is pasted behind a command for its arguments."""
+    for line in pasted(path).replace("\\\n", " ").splitlines():
+        assert shlex.split(line) == shlex.split(line, comments=True), line
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, *hooks.scripts()], ids=lambda one: getattr(one, "command", None))
+def test_examples_in_a_description_have_no_comments(program):
+    text = program.description if isinstance(program, Program) else program.read_text().split('"""')[1]
+    for example in re.findall(r"^    (.*?(?:\\\n.*?)*)$", text, flags=re.MULTILINE):
+        assert not re.search(r"(^| )# ", example), example
+
+
+def test_pasted_commands_mean_the_same_to_bash_and_to_zsh(tmp_path):
+    """What each program is called with, shown by one that stands for all of them."""
+    shells = {name: shutil.which(name) for name in ("bash", "zsh")}
+    if not all(shells.values()):
+        pytest.skip("needs bash and zsh: apt-get install zsh")
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("metaqap", "make", "pip", "python", "accelerate", "hf", "jq", "find", "sort", "head"):
+        (programs / name).write_text('#!/bin/sh\n(for word in "$@"; do printf "[%s]" "$word"; done; echo) >> called\n')
+        (programs / name).chmod(0o755)
+    commands = re.sub(r" \| ", "\n", "\n".join(map(pasted, PAGES)))
+    called = {}
+    for name, shell in shells.items():
+        here = tmp_path / name
+        # What the patterns in the pages are to find: zsh refuses one that finds nothing.
+        for file in ("shards/a.tar", "runs/one/best/config.json"):
+            (here / file).parent.mkdir(parents=True, exist_ok=True)
+            (here / file).touch()
+        options = {"bash": ["--norc", "-i"], "zsh": ["-f", "-i"]}[name]
+        environment = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(here), "TERM": "dumb"}
+        ended = subprocess.run(
+            [shell, *options], input=commands, cwd=here, env=environment, capture_output=True, text=True
+        )
+        assert "zsh: " not in ended.stderr, ended.stderr
+        called[name] = (here / "called").read_text()
+    assert called["zsh"].splitlines() == called["bash"].splitlines()
+    assert called["bash"].count("\n") > 40
 
 
 def test_every_extra_that_is_shown_exists():

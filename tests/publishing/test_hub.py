@@ -3,6 +3,7 @@
 import configparser
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -69,6 +70,14 @@ def test_the_folder_has_exactly_what_the_hub_needs_as_real_files(folder):
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert weights_sha256(folder) == weights_sha256(DEFAULT_CHECKPOINT)
     assert 'from_pretrained("someone/metaqap"' in (folder / "README.md").read_text()
+
+
+def test_the_notebook_lists_the_files_that_the_folder_has(folder):
+    notebook = json.loads((ROOT / "docs" / "tutorials" / "onnx-and-hub.ipynb").read_text())
+    printed = [line for cell in notebook["cells"] for output in cell.get("outputs", ()) for line in output["text"]]
+    rows = [re.fullmatch("│ (\\S+) +│ +[\\d,]+ │\n", line) for line in printed]
+    assert {row[1] for row in rows if row} == set(content(folder))
+    assert {line.strip() for line in printed} > CODE | {"config.json", "model.safetensors", "preprocessor_config.json"}
 
 
 def test_an_adapted_checkpoint_goes_with_the_card_of_its_adaptation(make_model, tmp_path):
