@@ -18,6 +18,9 @@ from PIL import Image
 if TYPE_CHECKING:
     from torch import Tensor
 
+#: Pixels that the shortest edge of an image is shrunk to, where nothing else is said.
+SHORTEST_EDGE = 512
+
 
 @dataclass(frozen=True)
 class CropLayout:
@@ -38,7 +41,7 @@ class CropLayout:
     corners: tuple[tuple[int, int], ...]
 
 
-def crop_layout(height: int, width: int, *, shortest_edge: int = 512, crop_size: int = 512) -> CropLayout:
+def crop_layout(height: int, width: int, *, shortest_edge: int = SHORTEST_EDGE, crop_size: int = 512) -> CropLayout:
     """Where the crops of an image of `height` x `width` pixels lie.
 
     The shortest edge is shrunk to `shortest_edge` if it is longer and never enlarged; sides below `crop_size` are
@@ -223,4 +226,4 @@ def merge_crops(values: "Tensor", weights: "Tensor | None" = None) -> "Tensor":
     return (values * shares.reshape(*shares.shape, *[1] * (values.ndim - 2))).sum(dim=1)
 
 
-__all__ = ["CropLayout", "crop_layout", "merge_crops", "prepare_crops", "shrink"]
+__all__ = ["SHORTEST_EDGE", "CropLayout", "crop_layout", "merge_crops", "prepare_crops", "shrink"]

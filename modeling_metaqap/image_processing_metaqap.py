@@ -16,11 +16,13 @@ from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
 from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
-from .decoding_metaqap import Photograph, UnreadableImage, read_whole, to_rgb
+from .decoding_metaqap import Photograph, UnreadableImage, read_image, to_rgb
 from .fetching_metaqap import Fetching, fetch, is_web_address
 
 
-def load_image(source: str | os.PathLike, *, fetching: Fetching | None = None) -> Image.Image:
+def load_image(
+    source: str | os.PathLike, *, fetching: Fetching | None = None, shortest_edge: int | None = None
+) -> Image.Image:
     """A file, a web address or base64 text (also as a data URL) -> 8-bit RGB image, see `to_rgb`.
 
     transformers' function of this name lays transparency over black and clips 16-bit pixels.
@@ -28,23 +30,27 @@ def load_image(source: str | os.PathLike, *, fetching: Fetching | None = None) -
     Args:
         source: path, `http(s)://` address, or base64 text.
         fetching: limits within which a web address is fetched; None refuses one.
+        shortest_edge: that a model will shrink the image to: a JPEG file that is much larger is shrunk while it is
+            decoded, see `read_opened`; default never.
 
     Raises:
         ValueError: if the text is none of these, an address that may not be fetched, or the image cannot be read; the
             message names it and says why.
         OSError: if the file is missing, or the address does not answer or is over a limit.
     """
-    return load_photograph(source, fetching=fetching).pixels
+    return load_photograph(source, fetching=fetching, shortest_edge=shortest_edge).pixels
 
 
-def load_photograph(source: str | os.PathLike, *, fetching: Fetching | None = None) -> Photograph:
+def load_photograph(
+    source: str | os.PathLike, *, fetching: Fetching | None = None, shortest_edge: int | None = None
+) -> Photograph:
     """As `load_image`, with the size and whether it is the first of several frames."""
     text = os.fspath(source)
     shown = text if len(text) < 200 else f"{text[:200]}..."
     if isinstance(source, os.PathLike):
         os.stat(text)  # says that it is missing
     if isinstance(source, os.PathLike) or os.path.exists(text):
-        return _read(text, shown)
+        return _read(text, shown, shortest_edge)
     if is_web_address(text):
         if fetching is None:
             raise ValueError(
@@ -57,12 +63,12 @@ def load_photograph(source: str | os.PathLike, *, fetching: Fetching | None = No
             data = base64.b64decode(text.partition(",")[2] if text.startswith("data:image/") else text, validate=True)
         except (binascii.Error, ValueError) as error:
             raise ValueError(f"{shown!r} is neither an existing image file nor a web address.") from error
-    return _read(io.BytesIO(data), shown)
+    return _read(io.BytesIO(data), shown, shortest_edge)
 
 
-def _read(source: str | io.BytesIO, name: str) -> Photograph:
+def _read(source: str | io.BytesIO, name: str, shortest_edge: int | None) -> Photograph:
     try:
-        return read_whole(source)
+        return read_image(source, shortest_edge=shortest_edge)
     except UnreadableImage as error:
         raise UnreadableImage(f"{name} cannot be read: {error}.") from error
 
@@ -171,11 +177,21 @@ class MetaQAPBaseImageProcessor(BaseImageProcessor):
         self._fetching = Fetching(timeout=timeout, max_bytes=max_bytes, allow_private=allow_private)
         return self
 
-    def fetch_images(self, image_url_or_urls: Any) -> Any:
+    @property
+    def seen_edge(self) -> int | None:
+        """The shortest edge that images are shrunk to; None if they are not."""
+        return self.size["shortest_edge"] if self.do_resize else None
+
+    def _prepare_image_like_inputs(self, images: Any, *args: Any, **kwargs: Any) -> list[Any]:
+        self.layout(1, 1, **{name: kwargs[name] for name in ("do_resize", "size", "crop_size")})  # checks them
+        images = self.fetch_images(images, shortest_edge=kwargs["size"].shortest_edge if kwargs["do_resize"] else None)
+        return super()._prepare_image_like_inputs(images, *args, **kwargs)
+
+    def fetch_images(self, image_url_or_urls: Any, *, shortest_edge: int | None = None) -> Any:
         if isinstance(image_url_or_urls, (list, tuple)):
-            return [self.fetch_images(item) for item in image_url_or_urls]
+            return [self.fetch_images(item, shortest_edge=shortest_edge) for item in image_url_or_urls]
         if isinstance(image_url_or_urls, (str, os.PathLike)):
-            return load_image(image_url_or_urls, fetching=self._fetching)
+            return load_image(image_url_or_urls, fetching=self._fetching, shortest_edge=shortest_edge)
         if isinstance(image_url_or_urls, (np.ndarray, torch.Tensor)) and image_url_or_urls.ndim == 2:
             # The caller takes images with a channel axis only, and three channels are found in any shape.
             if isinstance(image_url_or_urls, torch.Tensor):

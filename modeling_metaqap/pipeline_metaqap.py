@@ -8,7 +8,7 @@ from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
-from .decoding_metaqap import Photograph, read_whole, warning_of
+from .decoding_metaqap import Photograph, read_image, warning_of
 from .fetching_metaqap import Fetching, is_web_address
 from .image_processing_metaqap import image_of, load_photograph
 from .modeling_metaqap import IMAGE_OUTPUTS, assess_image
@@ -89,8 +89,9 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
         return {"fetching": Fetching(**chosen) if fetch else None}, {}, {}
 
     def preprocess(self, image: Any, fetching: Fetching | None = None) -> Any:
-        photograph = _read(image, fetching)
-        crops = self.image_processor(photograph.pixels, return_tensors="pt")["pixel_values"][0]
+        processor: Any = self.image_processor
+        photograph = _read(image, fetching, shortest_edge=processor.seen_edge)
+        crops = processor(photograph.pixels, return_tensors="pt")["pixel_values"][0]
         known = {
             "path": _path_of(image),
             "width": photograph.width,
@@ -110,17 +111,19 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
         return {name: values[name] for name in FIELDS}
 
 
-def _read(image: Any, fetching: Fetching | None) -> Photograph:
+def _read(image: Any, fetching: Fetching | None, *, shortest_edge: int | None) -> Photograph:
+    if isinstance(image, Photograph):
+        return image
     if isinstance(image, (str, os.PathLike)):
-        return load_photograph(image, fetching=fetching)
+        return load_photograph(image, fetching=fetching, shortest_edge=shortest_edge)
     dimensions = getattr(image, "ndim", None)
     if isinstance(image, (list, tuple)) or dimensions == 4:
         if len(image) != 1:
             raise ValueError(f"One input holds {len(image)} images; pass several images as a flat list.")
-        return _read(image[0], fetching)
+        return _read(image[0], fetching, shortest_edge=shortest_edge)
     if not isinstance(image, Image.Image) and dimensions not in (2, 3):
         raise TypeError(f"An input must be only a single or a list of images, arrays or paths, got {type(image)}.")
-    return read_whole(image_of(image))
+    return read_image(image_of(image))
 
 
 def _path_of(image: Any) -> str:

@@ -9,7 +9,16 @@ import pytest
 from corpus import SCORE, _in_format, cases, photograph, wide_gamut_profile
 from PIL import Image
 
-from modeling_metaqap.decoding_metaqap import PHOTO_FORMATS, UnreadableImage, errors_explained, open_image, read_rgb
+from modeling_metaqap.crops_metaqap import crop_layout
+from modeling_metaqap.decoding_metaqap import (
+    PHOTO_FORMATS,
+    UnreadableImage,
+    _serves,
+    errors_explained,
+    open_image,
+    read_image,
+    read_rgb,
+)
 from modeling_metaqap.inference.decoding import read_photograph
 
 CASES = [case for case in cases(changed=2) if case.group not in ("far too narrow",)]
@@ -117,6 +126,64 @@ def test_the_large_ones_of_16_bits_are_scaled_as_a_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_SHORTEST_EDGE", 600)
     shrunk = np.asarray(read_photograph(tmp_path / "a.tif").pixels)
     assert shrunk.shape[0] == 600 and shrunk[0, 0, 0] == 8 and shrunk[-1, 0, 0] == 255
+
+
+class TestLargeJpegs:
+    """The decoder of a JPEG file may leave out detail, as long as twice the pixels stay that the model will see."""
+
+    @pytest.fixture(scope="class")
+    def picture(self):
+        # Of another colour in every corner, so that a turned or wrongly coloured one is another picture.
+        noise = np.random.default_rng(1).integers(40, 220, (4, 6, 3), dtype=np.uint8)
+        return Image.fromarray(noise).resize((602, 401), Image.Resampling.BICUBIC)
+
+    @pytest.mark.parametrize("kind", ["plain", "turned", "progressive", "grey", "CMYK", "wide gamut", "MPO"])
+    def test_it_looks_the_same_and_keeps_its_size_and_colours(self, picture, kind):
+        options = {"format": "JPEG", "quality": 95}
+        if kind == "turned":
+            options["exif"] = Image.Exif()
+            options["exif"][0x0112] = 6
+        elif kind == "progressive":
+            options["progressive"] = True
+        elif kind == "wide gamut":
+            options["icc_profile"] = wide_gamut_profile()
+        elif kind == "MPO":
+            options |= {"format": "MPO", "save_all": True, "append_images": [picture.resize((90, 60))]}
+        picture = picture.convert({"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB"))
+        data = io.BytesIO()
+        picture.save(data, **options)
+        whole, drafted = read_image(data), read_image(data, shortest_edge=100)
+        assert whole.pixels.size == (whole.width, whole.height) == ((401, 602) if kind == "turned" else (602, 401))
+        assert drafted[1:] == whole[1:]
+        assert drafted.pixels.size == ((201, 301) if kind == "turned" else (301, 201))
+        assert drafted.pixels.mode == "RGB" and not drafted.pixels.info
+        expected = whole.pixels.resize(drafted.pixels.size, Image.Resampling.BOX)
+        assert np.abs(np.asarray(drafted.pixels).astype(float) - np.asarray(expected)).mean() < 2
+
+    @pytest.mark.parametrize(
+        ("size", "suffix", "shortest_edge", "expected"),
+        [
+            ((260, 240), "JPEG", 60, (130, 120)),
+            ((260, 238), "JPEG", 60, (260, 238)),
+            ((1040, 960), "JPEG", 60, (130, 120)),
+            ((1040, 960), "JPEG", None, (1040, 960)),
+            ((1040, 960), "PNG", 60, (1040, 960)),
+        ],
+    )
+    def test_only_as_far_as_twice_the_pixels_stay_that_are_seen(self, size, suffix, shortest_edge, expected):
+        data = io.BytesIO()
+        Image.new("RGB", size).save(data, suffix)
+        assert read_image(data, shortest_edge=shortest_edge).pixels.size == expected
+
+    def test_the_crops_lie_where_they_lie_in_all_pixels(self):
+        drafted = 0
+        for width, height in np.random.default_rng(0).integers(1024, 9000, (3000, 2)).tolist():
+            for factor in (2, 4, 8):
+                if _serves((width, height), factor, 512):
+                    reduced = [-(-side // factor) for side in (height, width)]
+                    assert crop_layout(*reduced) == crop_layout(height, width)
+                    drafted += 1
+        assert drafted > 2000
 
 
 def test_a_heic_photograph_is_read_upright_where_its_package_is_installed(tmp_path):

@@ -1,5 +1,7 @@
+import base64
 import io
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import pipeline
 
-from modeling_metaqap import ImageQualityAssessmentPipeline, MetaQAPImageProcessor
+from modeling_metaqap import ImageQualityAssessmentPipeline, MetaQAPImageProcessor, Scorer, images_in
 from modeling_metaqap.pipeline_metaqap import FIELDS
 
 
@@ -116,6 +118,35 @@ def test_paths_arrays_tensors_and_web_addresses_score_like_the_pil_image(assess,
         server.server_close()
     assert_same(found, [found[0]] * 12)
     assert [one["path"] for one in found] == ["", str(path), str(path), "", "", address] * 2
+
+
+def test_a_large_jpeg_file_scores_the_same_whoever_opens_it(assess, model, image_processor, tmp_path):
+    """It is not decoded in full; an image that was decoded before is, and scores a little differently."""
+    model.save_pretrained(tmp_path / "checkpoint")
+    image_processor.save_pretrained(tmp_path / "checkpoint")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    orientation, path = Image.Exif(), tmp_path / "photo.jpg"
+    orientation[0x0112] = 6
+    Image.fromarray(noise).resize((600, 400)).save(path, exif=orientation)
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.write(path, path.name)
+    scorer = Scorer(tmp_path / "checkpoint", device="cpu")
+    [from_file, from_archive] = scorer.score([str(path), *images_in([str(tmp_path / "photos.zip")])])
+    assert (from_file.width, from_file.height) == (from_archive.width, from_archive.height) == (400, 600)
+    found = assess([str(path), base64.b64encode(path.read_bytes()).decode()])
+    with torch.no_grad():
+        processed = model(**image_processor(str(path), return_tensors="pt")).logits.item()
+    qualities = [*(one["quality"] for one in found), from_archive.quality, processed]
+    assert qualities == pytest.approx([from_file.quality] * 4, abs=1e-5)
+    assert (found[0]["width"], found[0]["height"]) == (400, 600)
+    with Image.open(path) as decoded:
+        whole, [record] = assess(decoded), scorer.score([decoded])
+    assert whole["quality"] == pytest.approx(record.quality, abs=1e-5)
+    assert 1e-5 < abs(whole["quality"] - from_file.quality)
+    # As much as another size asks for.
+    crops = image_processor(str(path), size={"shortest_edge": 150}, return_tensors="pt")["pixel_values"]
+    expected = image_processor(Image.open(path), size={"shortest_edge": 150}, return_tensors="pt")["pixel_values"]
+    assert torch.equal(crops, expected)
 
 
 @pytest.mark.parametrize("options", [{}, {"fetch": False}, {"timeout": 5}])

@@ -71,6 +71,25 @@ def test_the_checkpoint_names_distortions():
     assert sum(named) >= 3, named
 
 
+def test_a_large_jpeg_that_is_not_decoded_in_full_scores_within_the_measured_tolerance(tmp_path):
+    tile = Image.open(EXAMPLES / "coffee.jpg").convert("RGB").resize((512, 512))
+    whole = Image.new("RGB", (2048, 2048))
+    for index in range(16):
+        whole.paste(tile.rotate(90 * index), (index % 4 * 512, index // 4 * 512))
+    whole.save(tmp_path / "large.jpg", quality=90)
+    file, decoded = Scorer(device="cpu").score([tmp_path / "large.jpg", Image.open(tmp_path / "large.jpg")])
+    assert (file.width, file.height) == (2048, 2048)
+    assert 1e-5 < abs(file.quality - decoded.quality) < 0.01
+
+
+def test_the_committed_shifts_of_scores_by_decoding_less_are_small():
+    study = json.loads((ROOT / "studies/results/decoding.json").read_text())
+    assert study["images"] >= 300 and study["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)
+    # Twice the 512 pixels that the model sees.
+    shifts = study["shortest_edges"]["1024"]
+    assert shifts["mean_absolute_shift"] < 0.002 and shifts["largest_shift"] < 0.01
+
+
 def test_the_measured_results_are_of_the_shipped_weights():
     rows = read_results(ROOT / "hub_card" / "results.json")
     [shipped] = [row for row in rows if row["checkpoint"] == "metaqap-lite"]

@@ -5,10 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..image_processing_metaqap import crop_layout, prepare_crops
-
-#: What the image processor shrinks a longer shortest edge to.
-SHORTEST_EDGE = 512
+from ..crops_metaqap import SHORTEST_EDGE, crop_layout, prepare_crops
 
 
 def random_crop(image: Image.Image, crop_size: int, rng: np.random.Generator, *, min_scale: float = 1.0) -> Tensor:

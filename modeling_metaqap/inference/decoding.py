@@ -16,13 +16,15 @@ from ..decoding_metaqap import (
     errors_explained,
     is_first_of_several,
     open_image,
+    read_opened,
     to_rgb,
     too_many_pixels,
+    turns_sides,
     value_of_white,
 )
 
-# Photographs of more pixels are shrunk while they are read, down to four times what the model sees of them: one of 100
-# megapixels then needs its decoder's memory and little more.
+# Photographs of more pixels are shrunk while they are read, whatever their format, down to four times what the model
+# sees of them: one of 100 megapixels then needs its decoder's memory and little more.
 _LARGE_PIXELS = 50_000_000
 _LARGE_SHORTEST_EDGE = 2048
 _one_large_image_at_a_time = threading.Lock()
@@ -75,7 +77,7 @@ def read_as_seen(source: str | Path | IO[bytes], seen: Seen) -> Photograph:
     Raises:
         UnreadableImage: with the reason, if it is refused or cannot be read.
     """
-    photograph = read_photograph(source, refuse=seen.refuse)
+    photograph = read_photograph(source, shortest_edge=seen.shortest_edge, refuse=seen.refuse)
     with errors_explained():
         return seen.shrink(photograph)
 
@@ -91,12 +93,16 @@ def silence_size_warning() -> None:
 
 
 def read_photograph(
-    source: str | Path | IO[bytes], *, refuse: Callable[[int, int], str | None] = lambda width, height: None
+    source: str | Path | IO[bytes],
+    *,
+    shortest_edge: int | None = None,
+    refuse: Callable[[int, int], str | None] = lambda width, height: None,
 ) -> Photograph:
     """An image file as 8-bit RGB, upright; very large ones are shrunk while they are read.
 
     Args:
         source: path of the file, or an open file.
+        shortest_edge: that the photograph will be shrunk to, see `read_image`.
         refuse: told the width and height that the file claims, says why it is not to be decoded, or None.
 
     Raises:
@@ -106,32 +112,20 @@ def read_photograph(
         # The header is all that was read so far.
         if reason := refuse(opened.width, opened.height):
             raise UnreadableImage(reason)
-        is_first_frame = is_first_of_several(opened)
-        factor = min(opened.size) // _LARGE_SHORTEST_EDGE
-        if opened.width * opened.height <= _LARGE_PIXELS or factor < 2:
-            rgb = to_rgb(opened)
-            return Photograph(rgb, rgb.width, rgb.height, is_first_frame)
+        if opened.width * opened.height <= _LARGE_PIXELS:
+            return read_opened(opened, shortest_edge=shortest_edge)
         with _one_large_image_at_a_time:
-            rgb, (width, height) = _decode_large(opened, factor)
-            return Photograph(rgb, width, height, is_first_frame)
+            factor = min(opened.size) // _LARGE_SHORTEST_EDGE
+            if isinstance(opened, JpegImagePlugin.JpegImageFile) or factor < 2:
+                return read_opened(opened, shortest_edge=shortest_edge)
+            return _reduce_by_strips(opened, factor)
 
 
-def _decode_large(opened: Image.Image, factor: int) -> tuple[Image.Image, tuple[int, int]]:
-    """Both sides divided by about `factor` in passing, without a second copy of all pixels."""
-    original = opened.size
-    if isinstance(opened, JpegImagePlugin.JpegImageFile):
-        # The decoder leaves out the finest detail: a half, a quarter or an eighth of each side.
-        opened.draft(None, (original[0] // factor, original[1] // factor))
-        before, rgb = opened.size, to_rgb(opened)
-    else:
-        opened.load()
-        original = opened.size  # TIFF files are brought upright while they are loaded
-        before, rgb = _reduce_by_strips(opened, factor)
-    return rgb, original if rgb.size == before else original[::-1]
-
-
-def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int], Image.Image]:
-    """Averages over `factor` x `factor` pixels: their size before the EXIF orientation, and the upright RGB image."""
+def _reduce_by_strips(image: Image.Image, factor: int) -> Photograph:
+    """Averages over `factor` x `factor` pixels, without a second copy of all pixels."""
+    is_first_frame = is_first_of_several(image)
+    image.load()  # TIFF files are brought upright here and lose the tag
+    size = image.size[::-1] if turns_sides(image) else image.size
     white = value_of_white(image)
     reduced = Image.new("RGB", (-(-image.width // factor), -(-image.height // factor)))
     rows = 64 * factor
@@ -143,7 +137,7 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> tuple[tuple[int, int],
     orientation = image.getexif().get(ExifTags.Base.Orientation)
     if orientation is not None:
         reduced.getexif()[ExifTags.Base.Orientation] = orientation
-    return reduced.size, to_rgb(reduced)
+    return Photograph(to_rgb(reduced), *size, is_first_frame)
 
 
 __all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph", "silence_size_warning"]

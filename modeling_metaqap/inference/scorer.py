@@ -18,7 +18,7 @@ from ..configuration_metaqap import MetaQAPConfig
 from ..crops_metaqap import prepare_crops
 from ..data.rating_options import checked_range
 from ..data.stored_images import StoredImage
-from ..decoding_metaqap import Photograph, UnreadableImage, read_whole, warning_of
+from ..decoding_metaqap import Photograph, UnreadableImage, read_image, warning_of
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
@@ -196,7 +196,7 @@ class Scorer:
             return image
         try:
             if isinstance(image, Image.Image):
-                return self.seen.shrink(read_whole(image))
+                return self.seen.shrink(read_image(image))
             source = image.read() if isinstance(image, StoredImage) else image
             if self._decoder is not None and isinstance(source, (str, Path, bytes)):
                 return self._decoder.read(source, self.seen)
@@ -209,7 +209,7 @@ class Scorer:
         """What the model sees of an image."""
         processor = self.image_processor
         return Seen(
-            shortest_edge=processor.size["shortest_edge"] if processor.do_resize else None,
+            shortest_edge=processor.seen_edge,
             crop_size=processor.crop_size["height"],
             resample=int(processor.resample),
             max_pixels=self.max_pixels,

@@ -52,7 +52,7 @@ def _find(record: ScoreRecord, side: int, folder: Path) -> Image.Image | None:
     for path in (record.path, os.path.join(folder, record.path)):
         if record.error is None and os.path.isfile(path):
             try:
-                photograph = read_photograph(path)
+                photograph = read_photograph(path, shortest_edge=side)
             except UnreadableImage:
                 continue
             if (photograph.width, photograph.height) == (record.width, record.height):

@@ -74,7 +74,7 @@ class EndpointHandler:
             assessments: list[dict[str, Any]] = self.pipeline(photographs, batch_size=batch_size)
         return assessments if several else assessments[0]
 
-    def _read(self, source: Any, name: str) -> Image.Image:
+    def _read(self, source: Any, name: str) -> Any:
         if isinstance(source, str):
             text = source.partition(",")[2] if source.startswith("data:image/") else source
             try:
@@ -92,7 +92,9 @@ class EndpointHandler:
             image = source if isinstance(source, Image.Image) else self._decoding.open_image(source)
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(self._decoding.too_many_pixels(MAX_PIXELS))
-            return self._decoding.read_rgb(image)
+            if image is source:
+                return self._decoding.read_image(image)
+            return self._decoding.read_opened(image, shortest_edge=self.pipeline.image_processor.seen_edge)
         except ValueError as error:
             raise ValueError(f"{name} cannot be scored: {error}.") from error
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from ..data.crops import random_crop
 from ..image_processing_metaqap import MetaQAPImageProcessor
-from .bad_images import read_row
+from .bad_images import Rows, as_stored, read_row
 
 
 class TrainingCrops(Dataset):
@@ -21,8 +21,8 @@ class TrainingCrops(Dataset):
     `min_scale` below 1 it is shrunk a little more, at random.
     """
 
-    def __init__(self, dataset: datasets.Dataset, *, crop_size: int, seed: int, min_scale: float = 1.0):
-        self.dataset = dataset
+    def __init__(self, dataset: Rows, *, crop_size: int, seed: int, min_scale: float = 1.0):
+        self.dataset = as_stored(dataset)
         self.crop_size = crop_size
         self.seed = seed
         self.min_scale = min_scale
@@ -46,15 +46,15 @@ def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
 class WholeImages(Dataset):
     """Whole images through the image processor, exactly as they are scored in use."""
 
-    def __init__(self, dataset: datasets.Dataset, image_processor: MetaQAPImageProcessor):
-        self.dataset = dataset
+    def __init__(self, dataset: Rows, image_processor: MetaQAPImageProcessor):
+        self.dataset = as_stored(dataset)
         self.image_processor = image_processor
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        row = read_row(self.dataset, index)
+        row = read_row(self.dataset, index, shortest_edge=self.image_processor.seen_edge)
         inputs = self.image_processor(row["image"], return_tensors="pt")
         return {name: inputs[name][0] for name in ("pixel_values", "crop_weights")} | _labels(row)
 

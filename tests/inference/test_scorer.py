@@ -272,17 +272,17 @@ class TestLargePhotographs:
         noise = rng.integers(0, 255, (14, 21, 3), dtype=np.uint8)
         return Image.fromarray(noise).resize((2100, 1400), Image.Resampling.BICUBIC)
 
-    @pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("png", "RGB"), ("png", "RGBA"), ("png", "I;16")])
+    @pytest.mark.parametrize("mode", ["RGB", "RGBA", "I;16"])
     @pytest.mark.parametrize("orientation", [1, 6])
     def test_they_look_and_score_the_same_as_read_whole(
-        self, scorer, photograph, tmp_path, monkeypatch, suffix, mode, orientation
+        self, scorer, photograph, tmp_path, monkeypatch, mode, orientation
     ):
         image = photograph.convert("L").convert("I;16") if mode == "I;16" else photograph.convert(mode)
         if mode == "I;16":
             image = Image.fromarray(np.asarray(photograph.convert("L")).astype(np.uint16) * 257)
         exif = Image.Exif()
         exif[0x0112] = orientation
-        path = tmp_path / f"large.{suffix}"
+        path = tmp_path / "large.png"
         image.save(path, exif=exif)
         shrunk, [record] = scorer.read(path), scorer.score([path])
         monkeypatch.setattr("modeling_metaqap.inference.decoding._LARGE_PIXELS", 10**9)

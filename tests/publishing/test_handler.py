@@ -51,6 +51,14 @@ def test_a_photograph_in_any_form_gets_the_same_score_and_the_answer_is_json(end
     assert [answer["quality"] for answer in several] == pytest.approx([quality] * 2, abs=1e-5)
 
 
+def test_a_large_jpeg_scores_as_its_file_does(endpoint, folder, tmp_path):
+    Image.open(PHOTO).resize((2080, 2048)).save(tmp_path / "large.jpg")
+    [record] = Scorer(folder, device="cpu").score([tmp_path / "large.jpg"])
+    answer = endpoint({"inputs": (tmp_path / "large.jpg").read_bytes()})
+    assert answer["quality"] == pytest.approx(record.quality, abs=1e-5)
+    assert (answer["width"], answer["height"]) == (2080, 2048)
+
+
 def test_what_cannot_be_scored_is_one_sentence(endpoint, monkeypatch):
     text = base64.b64encode(PHOTO.read_bytes()).decode()
     requests = [

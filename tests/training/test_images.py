@@ -1,3 +1,4 @@
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,22 @@ def test_a_training_crop_depends_on_seed_epoch_and_index_alone():
         assert found["labels"] == pytest.approx(index / 9)
     for other in (crops[2, 3], TrainingCrops(ROWS, crop_size=32, seed=6)[1, 3]):
         assert not torch.equal(other["pixel_values"], reference[3]["pixel_values"])
+
+
+def test_of_a_large_jpeg_only_what_training_sees_is_decoded(tmp_path):
+    noise(40, 60).resize((1200, 800)).save(tmp_path / "large.jpg")
+    rows = datasets.Dataset.from_dict({"image": [str(tmp_path / "large.jpg")], "quality": [0.5]}).cast_column(
+        "image", datasets.Image()
+    )
+    processor = MetaQAPImageProcessor(size={"shortest_edge": 32}, crop_size=32)
+    [item] = [WholeImages(rows, processor)[0]]
+    expected = processor(str(tmp_path / "large.jpg"), return_tensors="pt")["pixel_values"][0]
+    assert torch.equal(item["pixel_values"], expected)
+    assert not torch.equal(item["pixel_values"], processor(rows[0]["image"], return_tensors="pt")["pixel_values"][0])
+    assert torch.equal(
+        TrainingCrops(rows, crop_size=32, seed=5)[1, 0]["pixel_values"],
+        TrainingCrops([rows[0]], crop_size=32, seed=5)[1, 0]["pixel_values"],
+    ), "too small to leave anything out"
 
 
 def test_training_crops_do_not_depend_on_the_number_of_workers():

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...crops_metaqap import SHORTEST_EDGE
 from ...decoding_metaqap import read_rgb
 from ..crops import random_crop
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
@@ -92,7 +93,7 @@ class DistortedImages(Dataset):
 
     def _image(self, index: int) -> Image.Image:
         image = self.images[index]
-        return read_rgb(image["image"] if isinstance(image, dict) else image)
+        return read_rgb(image["image"] if isinstance(image, dict) else image, shortest_edge=SHORTEST_EDGE)
 
 
 __all__ = ["DistortedImages"]
