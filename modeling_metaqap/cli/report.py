@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import unread_photographs
+from ..data.image_files import about_unread
 from ..data.image_places import check_packages
 from ..data.names import shown_name
 from ..errors import MetaQAPError
@@ -73,7 +73,7 @@ def report(
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise MetaQAPError(f"The page {output} must end in .html.")
-    places = places_to_score(paths, recursive=recursive, null=null)
+    places, unread = places_to_score(paths, recursive=recursive, null=null)
     check_packages(places)
     if fast and (maps or engine is not Engine.auto or dtype is not Dtype.float32):
         raise MetaQAPError("--fast chooses engine and dtype itself, and gives no quality maps; leave out the others.")
@@ -121,11 +121,11 @@ def report(
             batch_size=batch_size,
             isolate=isolate,
         )
-        if unread := unread_photographs(paths, recursive=recursive):
-            errors.print(unread, markup=False, soft_wrap=True)
+        if notice := about_unread(unread):
+            errors.print(notice, markup=False, soft_wrap=True)
         about = {
             "checkpoint": Path(checkpoint).name,
-            **run_of(scorer, checkpoint, engine=engine, dtype=dtype, learners=learners),
+            **run_of(scorer, checkpoint, learners=learners),
         }
         images = stored_images(places, image_column=image_column, fetching=Fetching(allow_private=allow_private))
         records = with_progress(scorer.score(images, quality_map=maps, thumbnail=thumbnail), total=num_images)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..data.image_files import unread_photographs
+from ..data.image_files import about_unread
 from ..data.image_places import Kind, check_packages, kind_of
 from ..data.names import shown_name
 from ..errors import MetaQAPError
@@ -102,7 +102,7 @@ def score(
 
     The exit status is 1 if an image could not be read (the others are still scored) and 2 for a wrong call.
     """
-    places = places_to_score(paths, recursive=recursive, null=null)
+    places, unread = places_to_score(paths, recursive=recursive, null=null)
     if output == _STANDARD_OUTPUT:
         output, as_json = None, True
     elif output is not None and as_json:
@@ -134,8 +134,8 @@ def score(
 
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
-    from ..inference.record_files import check_output, json_line, open_records, sort_key
-    from ..inference.sharing import ScoringOptions
+    from ..inference.record_files import check_output, json_line, open_records, read_run, sort_key
+    from ..inference.sharing import ScoringOptions, as_begun
 
     options = ScoringOptions(
         checkpoint=checkpoint,
@@ -151,12 +151,14 @@ def score(
         image_column=image_column,
         allow_private=allow_private,
     )
-    unread = unread_photographs(paths, recursive=recursive)
+    if resume and output is not None:
+        options = as_begun(options, read_run(output))
+    notice = about_unread(unread)
     if output is not None and (engine is Runner.ray or in_processes):
         from .score_folder import score_with_processes, score_with_ray
 
         if in_processes:
-            score_with_processes(places, output, options, resume=resume, overwrite=overwrite, notice=unread)
+            score_with_processes(places, output, options, resume=resume, overwrite=overwrite, notice=notice)
         else:
             score_with_ray(
                 places,
@@ -164,7 +166,7 @@ def score(
                 options,
                 resume=resume,
                 overwrite=overwrite,
-                notice=unread,
+                notice=notice,
                 address=ray_address,
                 workers=workers,
             )
@@ -182,8 +184,8 @@ def score(
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)
     explanations = None if explain is None else ExplanationFolder(explain, scorer, keep=places)
 
-    if unread:
-        errors.print(unread, markup=False, soft_wrap=True)
+    if notice:
+        errors.print(notice, markup=False, soft_wrap=True)
     keeps_lists = as_json or (output is not None and output.suffix.lower() == ".jsonl")
     # Rows that appear in the same terminal show the progress.
     is_shown = output is None and sort is Order.input and sys.stdout.isatty()
@@ -218,7 +220,7 @@ def score(
             rows += 1
             failed += record.error is not None
     else:
-        run = run_of(scorer, checkpoint, engine=own_engine, dtype=dtype, learners=learners)
+        run = run_of(scorer, checkpoint, learners=learners)
         # Opened only now: a wrong checkpoint or engine leaves a file of this name as it is. Each record is written at
         # once, so that an interrupted run keeps what it has done.
         with open_records(output, run=run, resume=resume) as file:

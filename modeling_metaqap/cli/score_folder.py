@@ -1,6 +1,7 @@
 """`metaqap score` with several processes: a folder of Parquet files, by Ray or by what `accelerate launch` starts."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,14 +9,14 @@ import typer
 
 from ..data.image_places import kind_of
 from ..data.image_units import split_into_units
+from ..data.locking import only_writer
 from ..data.names import shown_name
 from ..inference.shards import ShardTask, Tally, begin_shards, check_folder, count_rows, open_tasks
 from ..inference.sharing import ScoringOptions, describe_run
+from .scoring import run_of
 
 if TYPE_CHECKING:
     from ..inference.fastest import Choice
-    from ..inference.ray_pool import PreparedEngine
-    from ..inference.scorer import Scorer
 
 
 def score_with_ray(
@@ -39,9 +40,15 @@ def score_with_ray(
 
     check_ray()
     check_folder(folder, replace=overwrite or resume)
-    with ray_pool(address=address, workers=workers, device=options.device) as pool:
+    with only_writer(folder), ray_pool(address=address, workers=workers, device=options.device) as pool:
         engine = pool.prepare(options)
-        run = _run(options, engine.weights, engine)
+        run = describe_run(
+            engine.weights or options.checkpoint,
+            engine=engine.name,
+            dtype=engine.dtype,
+            learners=options.learners,
+            scale=engine.scale,
+        )
         begin_shards(folder, run=run, resume=resume)
         _say(engine.choice, notice)
         tasks = open_tasks(folder, split_into_units(places))
@@ -66,24 +73,25 @@ def score_with_processes(
         typer.Exit: with status 1, if images could not be read.
     """
     from ..inference.process_share import ProcessShare
-    from ..lineage import weights_sha256
     from .printing import silence_libraries
 
     silence_libraries()
     share = ProcessShare()
     share.begin(lambda: check_folder(folder, replace=overwrite or resume))
-    scorer = share.make_scorer(options)
-    run = _run(options, weights_sha256(options.checkpoint), scorer)
-    share.begin(lambda: begin_shards(folder, run=run, resume=resume))
-    tasks = open_tasks(folder, split_into_units(places))
-    scored = share.score(tasks, options, scorer, folder)
-    if share.is_main:
-        _say(scorer.choice, notice)
-        _follow(scored, folder, total=_images_of(share.part_of(tasks)))
-    else:
-        for _ in scored:
-            pass
-    share.wait_for_all()
+    with ExitStack() as stack:
+        share.begin(lambda: stack.enter_context(only_writer(folder)))
+        scorer = share.make_scorer(options)
+        run = run_of(scorer, options.checkpoint, learners=options.learners)
+        share.begin(lambda: begin_shards(folder, run=run, resume=resume))
+        tasks = open_tasks(folder, split_into_units(places))
+        scored = share.score(tasks, options, scorer, folder)
+        if share.is_main:
+            _say(scorer.choice, notice)
+            _follow(scored, folder, total=_images_of(share.part_of(tasks)))
+        else:
+            for _ in scored:
+                pass
+        share.wait_for_all()
     # Where one process ends with a status other than 0, the launcher ends all others.
     if share.is_main:
         _report(count_rows(folder), folder)
@@ -101,17 +109,6 @@ def _images_of(tasks: Iterable[ShardTask]) -> int | None:
         else:
             count += len(unit.places) - len(task.skip)
     return count
-
-
-def _run(options: ScoringOptions, weights: str | None, engine: "PreparedEngine | Scorer") -> dict[str, str]:
-    return describe_run(
-        weights or options.checkpoint,
-        engine=options.engine,
-        dtype=options.dtype,
-        learners=options.learners,
-        choice=engine.choice,
-        scale=engine.scale,
-    )
 
 
 def _say(choice: "Choice | None", notice: str | None) -> None:

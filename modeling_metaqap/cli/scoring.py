@@ -5,33 +5,32 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..data.image_files import read_list
-from ..data.image_places import find_places, kind_of
+from ..data.image_places import FoundPlaces, kind_of, search_places
 from ..errors import MetaQAPError
-from ..inference.choices import Dtype, Engine
 
 if TYPE_CHECKING:
     from ..inference.records import ScoreRecord
     from ..inference.scorer import Scorer
 
 
-def places_to_score(paths: Sequence[str], *, recursive: bool, null: bool) -> list[str]:
+def places_to_score(paths: Sequence[str], *, recursive: bool, null: bool) -> FoundPlaces:
     """What a user typed as places, with the list on standard input for `-`.
 
     Args:
-        paths: see `find_places`.
+        paths: see `search_places`.
         recursive: also search sub-folders.
         null: the list is separated by NUL bytes.
 
     Raises:
         MetaQAPError: for what does not exist or holds no images.
     """
-    places = find_places([path for path in paths if path != "-"], recursive=recursive)
+    places, unread = search_places([path for path in paths if path != "-"], recursive=recursive)
     if "-" in paths:
         listed = read_list(sys.stdin.buffer, separator=b"\0" if null else b"\n")
         places = list(dict.fromkeys(places + listed))
     if not places:
         raise MetaQAPError("There are no images to score: standard input is empty.")
-    return places
+    return FoundPlaces(places, unread)
 
 
 def number_of_images(places: Iterable[str]) -> int | None:
@@ -40,15 +39,14 @@ def number_of_images(places: Iterable[str]) -> int | None:
     return None if any(kind.holds_many for kind in kinds) else len(kinds)
 
 
-def run_of(scorer: "Scorer", checkpoint: str, *, engine: Engine, dtype: Dtype, learners: int | None) -> dict[str, str]:
+def run_of(scorer: "Scorer", checkpoint: str, *, learners: int | None) -> dict[str, str]:
     """What scores are made with, by name."""
     from ..inference.sharing import describe_run
     from ..lineage import weights_sha256
 
     weights = weights_sha256(checkpoint) or checkpoint
-    return describe_run(
-        weights, engine=engine, dtype=dtype, learners=learners, choice=scorer.choice, scale=scorer.scale
-    )
+    engine = scorer.engine
+    return describe_run(weights, engine=engine.name, dtype=engine.dtype, learners=learners, scale=scorer.scale)
 
 
 def with_progress(

@@ -6,7 +6,7 @@ Imports nothing heavy, so that a mistyped path is answered at once.
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -23,8 +23,8 @@ IMAGE_SUFFIXES = frozenset(
     ".avif .bmp .gif .jfif .jp2 .jpe .jpeg .jpg .mpo .png .ppm .pgm .tga .tif .tiff .webp".split()
 ) | (_HEIF_SUFFIXES if _READS_HEIF else frozenset())
 
-# Photographs that are not read: JPEG XL, cameras' raw files and, without its package, HEIF.
-_UNREAD_SUFFIXES = frozenset(
+#: Of photographs that are not read: JPEG XL, cameras' raw files and, without its package, HEIF.
+UNREAD_SUFFIXES = frozenset(
     ".3fr .arw .cr2 .cr3 .dng .erf .iiq .jxl .nef .nrw .orf .pef .raf .raw .rw2 .srw .x3f".split()
 ) | (_HEIF_SUFFIXES - IMAGE_SUFFIXES)
 
@@ -50,11 +50,9 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     found: dict[str, None] = {}
     for path in paths:
         if os.path.isdir(path):
-            files = files_in_folder(path, IMAGE_SUFFIXES, recursive=recursive)
+            files, unread = files_in_folder(path, IMAGE_SUFFIXES, UNREAD_SUFFIXES, recursive=recursive)
             if not files:
-                unread = unread_photographs([path], recursive=recursive)
-                hint = "" if recursive else "; add --recursive to search its sub-folders"
-                raise MetaQAPError(unread or f"The folder {shown_name(path)} holds no images{hint}.")
+                raise no_images(path, unread, is_searched=recursive)
         elif os.path.lexists(path):
             files = [path]
         elif glob.has_magic(path):
@@ -67,15 +65,20 @@ def find_images(paths: Iterable[str], *, recursive: bool = False) -> list[str]:
     return list(found)
 
 
-def unread_photographs(paths: Iterable[str], *, recursive: bool) -> str | None:
-    """A sentence about the files of folders that look like photographs and are not read here; None without any.
+def no_images(folder: str, unread: Sequence[str], *, is_searched: bool) -> MetaQAPError:
+    """The sentence for a folder without images.
 
     Args:
-        paths: what a user typed; of these the folders are searched.
-        recursive: also search their sub-folders.
+        folder: as the user typed it.
+        unread: files in it that look like photographs and are not read.
+        is_searched: whether its sub-folders were searched.
     """
-    folders = [path for path in paths if os.path.isdir(path)]
-    files = [file for path in folders for file in files_in_folder(path, _UNREAD_SUFFIXES, recursive=recursive)]
+    hint = "" if is_searched else "; add --recursive to search its sub-folders"
+    return MetaQAPError(about_unread(unread) or f"The folder {shown_name(folder)} holds no images{hint}.")
+
+
+def about_unread(files: Sequence[str]) -> str | None:
+    """A sentence about files that look like photographs and are not read here; None without any."""
     if not files:
         return None
     endings = Counter(Path(file).suffix.lower() for file in files)
@@ -86,14 +89,37 @@ def unread_photographs(paths: Iterable[str], *, recursive: bool) -> str | None:
     return text
 
 
-def files_in_folder(folder: str, suffixes: Iterable[str], *, recursive: bool) -> list[str]:
-    """What in a folder is named with one of these endings, in lower case, and is no folder; sorted."""
-    candidates, endings = Path(folder).rglob("*") if recursive else Path(folder).glob("*"), tuple(suffixes)
-    return sorted(str(file) for file in candidates if _has_ending(file, endings) and not os.path.isdir(file))
+def files_in_folder(folder: str, *groups: Collection[str], recursive: bool) -> list[list[str]]:
+    """What in a folder is no folder and has a name with one of these endings, in lower case.
+
+    The folder is listed once, however many groups there are. Links to folders are not followed.
+
+    Args:
+        folder: to search.
+        groups: of endings.
+        recursive: also search its sub-folders.
+
+    Returns:
+        For each group its names, sorted.
+    """
+    names: list[str] = []
+    for place, _, files in os.walk(folder):
+        names += [str(Path(place, file)) for file in files if "." in file]
+        if not recursive:
+            break
+    return by_ending(names, *groups)
 
 
-def _has_ending(file: Path, endings: tuple[str, ...]) -> bool:
-    return bool(file.suffix) and file.name.lower().endswith(endings)
+def by_ending(names: Iterable[str], *groups: Collection[str]) -> list[list[str]]:
+    """For each group of endings, in lower case, the names that have one of them; sorted."""
+    endings = [tuple(group) for group in groups]
+    found: list[list[str]] = [[] for _ in groups]
+    for name in sorted(names):
+        if os.path.splitext(name)[1]:  # not of `.jpg`, a hidden file without ending
+            for names_of_group, group in zip(found, endings, strict=True):
+                if name.lower().endswith(group):
+                    names_of_group.append(name)
+    return found
 
 
 def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
@@ -107,4 +133,14 @@ def read_list(stream: IO[bytes], *, separator: bytes = b"\n") -> list[str]:
     return list(dict.fromkeys(os.fsdecode(name) for name in names if name))
 
 
-__all__ = ["IMAGE_SUFFIXES", "files_in_folder", "find_images", "is_image_file", "read_list", "unread_photographs"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "UNREAD_SUFFIXES",
+    "about_unread",
+    "by_ending",
+    "files_in_folder",
+    "find_images",
+    "is_image_file",
+    "no_images",
+    "read_list",
+]

@@ -10,11 +10,19 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import MetaQAPError, sentence
 from ..fetching_metaqap import is_web_address
-from .image_files import IMAGE_SUFFIXES, files_in_folder, find_images, read_list
+from .image_files import (
+    IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    by_ending,
+    files_in_folder,
+    find_images,
+    no_images,
+    read_list,
+)
 from .names import shown_name
 
 
@@ -43,6 +51,9 @@ _ARCHIVES = {
     ".arrow": Kind.table,
 }
 
+# What a folder is searched for.
+_GROUPS = (IMAGE_SUFFIXES, _ARCHIVES, UNREAD_SUFFIXES)
+
 # `s3://...`, and chains of fsspec such as `simplecache::s3://...`.
 _REMOTE = re.compile(r"(\w+::)*[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -64,8 +75,25 @@ def kind_of(place: str) -> Kind:
     return Kind.remote if remote else Kind.file
 
 
+class FoundPlaces(NamedTuple):
+    """What a search has found.
+
+    Attributes:
+        places: without repetition.
+        unread: files in folders that look like photographs and are not read; see `about_unread`.
+    """
+
+    places: list[str]
+    unread: list[str]
+
+
 def find_places(arguments: Iterable[str], *, recursive: bool = False) -> list[str]:
-    """Expand what a user typed to places without repetition.
+    """The places of `search_places`."""
+    return search_places(arguments, recursive=recursive).places
+
+
+def search_places(arguments: Iterable[str], *, recursive: bool = False) -> FoundPlaces:
+    """Expand what a user typed to places; each folder is listed once.
 
     Args:
         arguments: files, folders and patterns, see `find_images`; web addresses; paths, folders and patterns of
@@ -76,10 +104,13 @@ def find_places(arguments: Iterable[str], *, recursive: bool = False) -> list[st
     Raises:
         MetaQAPError: for what does not exist, cannot be reached or holds no images.
     """
-    found: dict[str, None] = {}
+    places: dict[str, None] = {}
+    unread: dict[str, None] = {}
     for argument in arguments:
-        found |= dict.fromkeys(_expanded(argument, recursive=recursive))
-    return list(found)
+        found = _expanded(argument, recursive=recursive)
+        places |= dict.fromkeys(found.places)
+        unread |= dict.fromkeys(found.unread)
+    return FoundPlaces(list(places), list(unread))
 
 
 def check_packages(places: Iterable[str]) -> None:
@@ -92,25 +123,30 @@ def check_packages(places: Iterable[str]) -> None:
         raise MetaQAPError("Reading Parquet and Arrow files needs pyarrow; install it with `pip install pyarrow`.")
 
 
-def _expanded(argument: str, *, recursive: bool) -> list[str]:
+def _expanded(argument: str, *, recursive: bool) -> FoundPlaces:
     if is_web_address(argument):
-        return [argument]
+        return FoundPlaces([argument], [])
     if is_remote(argument):
         protocol, _, path = argument.partition("://")
         if protocol.lower() not in ("file", "local"):
             return _remote_places(argument, recursive=recursive)
         argument = path
     if argument.startswith("@") and not os.path.lexists(argument):
-        return _listed(argument[1:])
+        return FoundPlaces(_listed(argument[1:]), [])
     if os.path.isdir(argument):
-        if images := files_in_folder(argument, IMAGE_SUFFIXES, recursive=recursive):
-            return images
-        archives = files_in_folder(argument, _ARCHIVES, recursive=recursive)
-        # Beside the files of a data set there may be results that `datasets` has kept.
-        archives = [name for name in archives if not os.path.basename(name).startswith("cache-")]
-        if archives:
-            return archives
-    return find_images([argument], recursive=recursive)
+        return _chosen(argument, *files_in_folder(argument, *_GROUPS, recursive=recursive), is_searched=recursive)
+    return FoundPlaces(find_images([argument]), [])
+
+
+def _chosen(
+    folder: str, images: list[str], archives: list[str], unread: list[str], *, is_searched: bool
+) -> FoundPlaces:
+    """Of what a folder holds, its images, or if it has none its archives."""
+    # Beside the files of a data set there may be results that `datasets` has kept.
+    archives = [name for name in archives if not os.path.basename(name).startswith("cache-")]
+    if not images and not archives:
+        raise no_images(folder, unread, is_searched=is_searched)
+    return FoundPlaces(images or archives, unread)
 
 
 def _listed(path: str) -> list[str]:
@@ -124,7 +160,7 @@ def _listed(path: str) -> list[str]:
     return places
 
 
-def _remote_places(argument: str, *, recursive: bool) -> list[str]:
+def _remote_places(argument: str, *, recursive: bool) -> FoundPlaces:
     try:
         return _expand_remote(argument, recursive=recursive)
     except MetaQAPError:
@@ -133,26 +169,22 @@ def _remote_places(argument: str, *, recursive: bool) -> list[str]:
         raise MetaQAPError(f"{shown_name(argument)} cannot be read: {sentence(error)}.") from error
 
 
-def _expand_remote(argument: str, *, recursive: bool) -> list[str]:
+def _expand_remote(argument: str, *, recursive: bool) -> FoundPlaces:
     files, path = file_system(argument)
     if files.isdir(path):
         deep = recursive or argument.startswith("hf://datasets/")
-        names = sorted(files.find(path, maxdepth=None if deep else 1))
-        names = [name for name in names if name.lower().endswith(tuple(IMAGE_SUFFIXES))] or [
-            name for name in names if name.lower().endswith(tuple(_ARCHIVES))
-        ]
-        if not names:
-            hint = "" if deep else "; add --recursive to search its sub-folders"
-            raise MetaQAPError(f"The folder {shown_name(argument)} holds no images{hint}.")
+        groups = by_ending(files.find(path, maxdepth=None if deep else 1), *_GROUPS)
+        found = _chosen(argument, *groups, is_searched=deep)
+        return FoundPlaces(*([_with_own_part(argument, name) for name in group] for group in found))
     elif files.exists(path):
-        return [argument]
+        return FoundPlaces([argument], [])
     elif glob.has_magic(path):
         names = sorted(name for name, details in files.glob(path, detail=True).items() if details["type"] == "file")
         if not names:
             raise MetaQAPError(f"No file matches {shown_name(argument)}.")
     else:
         raise MetaQAPError(f"There is no file or folder {shown_name(argument)}.")
-    return [_with_own_part(argument, name) for name in names]
+    return FoundPlaces([_with_own_part(argument, name) for name in names], [])
 
 
 def file_system(place: str) -> tuple[Any, str]:
@@ -183,4 +215,13 @@ def _with_own_part(place: str, path: str) -> str:
     return "::".join(parts)
 
 
-__all__ = ["Kind", "check_packages", "file_system", "find_places", "is_remote", "kind_of"]
+__all__ = [
+    "FoundPlaces",
+    "Kind",
+    "check_packages",
+    "file_system",
+    "find_places",
+    "is_remote",
+    "kind_of",
+    "search_places",
+]

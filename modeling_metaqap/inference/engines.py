@@ -29,9 +29,17 @@ from .learner_subsets import check_learners, keep_learners
 
 
 class CropEngine(Protocol):
-    """Crops in, the model's outputs out."""
+    """Crops in, the model's outputs out.
+
+    Attributes:
+        config: of the checkpoint.
+        name: which of `Engine` this is; never `auto`.
+        dtype: number format of the computation, such as `"float32"`.
+    """
 
     config: Any
+    name: Engine
+    dtype: str
 
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> dict[str, torch.Tensor]:
         """`(B, 3, H, W)` RGB crops -> those of `IMAGE_OUTPUTS` that there are, `(B, ...)` in float32 on the CPU.
@@ -73,6 +81,7 @@ class TorchEngine:
         if dtype == "auto":
             dtype = "bfloat16" if has_bfloat16(self.device) else "float32"
         model = read_model(checkpoint, config=config, dtype=getattr(torch, dtype))
+        self.name, self.dtype = Engine.torch, dtype
         self.model: MetaQAPModel = model if learners is None else keep_learners(model, learners)
         self.config = self.model.config
         self.model.eval().to(self.device, memory_format=torch.channels_last)
@@ -173,6 +182,7 @@ class OnnxEngine:
         if dtype not in ("float32", "auto"):
             raise MetaQAPError(f"The ONNX engine has the number format of its file; leave out the dtype {dtype}.")
         self.config = read_config(checkpoint) if config is None else config
+        self.name, self.dtype = name, "float32"
         export = _export_command(checkpoint, name)
         try:
             file = cached_file(str(checkpoint), ONNX_FILES[name])

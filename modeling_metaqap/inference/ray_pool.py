@@ -44,12 +44,15 @@ class PreparedEngine:
     Attributes:
         weights: SHA-256 of the checkpoint's weights; None if it has none of its own.
         scale: that scores are reported on.
+        name, dtype: of the engine, see `CropEngine`.
         choice: what `fast` has taken, see `Scorer`.
         packed: the file of ONNX Runtime, for machines that have none; None for PyTorch.
     """
 
     weights: str | None
     scale: tuple[float, float]
+    name: str
+    dtype: str
     choice: "Choice | None"
     packed: "PackedEngine | None"
 
@@ -229,7 +232,9 @@ def _prepare(options: "ScoringOptions", start: str) -> PreparedEngine:
     if isinstance(scorer.engine, OnnxEngine):
         folder = cached_onnx(options.checkpoint, scorer.engine.config, learners=options.learners, make=False)
         packed = None if folder is None else PackedEngine.of(folder)
-    return PreparedEngine(weights_sha256(options.checkpoint), scorer.scale, scorer.choice, packed)
+    engine = scorer.engine
+    weights = weights_sha256(options.checkpoint)
+    return PreparedEngine(weights, scorer.scale, engine.name, engine.dtype, scorer.choice, packed)
 
 
 class _Worker:
@@ -288,9 +293,7 @@ class _Worker:
                 learners=None,
             )
             return options.make_scorer()
-        if engine.choice is not None:
-            options = replace(options, dtype=engine.choice.dtype)
-        scorer = replace(options, engine=Engine.torch).make_scorer()
+        scorer = replace(options, engine=Engine.torch, dtype=engine.dtype).make_scorer()
         if weights_sha256(options.checkpoint) != engine.weights:
             raise MetaQAPError(f"The checkpoint {options.checkpoint} has other weights than where the run began.")
         return scorer

@@ -13,7 +13,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from importlib.util import find_spec
 from itertools import islice
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Protocol
 
 from ..data.atomic import replacing, write_atomically
+from ..data.locking import only_writer
 from ..data.names import from_portable_name, from_spreadsheet_text, portable_name, spreadsheet_text
 from ..errors import MetaQAPError
 from ..installing import missing_package
@@ -451,14 +452,16 @@ def open_records(output: Path, *, run: dict[str, Any] | None = None, resume: boo
         resume: keep the rows of an interrupted run of the same `run`, and append to them.
 
     Raises:
-        MetaQAPError: as `check_output` does, and for an output that cannot be continued.
+        MetaQAPError: as `check_output` does, for an output that cannot be continued, and for one that another process
+            is writing.
     """
     check_output(output, replace=True)
-    file = RecordFile(output, run=run, resume=resume)
-    try:
+    with ExitStack() as stack:
+        with errors_of(output):
+            stack.enter_context(only_writer(output))
+        file = RecordFile(output, run=run, resume=resume)
+        stack.callback(file.close)
         yield file
-    finally:
-        file.close()
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 Imports nothing that computes, so that a process that only hands out the work stays small.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,6 @@ from .records import ScoreRecord, scale_title
 from .shards import ShardTask, Tally, score_task
 
 if TYPE_CHECKING:
-    from .fastest import Choice
     from .scorer import Scorer
 
 
@@ -84,29 +83,37 @@ class ScoringOptions:
 
 
 def describe_run(
-    weights: str,
-    *,
-    engine: str,
-    dtype: str,
-    learners: int | None,
-    choice: "Choice | None",
-    scale: tuple[float, float],
+    weights: str, *, engine: str, dtype: str, learners: int | None, scale: tuple[float, float]
 ) -> dict[str, str]:
     """What scores are made with, to be written beside them; see `open_records`.
 
     Args:
         weights: SHA-256 of the weights, or the checkpoint's name.
-        engine, dtype, learners: as they were asked for, see `Scorer`.
-        choice: what a scorer has taken for its speed, if it was to choose.
+        engine, dtype: that were taken, not `auto`; see `CropEngine`.
+        learners: as they were asked for, see `Scorer`.
         scale: that a scorer reports on.
     """
-    run = {"weights": weights, "engine": str(engine), "number format": str(dtype)}
-    if choice is not None:
-        run |= {"engine": choice.engine, "number format": choice.dtype}
-    run["scale"] = scale_title(scale)
+    run = {"weights": weights, "engine": str(engine), "number format": dtype, "scale": scale_title(scale)}
     if learners is not None:
         run["base learners"] = str(learners)
     return run
 
 
-__all__ = ["ScoringOptions", "describe_run"]
+def as_begun(options: ScoringOptions, run: Mapping[str, str]) -> ScoringOptions:
+    """Options to go on with a run: where they leave the engine open, it is the one that the run was begun with.
+
+    Which one `auto` stands for can change: with the number of photographs, and with what is installed.
+
+    Args:
+        options: as they were asked for.
+        run: what stands beside the output, see `describe_run`; empty if nothing does.
+    """
+    begun = run.get("engine")
+    if options.fast or options.engine != Engine.auto or begun not in (Engine.torch, Engine.onnx):
+        return options
+    if begun == Engine.torch:
+        return replace(options, engine=Engine.torch)
+    return replace(options, num_images=None)  # the file of ONNX Runtime is made for however few
+
+
+__all__ = ["ScoringOptions", "as_begun", "describe_run"]

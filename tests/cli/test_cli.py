@@ -556,6 +556,52 @@ def test_an_output_of_other_weights_or_options_is_not_continued(
     assert output.read_bytes() == before
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_continued_run_takes_the_engine_that_it_was_begun_with(
+    metaqap, photos, checkpoint, tmp_path, monkeypatch, suffix
+):
+    """Not what auto stands for now: with more photographs, or another package installed, that is another one."""
+    from modeling_metaqap.inference import engines, sharing
+
+    output, asked = tmp_path / f"scores.{suffix}", []
+    run = output.with_name(f"{output.name}.run.json")
+    command = ("score", photos, "--checkpoint", checkpoint, "-o", output)
+    assert metaqap(*command, "--dtype", "auto")[0] == 0
+    begun = json.loads(run.read_text())
+    assert begun["engine"] == "torch" and begun["number format"] in ("float32", "bfloat16")
+    assert metaqap(*command, "--overwrite", "--engine", "torch")[0] == 0
+
+    def asked_for(options):
+        asked.append((options.engine, options.num_images))
+        return make(options)
+
+    make = sharing.ScoringOptions.make_scorer
+    monkeypatch.setattr(sharing.ScoringOptions, "make_scorer", asked_for)
+    assert metaqap(*command, "--resume")[0] == 0
+    assert metaqap(*command, "--resume", "--engine", "torch")[0] == 0
+    # As if it had been begun with ONNX Runtime, which few photographs would not get: now it is there no more.
+    run.write_text(run.read_text().replace('"torch"', '"onnx"'))
+    monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.cached_onnx", lambda *_, make, **__: None)
+    before = output.read_bytes()
+    status, _, err = metaqap(*command, "--resume")
+    assert status == 2 and len(err.splitlines()) == 1 and output.read_bytes() == before
+    assert "it was made with the engine onnx, and now it is torch" in err
+    assert asked == [("torch", 3), ("torch", 3), ("auto", None)]
+    assert engines.Engine.auto not in begun.values()
+
+
+def test_two_commands_do_not_write_one_output(metaqap, photos, checkpoint, tmp_path):
+    from modeling_metaqap.data.locking import only_writer
+
+    output = tmp_path / "scores.csv"
+    with only_writer(output):
+        for options in ([], ["--resume"], ["--overwrite"]):
+            status, out, err = metaqap("score", photos, "--checkpoint", checkpoint, "-o", output, *options)
+            assert (status, out) == (2, "") and not output.exists()
+            assert err.startswith(f"metaqap: Another process is writing {output}; wait until it has ended")
+            assert len(err.splitlines()) == 1
+
+
 def test_sorted_results_are_written_as_they_come_too(metaqap, photos, checkpoint, tmp_path, monkeypatch):
     score = Scorer.score
 

@@ -13,6 +13,7 @@ from typer.main import get_command
 
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.cli.app import app, main
+from modeling_metaqap.data.locking import only_writer
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 pytest.importorskip("accelerate")
@@ -79,6 +80,9 @@ def test_a_folder_is_continued_or_replaced_on_request_only(call, tmp_path):
     status, error = call("-o", scores, "--resume", "--dtype", "bfloat16", launched=True)
     assert status == 2 and "it was made with the number format float32, and now it is bfloat16" in error
     assert len(rows(scores)) == 40
+    with only_writer(scores):
+        status, error = call("-o", scores, "--resume", launched=True)
+        assert status == 2 and error.startswith(f"metaqap: Another process is writing {scores};")
     assert call("-o", scores, "--overwrite", "--dtype", "bfloat16", launched=True)[0] == 1
     assert '"bfloat16"' in (tmp_path / "scores.run.json").read_text()
 

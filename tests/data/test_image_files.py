@@ -3,7 +3,8 @@
 import pytest
 
 from modeling_metaqap import MetaQAPError
-from modeling_metaqap.data.image_files import IMAGE_SUFFIXES, find_images, unread_photographs
+from modeling_metaqap.data import image_files, image_places
+from modeling_metaqap.data.image_files import IMAGE_SUFFIXES, about_unread, find_images
 
 
 @pytest.fixture
@@ -56,13 +57,20 @@ def test_the_same_files_are_scored_and_distorted(tmp_path):
 
 
 def test_it_is_said_how_to_read_heic_where_it_is_not_read(tmp_path, monkeypatch):
-    from modeling_metaqap.data import image_files
-
     (tmp_path / "sub").mkdir()
     for name in ("a.HEIC", "sub/b.heic", "sub/c.jpg"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(image_files, "_UNREAD_SUFFIXES", {".heic"})
-    text = unread_photographs([str(tmp_path), str(tmp_path / "sub" / "c.jpg")], recursive=True)
+    read = IMAGE_SUFFIXES - {".heic"}
+    monkeypatch.setattr(image_files, "IMAGE_SUFFIXES", read)
+    monkeypatch.setattr(image_files, "UNREAD_SUFFIXES", {".heic"})
+    monkeypatch.setattr(image_places, "_GROUPS", (read, (), {".heic"}))
+
+    def unread_photographs(*paths, recursive):
+        return about_unread(image_places.search_places(map(str, paths), recursive=recursive).unread)
+
+    text = unread_photographs(tmp_path, tmp_path / "sub" / "c.jpg", recursive=True)
     assert f": 2 .heic; the first is {tmp_path / 'a.HEIC'}. Install pillow-heif for HEIC: `pip install " in text
-    assert ": 1 .heic;" in unread_photographs([str(tmp_path)], recursive=False)
-    assert unread_photographs([str(tmp_path / "a.HEIC")], recursive=False) is None
+    assert unread_photographs(tmp_path / "a.HEIC", recursive=False) is None
+    for search in (image_places.find_places, find_images):
+        with pytest.raises(MetaQAPError, match=": 1 .heic;"):
+            search([str(tmp_path)], recursive=False)

@@ -1,12 +1,13 @@
 """What users type -> places of images, and what kind each is."""
 
+import os
 import zipfile
 
 import fsspec
 import pytest
 
 from modeling_metaqap import MetaQAPError
-from modeling_metaqap.data.image_places import Kind, find_places, kind_of
+from modeling_metaqap.data.image_places import Kind, find_places, kind_of, search_places
 
 
 @pytest.fixture
@@ -41,6 +42,24 @@ def test_a_folder_gives_its_images_or_if_it_has_none_its_archives(folder):
     assert find_places([str(folder / "shards")]) == [str(folder / "shards" / name) for name in ("0.tar", "1.TAR.GZ")]
     with pytest.raises(MetaQAPError, match="holds no images; add --recursive"):
         find_places([str(folder / "empty")])
+
+
+def test_a_folder_is_listed_once(folder, memory, monkeypatch):
+    for name in ("b.CR2", "sub/c.nef", ".jpg"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    fsspec.filesystem("memory").pipe("/photos/d.nef", b"content")
+    listed, walk = [], os.walk
+    monkeypatch.setattr(os, "walk", lambda path: listed.append(path) or walk(path))
+    found = search_places([str(folder), memory, str(folder)], recursive=True)
+    assert found.places[0] == str(folder / "a.jpg") and len(found.places) == 4
+    assert found.unread == [str(folder / "b.CR2"), str(folder / "sub/c.nef"), "memory:///photos/d.nef"]
+    assert listed.count(str(folder)) == 2, "once for each time that it was named"
+    listed.clear()
+    assert len(find_places([str(folder / "shards")])) == 2
+    with pytest.raises(MetaQAPError, match="left out: 1 .nef"):
+        find_places([str(folder / "sub")])
+    assert len(listed) == 2
 
 
 def test_folders_patterns_and_files_of_fsspec_are_found(memory):

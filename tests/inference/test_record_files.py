@@ -205,6 +205,22 @@ def test_other_files_hold_no_records(tmp_path):
         list(read_records(tmp_path / "records.csv"))
 
 
+@FORMATS
+@pytest.mark.parametrize("resume", [False, True])
+def test_only_one_at_a_time_writes_an_output(tmp_path, suffix, resume):
+    output = tmp_path / f"records{suffix}"
+    with open_records(output, run=RUN) as file:
+        file.write(record(1))
+        with pytest.raises(MetaQAPError, match="Another process is writing .*; wait until it has ended, or write to"):
+            with open_records(output, run=RUN, resume=resume):
+                pass
+        file.write(record(2))
+    with open_records(output, run=RUN, resume=True) as file:
+        assert list(file.records()) == [record(1), record(2)]
+        assert (tmp_path / f".records{suffix}.lock").exists()
+    assert not (tmp_path / f".records{suffix}.lock").exists()
+
+
 def test_a_run_that_is_begun_anew_leaves_no_old_description(tmp_path):
     output = tmp_path / "records.csv"
     with open_records(output, run=RUN) as file:
