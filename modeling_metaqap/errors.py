@@ -11,7 +11,7 @@ from pathlib import Path
 
 #: Environment variable with the folder in which the processes of one run note what one of them has said, so that a
 #: mistake that each of them finds is told once.
-SAID = "METAQAP_SAID"
+SENTENCES = "METAQAP_SENTENCES"
 
 
 class MetaQAPError(ValueError):
@@ -50,7 +50,7 @@ def as_typed(message: str, options: Mapping[str, str]) -> str:
 
 
 def _say(text: str) -> None:
-    if folder := os.environ.get(SAID):
+    if folder := os.environ.get(SENTENCES):
         try:
             Path(folder, hashlib.sha256(text.encode()).hexdigest()).touch(exist_ok=False)
         except FileExistsError:
@@ -92,4 +92,4 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
         sys.exit(70)
 
 
-__all__ = ["SAID", "DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]
+__all__ = ["SENTENCES", "DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]

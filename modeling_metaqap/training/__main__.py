@@ -3,7 +3,7 @@
 import json
 import os
 
-from ..errors import SAID, exit_with_sentence
+from ..errors import SENTENCES, exit_with_sentence
 from ..memory import keep_freed_memory
 from .arguments import option_names, parse_arguments
 from .recipe import Recipe
@@ -23,7 +23,7 @@ def train_and_report(recipe: Recipe, settings: RunSettings) -> None:
 def main() -> None:
     """Train as the command line says."""
     keep_freed_memory()
-    by_command = SAID in os.environ  # `metaqap train` has started this process; its user types dashes
+    by_command = SENTENCES in os.environ  # `metaqap train` has started this process; its user types dashes
     typed = {name: f"--{name.replace('_', '-') if by_command else name}" for name in option_names()}
     with exit_with_sentence("metaqap" if by_command else "train", options=typed):
         train_and_report(*parse_arguments(description=__doc__))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SAID, MetaQAPError, sentence
+from ..errors import SENTENCES, MetaQAPError, sentence
 from .recipe import Recipe
 from .run_folder import RunFolder
 
@@ -63,7 +63,7 @@ def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> 
     arguments = launch_command_parser().parse_args(_launch_arguments(options, launch))
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="metaqap-") as said:
-        os.environ[SAID] = said
+        os.environ[SENTENCES] = said
         try:
             start(arguments)
             return 0
@@ -78,7 +78,7 @@ def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> 
         except (ImportError, OSError, ValueError) as error:  # what accelerate says of settings that it cannot use
             raise MetaQAPError(f"Accelerate cannot start the processes: {sentence(error)}") from error
         finally:
-            del os.environ[SAID]
+            del os.environ[SENTENCES]
             logging.disable(logging.NOTSET)
         told = any(Path(said).iterdir())
     if status == -signal.SIGINT and not told:
