@@ -25,8 +25,11 @@ from .options import (
     NumberFormat,
     Overwrite,
     Places,
+    RatersScale,
     Recursive,
+    Scale,
     TableColumn,
+    chosen_scale,
 )
 from .scoring import number_of_images, places_to_score, run_of, with_progress
 
@@ -57,6 +60,8 @@ def report(
     device: Device = None,
     dtype: NumberFormat = Dtype.float32,
     fast: Fast = False,
+    scale: Scale = None,
+    raters_scale: RatersScale = False,
     learners: Learners = None,
     batch_size: BatchSize = 8,
     recursive: Recursive = False,
@@ -80,10 +85,12 @@ def report(
     if maps and engine not in (Engine.auto, Engine.torch):
         raise MetaQAPError("--maps needs --engine torch; the other engines give no quality maps.")
 
+    from ..data.rating_options import checked_range
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
     from ..inference.html_report import write_html_report
     from ..inference.record_files import check_writable, holds_records, read_records, read_run
+    from ..inference.records import scale_title
     from ..inference.scorer import Scorer
     from ..inference.thumbnails import with_thumbnails
     from .printing import errors, silence_libraries
@@ -94,12 +101,13 @@ def report(
         raise MetaQAPError(f"There is a file {output}; replace it with --overwrite, or write to another.")
     records: Iterable[ScoreRecord]
     if len(paths) == 1 and holds_records(paths[0]):
-        options = (checkpoint, engine, device, dtype, fast, learners, maps or None)
-        if options != (SHIPPED, Engine.auto, None, Dtype.float32, False, None, None):
+        options = (checkpoint, engine, device, dtype, fast, learners, maps or None, raters_scale)
+        if options != (SHIPPED, Engine.auto, None, Dtype.float32, False, None, None, False):
             raise MetaQAPError(
                 f"{shown_name(paths[0])} holds finished scores, which are shown as they are; leave out the options of "
                 "scoring, or name the photographs instead."
             )
+        shown_scale = (0.0, 1.0) if scale is None else checked_range(scale, name="scale")
         results = Path(paths[0])
         about = {"results": results.name, **read_run(results)}
         records = with_thumbnails(read_records(results), side=thumbnail, folder=results.parent)
@@ -115,6 +123,7 @@ def report(
             engine=engine,
             device=device,
             dtype=dtype,
+            scale=chosen_scale(scale, raters_scale),
             learners=learners,
             fast=fast,
             num_images=num_images,
@@ -123,14 +132,15 @@ def report(
         )
         if notice := about_unread(unread):
             errors.print(notice, markup=False, soft_wrap=True)
+        shown_scale = scorer.scale
         about = {
             "checkpoint": Path(checkpoint).name,
             **run_of(scorer, checkpoint, learners=learners),
         }
         images = stored_images(places, image_column=image_column, fetching=Fetching(allow_private=allow_private))
         records = with_progress(scorer.score(images, quality_map=maps, thumbnail=thumbnail), total=num_images)
-    about.pop("scale", None)  # the page brings all scores to [0, 1]
-    summary = write_html_report(records, output, title=title, about=about)
+    about["scale"] = scale_title(shown_scale)  # not that of finished results
+    summary = write_html_report(records, output, title=title, about=about, scale=shown_scale)
 
     size = f"{summary.size / 1e6:.1f} MB"
     wrote = f"Wrote {summary.photographs:,} photographs to {shown_name(str(output))}, {size}."

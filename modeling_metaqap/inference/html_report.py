@@ -70,18 +70,20 @@ def write_html_report(
     *,
     title: str = "Photograph quality",
     about: Mapping[str, str] | None = None,
+    scale: tuple[float, float] = (0.0, 1.0),
 ) -> ReportSummary:
     """Write a self-contained HTML page about scored photographs.
 
     Records are taken one by one, so a generator such as `Scorer.score` needs little memory however many they are. The
     page shows the thumbnail and the quality map of those that have one: with both, a photograph takes about 12 kB of
-    it. Scores are shown in [0, 1], whatever the scale of the records is. A kill leaves the file as it was.
+    it. A kill leaves the file as it was.
 
     Args:
         records: as `scorer.score(photographs, quality_map=True, thumbnail=THUMBNAIL)` gives them, for one.
         output: the file, such as `report.html`; it is replaced.
         title: heading of the page.
         about: what the scores were made with, by name, such as `{"checkpoint": "my-metaqap"}`.
+        scale: that scores are shown on, such as `(1, 5)`, whatever the scale of the records is.
 
     Raises:
         MetaQAPError: if the file cannot be written.
@@ -96,7 +98,7 @@ def write_html_report(
     ```
     """
     output = Path(output)
-    collected = _Collected()
+    collected = _Collected(scale)
     # Beside the output, whose disk has to hold as much anyway.
     try:
         rows = tempfile.TemporaryFile(dir=output.parent)
@@ -122,7 +124,8 @@ def write_html_report(
 class _Collected:
     """What the head of the page says about all records."""
 
-    def __init__(self) -> None:
+    def __init__(self, scale: tuple[float, float]) -> None:
+        self.scale = scale
         self.count = self.failed = self.warned = self.without_picture = 0
         self.qualities: list[float] = []
         self.interval_name = "interval"
@@ -144,8 +147,9 @@ class _Collected:
         else:
             quality = float(record.share(record.quality))
             self.qualities.append(quality)
-            row |= {"quality": quality, "shown": f"{quality:.2f}", "grade": grade(quality)}
-            row |= {"bin": _bin(quality), "color": hex_color(quality)}
+            score = self.on_scale(quality)
+            row |= {"quality": quality, "shown": f"{score:.2f}", "grade": self.grade_of(quality)}
+            row |= {"bin": self._bin(quality), "color": hex_color(quality)}
             if record.quality_low is not None and record.quality_high is not None:
                 self.interval_name, self.has_intervals = record.interval_name, True
                 row |= {"low": record.share(record.quality_low), "high": record.share(record.quality_high)}
@@ -161,13 +165,28 @@ class _Collected:
             row["picture"] = [_encoded(record.thumbnail), *record.thumbnail.size]
         return f"{htmlsafe_json_dumps(row, separators=(',', ':'))}\n".encode()
 
+    def on_scale(self, quality: float) -> float:
+        """A quality in [0, 1] as a score that people see."""
+        low, high = self.scale
+        return low + (high - low) * quality
+
+    def grade_of(self, quality: float) -> str:
+        """The word for it, by the score as people see it."""
+        return grade(self.on_scale(quality), scale=self.scale)
+
+    def _bin(self, quality: float) -> int:
+        """The bar of a quality, by the score as people see it, with two decimals."""
+        low, high = self.scale
+        share = (round(self.on_scale(quality), 2) - low) / (high - low)
+        return min(_BINS - 1, max(0, math.floor(share * _BINS + 1e-9)))
+
     def histogram(self) -> list[dict[str, Any]]:
-        """The bars: from and to which quality, how many photographs, and a color."""
-        counts = Counter(map(_bin, self.qualities))
+        """The bars: from and to which score, how many photographs, and a color."""
+        counts = Counter(map(self._bin, self.qualities))
         return [
             {
-                "low": number / _BINS,
-                "high": (number + 1) / _BINS,
+                "low": self.on_scale(number / _BINS),
+                "high": self.on_scale((number + 1) / _BINS),
                 "count": counts[number],
                 "color": hex_color((number + 0.5) / _BINS),
             }
@@ -176,7 +195,7 @@ class _Collected:
 
     def grades(self) -> list[dict[str, Any]]:
         """Each word from bad to excellent, with a color and how many photographs have it."""
-        counts = Counter(map(grade, self.qualities))
+        counts = Counter(map(self.grade_of, self.qualities))
         return [
             {"word": word, "count": counts[word], "color": hex_color((number + 0.5) / len(GRADES))}
             for number, word in enumerate(GRADES)
@@ -210,8 +229,11 @@ def _page(collected: _Collected, rows: IO[bytes], *, title: str, about: Mapping[
         count=collected.count,
         failed=collected.failed,
         warned=collected.warned,
-        median=middle,
-        median_grade=None if middle is None else grade(middle),
+        median=None if middle is None else collected.on_scale(middle),
+        median_grade=None if middle is None else collected.grade_of(middle),
+        limits=[f"{limit:g}" for limit in collected.scale],
+        ticks=[_tick(collected.on_scale(fifth / 5)) for fifth in range(6)],
+        step=f"{collected.on_scale(1 / _BINS) - collected.scale[0]:g}",
         histogram=histogram,
         highest=highest,
         grades=collected.grades(),
@@ -222,6 +244,7 @@ def _page(collected: _Collected, rows: IO[bytes], *, title: str, about: Mapping[
         settings={
             "colors": colors,
             "interval": collected.interval_name,
+            "scale": collected.scale,
             "bins": _BINS,
             "unit": 100 / max(1, highest),
         },
@@ -240,9 +263,10 @@ def _split(name: str) -> tuple[str, str, str]:
     return min(parts, key=lambda part: len(part[2]))
 
 
-def _bin(quality: float) -> int:
-    """The bar of a quality as people see it, with two decimals."""
-    return min(_BINS - 1, max(0, math.floor(round(quality, 2) * _BINS + 1e-9)))
+def _tick(score: float) -> str:
+    """`0.2` -> `".2"`, as there is little room."""
+    text = f"{score:.4g}"
+    return text[1:] if text.startswith("0.") else text
 
 
 def _map(quality_map: np.ndarray) -> list[Any]:

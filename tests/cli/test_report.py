@@ -62,6 +62,32 @@ def test_finished_results_are_shown_with_the_photographs_that_are_found(
     assert status == 2 and "holds finished scores, which are shown as they are" in err
 
 
+def test_a_page_has_the_scale_that_score_has(metaqap, photos, checkpoint, tmp_path):
+    output, results = tmp_path / "report.html", tmp_path / "scores.jsonl"
+    common = ("--checkpoint", checkpoint, "--engine", "torch", "--scale", 1, 5)
+    assert metaqap("report", photos, "-o", output, "--no-maps", *common)[0] == 0
+    assert metaqap("score", photos, "-o", results, *common)[0] == 0
+    expected = {
+        row["path"].rsplit("/", 1)[1]: f"{row['quality']:.2f}"
+        for row in map(json.loads, results.open(encoding="utf-8"))
+    }
+    assert {name: row["shown"] for name, row in rows(output).items()} == expected
+    assert "<dt>scale</dt><dd>1 to 5</dd>" in output.read_text()
+    # Finished results as well, and from 0 to 1 where nothing is asked for.
+    assert metaqap("report", results, "-o", output, "--overwrite", "--scale", 1, 5)[0] == 0
+    assert {name: row["shown"] for name, row in rows(output).items()} == expected
+    assert metaqap("report", results, "-o", output, "--overwrite")[0] == 0
+    assert {name: 1 + 4 * float(row["shown"]) for name, row in rows(output).items()} == pytest.approx(
+        {name: float(shown) for name, shown in expected.items()}, abs=0.03
+    )
+    for options, message in (
+        (["--scale", 5, 1], "--scale must be the lowest and the highest score"),
+        (["--raters-scale"], "leave out the options of scoring"),
+    ):
+        status, _, err = metaqap("report", results, "-o", output, "--overwrite", *options)
+        assert status == 2 and message in err and len(err.splitlines()) == 1
+
+
 def test_a_page_is_replaced_only_when_that_is_asked_for(metaqap, photos, checkpoint, tmp_path):
     output = tmp_path / "report.html"
     output.write_text("before")

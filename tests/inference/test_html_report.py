@@ -138,6 +138,20 @@ def test_scores_on_the_raters_scale_are_shown_in_0_to_1(written):
     assert (other["low"], other["high"]) == pytest.approx((0.5, 0.7))
 
 
+def test_scores_are_shown_on_the_scale_that_is_asked_for(written):
+    qualities = (0.1, 0.5, 0.799, 0.96)
+    page = written(map(record, "abcd", qualities), scale=(1, 5))
+    assert [row["shown"] for row in page.rows] == ["1.40", "3.00", "4.20", "4.84"]
+    # Sorting, colors, words and places on the bar are those of the quality; .799 is shown as 4.20, where "good" ends.
+    assert [row["quality"] for row in page.rows] == list(qualities)
+    assert [row["grade"] for row in page.rows] == ["bad", "fair", "excellent", "excellent"]
+    assert [row["bin"] for row in page.rows] == [2, 10, 16, 19]
+    assert json.loads(page.settings)["scale"] == [1, 5]
+    assert "3.60</b> good" in page.html and "<title>3.00 to 3.20: 1</title>" in page.html
+    assert "most photographs lie\nbetween 1 and 5." in page.html and 'step="0.2"' in page.html
+    assert "".join(f"<span>{tick}</span>" for tick in ("1", "1.8", "2.6", "3.4", "4.2", "5")) in page.html
+
+
 def test_pages_without_scores_or_records_are_whole(written):
     page = written([ScoreRecord(path="a.jpg", error="it is broken")])
     assert [row["error"] for row in page.rows] == ["it is broken"]

@@ -141,6 +141,21 @@ def test_it_filters_by_name_folder_distortion_score_and_kind(open_page, small):
     assert [number for number, height in enumerate(shown) if height] == [5]
 
 
+def test_scores_intervals_bars_and_filters_are_on_the_scale_of_the_page(open_page, tmp_path):
+    path = tmp_path / "report.html"
+    write_html_report((record(f"{number}.jpg", number / 100) for number in range(60)), path, scale=(1, 5))
+    page = open_page(path)
+    card = page.locator("#photos .card").nth(30).locator("p").all_text_contents()
+    assert card[:2] == ["2.20poor", "90 % interval 1.80 to 2.60"]
+    page.click("[data-grade='1']")  # poor: from 1.80 to 2.59
+    assert [page.input_value(f"#{limit}") for limit in ("low", "high")] == ["1.80", "2.59"]
+    assert names(page) == [f"{number}.jpg" for number in range(20, 40)]
+    page.click("g[data-bin='5'] .hit", position={"x": 3, "y": 3})
+    assert names(page) == [f"{number}.jpg" for number in range(25, 30)]
+    page.fill("#high", "2.04")
+    assert names(page) == ["25.jpg", "26.jpg"]
+
+
 def test_names_that_would_harm_are_text(open_page, small):
     page = open_page(small)
     page.select_option("#show", "warned")

@@ -88,6 +88,9 @@
 
   const share = (value) => 100 * Math.min(1, Math.max(0, value)) + "%";
 
+  const onScale = (quality) => settings.scale[0] + (settings.scale[1] - settings.scale[0]) * quality;
+  const shownOf = (quality) => onScale(quality).toFixed(2);
+
   function scaleOf(row) {
     const scale = element("div", "scale");
     scale.setAttribute("aria-hidden", "true");
@@ -116,7 +119,7 @@
     if (row.low !== undefined) {
       const interval = element("p", "faint");
       interval.title = settings.interval;
-      interval.append(element("span", "unseen", settings.interval + " "), `${row.low.toFixed(2)} to ${row.high.toFixed(2)}`);
+      interval.append(element("span", "unseen", settings.interval + " "), `${shownOf(row.low)} to ${shownOf(row.high)}`);
       text.append(interval);
     }
     const title = element("h3", "", row.file);
@@ -278,7 +281,7 @@
   }
   // The outermost bars and grades hold what lies beyond, too.
   const range = (number, count) => showRange(
-    number === 0 ? null : number / count, number === count - 1 ? null : (number + 1) / count - 0.01);
+    number === 0 ? null : onScale(number / count), number === count - 1 ? null : onScale((number + 1) / count) - 0.01);
   for (const bar of document.querySelectorAll("g[data-bin]")) {
     bar.addEventListener("click", () => range(Number(bar.dataset.bin), settings.bins));
   }
