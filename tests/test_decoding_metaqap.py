@@ -1,6 +1,8 @@
 """Odd files: each one is read, or refused with a reason that a person can act on."""
 
+import ctypes
 import io
+import logging
 import subprocess
 import sys
 
@@ -19,7 +21,7 @@ from modeling_metaqap.decoding_metaqap import (
     read_image,
     read_rgb,
 )
-from modeling_metaqap.inference.decoding import read_photograph
+from modeling_metaqap.inference.decoding import read_photograph, silence_decoders
 
 CASES = [case for case in cases(changed=2) if case.group not in ("far too narrow",)]
 
@@ -115,6 +117,29 @@ def test_a_profile_of_srgb_changes_nothing():
     data = io.BytesIO()
     plain.save(data, "PNG", icc_profile=ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     np.testing.assert_array_equal(np.asarray(read_rgb(data)), np.asarray(plain))
+
+
+def test_programs_can_keep_libtiffs_own_words_off_standard_error(tmp_path):
+    """Such as "ZIPDecode: Decoding error at scanline 0": the file's error says it in other words."""
+    photograph().save(tmp_path / "a.tif", compression="tiff_lzw")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    data[20:60] = b"\xff" * 40
+    (tmp_path / "a.tif").write_bytes(data)
+    said = []
+
+    @ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
+    def listen(module, words, arguments):
+        said.append(words)
+
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(listen)  # in place of the handler that prints
+    for words in (1, 0):
+        with pytest.raises(UnreadableImage, match="it is damaged"):
+            read_rgb(tmp_path / "a.tif")
+        assert bool(said) == bool(words)
+        said.clear()
+        silence_decoders()
+    # Where no logging is set up, Python prints what is logged to nobody.
+    assert any(isinstance(one, logging.NullHandler) for one in logging.getLogger("PIL").handlers)
 
 
 def test_the_large_ones_of_16_bits_are_scaled_as_a_whole(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
 from ..errors import MetaQAPError
-from ..inference.decoding import silence_size_warning
+from ..inference.decoding import silence_decoders, silence_size_warning
 from ..inference.html_report import write_html_report
 from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
@@ -175,6 +175,7 @@ def serve(
         raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
     limits = Limits.from_environment() if limits is None else limits
     silence_size_warning()
+    silence_decoders()
     # Pillow itself refuses twice as many, before anyone else is asked.
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
     scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS)

@@ -1,5 +1,7 @@
 """Reads image files as upright RGB, large ones with little memory, and refuses what is too large."""
 
+import ctypes
+import logging
 import threading
 import warnings
 from collections.abc import Callable
@@ -28,6 +30,8 @@ from ..decoding_metaqap import (
 _LARGE_PIXELS = 50_000_000
 _LARGE_SHORTEST_EDGE = 2048
 _one_large_image_at_a_time = threading.Lock()
+
+_NOWHERE = logging.NullHandler()
 
 
 #: An image at most about this many times longer than wide is scored.
@@ -92,6 +96,22 @@ def silence_size_warning() -> None:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
 
 
+def silence_decoders() -> None:
+    """Stop decoders from printing what they find wrong in files, for the rest of this process.
+
+    The error of the file says it in words for people. libtiff prints by itself unless it is told not to, and Pillow
+    logs, which Python prints where nobody has set up logging. Like `silence_size_warning` it is for programs.
+    """
+    logging.getLogger("PIL").addHandler(_NOWHERE)
+    try:
+        # Looked up in Pillow's module and in the libraries that it was linked with, wherever they lie.
+        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
+    except (OSError, AttributeError):
+        return  # a Pillow that has no libtiff, or hides it
+    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+    set_handler(None)
+
+
 def read_photograph(
     source: str | Path | IO[bytes],
     *,
@@ -140,4 +160,4 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> Photograph:
     return Photograph(to_rgb(reduced), *size, is_first_frame)
 
 
-__all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph", "silence_size_warning"]
+__all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph", "silence_decoders", "silence_size_warning"]
