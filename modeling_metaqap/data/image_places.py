@@ -69,7 +69,7 @@ def kind_of(place: str) -> Kind:
         return Kind.address
     remote = is_remote(place)
     name = _own_part(place) if remote else place
-    archive = next((kind for suffix, kind in _ARCHIVES.items() if name.lower().endswith(suffix)), None)
+    archive = archive_kind(name)
     if archive is not None and (remote or os.path.isfile(place)):
         return archive
     return Kind.remote if remote else Kind.file
@@ -85,6 +85,11 @@ class FoundPlaces(NamedTuple):
 
     places: list[str]
     unread: list[str]
+
+
+def archive_kind(name: str) -> Kind | None:
+    """The kind of archive or table that a file of this name is; None for others."""
+    return next((kind for suffix, kind in _ARCHIVES.items() if name.lower().endswith(suffix)), None)
 
 
 def find_places(arguments: Iterable[str], *, recursive: bool = False) -> list[str]:
@@ -218,6 +223,7 @@ def _with_own_part(place: str, path: str) -> str:
 __all__ = [
     "FoundPlaces",
     "Kind",
+    "archive_kind",
     "check_packages",
     "file_system",
     "find_places",

@@ -7,18 +7,20 @@ stranger: names of its members are only names, and no member is read beyond `MAX
 import gzip
 import tarfile
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from functools import partial
 from itertools import accumulate
 from pathlib import PurePosixPath
 from typing import IO, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ..decoding_metaqap import UnreadableImage
 from ..errors import MetaQAPError
 from ..fetching_metaqap import Fetching, fetch
 from .image_files import IMAGE_SUFFIXES
-from .image_places import Kind, check_packages, file_system, find_places, is_remote, kind_of
+from .image_places import Kind, archive_kind, check_packages, file_system, find_places, is_remote, kind_of
 
 #: An image that is no file of its own is refused if it holds more bytes, as at a web address.
 MAX_BYTES = Fetching.max_bytes
@@ -193,6 +195,8 @@ def _unreadable(name: str, reason: str) -> StoredImage:
 
 
 def _fetched(address: str, fetching: Fetching) -> bytes:
+    if archive_kind(urlsplit(address).path) is not None:
+        raise UnreadableImage("archives at web addresses are not opened; save it and name the file")
     try:
         return fetch(address, fetching)
     except (OSError, ValueError) as error:
@@ -238,7 +242,10 @@ def _open(place: str) -> IO[bytes]:
     if not is_remote(place):
         return open(place, "rb")
     files, path = file_system(place)
-    return files.open(path, "rb")
+    file: IO[bytes] = files.open(path, "rb")
+    # An archive of fsspec closes the file that it lies in when nobody refers to the archive any more.
+    weakref.finalize(file, id, files).atexit = False
+    return file
 
 
 def _is_image_name(name: str) -> bool:
