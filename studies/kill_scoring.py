@@ -66,7 +66,8 @@ def _score(folder: Path, checkpoint: Path, output: Path, log: Path, peak: Any = 
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(1)
-    options = ["--checkpoint", str(checkpoint), "-o", str(output), "--resume", "--sort", "worst"]
+    # Of one engine: the first run would make the file of ONNX Runtime, whose memory hides what photographs take.
+    options = ["--checkpoint", str(checkpoint), "-o", str(output), "--resume", "--sort", "worst", "--engine", "torch"]
     sys.argv = ["metaqap", "score", str(folder), *options]
     try:
         metaqap()
