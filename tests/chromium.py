@@ -63,29 +63,37 @@ def visits(browser):
     assert failures == []
 
 
-def pale_texts(page, within="body"):
-    """The elements inside of some whose text has a contrast to its ground below the 4.5 of WCAG 2, level AA."""
-    return page.evaluate(_PALE, f"{within} *")
+def pale_texts(page):
+    """What is shown of texts whose contrast to the ground is below the 4.5 of WCAG 2, level AA, in fields too.
+
+    Colours that let the ground through are mixed with it.
+    """
+    return page.evaluate(_PALE)
 
 
-_PALE = """selector => {
-    const rgb = color => (color.match(/[\\d.]+/g) || []).map(Number);
-    const luminance = ([r, g, b]) => [r, g, b].map(v => v / 255)
+_PALE = """() => {
+    const parsed = color => {
+        const [r, g, b, alpha = 1] = (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
+        return color.startsWith('color(srgb') ? [r * 255, g * 255, b * 255, alpha] : [r, g, b, alpha];
+    };
+    const over = (top, below) => [0, 1, 2].map(i => top[i] * top[3] + below[i] * (1 - top[3])).concat(1);
+    const luminance = color => color.slice(0, 3).map(v => v / 255)
         .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-    const ground = element => {
-        for (let e = element; e; e = e.parentElement) {
-            const color = getComputedStyle(e).backgroundColor;
-            const parts = rgb(color);
-            if (color.startsWith('rgb') && (parts.length < 4 || parts[3] > .99)) return parts;
-        }
-        return [255, 255, 255];
-    };
-    return [...document.querySelectorAll(selector)].filter(element => {
-        const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
-        if (!own || !element.getClientRects().length || element.matches('script, style')) return false;
+    const ancestors = element => element ? [element, ...ancestors(element.parentElement)] : [];
+    const ground = element => ancestors(element).map(e => parsed(getComputedStyle(e).backgroundColor))
+        .reduceRight((below, top) => over(top, below), [255, 255, 255, 1]);
+    return [...document.querySelectorAll('body *')].filter(element => {
         const style = getComputedStyle(element);
-        const pair = [luminance(rgb(element.closest('svg') ? style.fill : style.color)), luminance(ground(element))];
+        const opacity = ancestors(element).reduce((all, e) => all * getComputedStyle(e).opacity, 1);
+        if (!element.getClientRects().length || style.visibility === 'hidden' || !opacity) return false;
+        let color = element.closest('svg') ? style.fill : style.color;
+        if (element.matches('input:not([type=range], [type=file], [type=checkbox]), textarea')) {
+            if (!element.value && element.placeholder) color = getComputedStyle(element, '::placeholder').color;
+        } else if (![...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim())) return false;
+        const below = ground(element);
+        const [r, g, b, alpha] = parsed(color);
+        const pair = [luminance(over([r, g, b, alpha * opacity], below)), luminance(below)];
         return (Math.max(...pair) + .05) / (Math.min(...pair) + .05) < 4.5;
     }).map(element => element.outerHTML.slice(0, 120));
 }"""
