@@ -241,6 +241,15 @@ def test_a_second_data_set_gets_its_row_its_file_and_its_citation(card_dir):
     assert "koniq" in files["README.md"].split("## Citation")[1].lower()
 
 
+def test_whoever_has_results_needs_no_template_to_write_a_card(card_dir):
+    before = card_files(DEFAULT_CHECKPOINT, card_dir)
+    (card_dir / "published.json").unlink()
+    (card_dir / "template.md").unlink()
+    assert card_files(DEFAULT_CHECKPOINT, card_dir) == before
+    (card_dir / "template.md").write_text("# {{ name }}, mine\n")
+    assert "# metaqap-lite, mine" in card_files(DEFAULT_CHECKPOINT, card_dir)["README.md"]
+
+
 def test_a_card_is_not_written_from_results_of_other_weights(card_dir):
     change(card_dir / "results.json", lambda data: data["results"][0].update(weights_sha256="0" * 64))
     with pytest.raises(MetaQAPError, match="no test results of the weights .* `metaqap evaluate-set`"):
