@@ -21,6 +21,13 @@ def serve(
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Pixels of one photograph.")] = None,
     max_files: Annotated[int | None, typer.Option(min=1, help="Files of one batch.")] = None,
     max_seconds: Annotated[int | None, typer.Option(min=1, help="Seconds for one batch.")] = None,
+    max_ratings: Annotated[
+        int | None, typer.Option(min=0, help="Photographs that are adapted to; 0 leaves the Adapt tab out.")
+    ] = None,
+    max_unpacked: Annotated[int | None, typer.Option(min=1, help="Bytes of all files to adapt to, unpacked.")] = None,
+    max_adapt_seconds: Annotated[
+        int | None, typer.Option(min=1, help="Seconds to read the photographs to adapt to.")
+    ] = None,
     max_waiting: Annotated[int | None, typer.Option(min=1, help="Requests that wait in line.")] = None,
     client_waiting: Annotated[int | None, typer.Option(min=1, help="Requests of one client in line.")] = None,
     client_rate: Annotated[int | None, typer.Option(min=1, help="Requests of one client in a minute.")] = None,
@@ -29,7 +36,7 @@ def serve(
         str | None, typer.Option(help="Header in which a proxy before the server names its client.")
     ] = None,
 ) -> None:
-    """Serve the demo: score, compare, distort and batches in the browser, and the same functions as an API.
+    """Serve the demo: score, compare, distort and batches in the browser and as an API, and adapting to own ratings.
 
     Limits can also be set by variables of the environment, such as METAQAP_MAX_PIXELS.
     """
@@ -43,6 +50,9 @@ def serve(
         max_pixels=max_pixels,
         max_files=max_files,
         max_seconds=max_seconds,
+        max_ratings=max_ratings,
+        max_unpacked=max_unpacked,
+        max_adapt_seconds=max_adapt_seconds,
         max_waiting=max_waiting,
         client_waiting=client_waiting,
         client_rate=client_rate,

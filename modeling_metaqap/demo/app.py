@@ -1,5 +1,6 @@
-"""The Gradio app around `Assessor`: four tabs for people, the same five functions as an API for programs."""
+"""The Gradio app around `Assessor` and `Adapter`: tabs for people, and what scores as an API for programs."""
 
+import logging
 import os
 import shutil
 import tempfile
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 # Before gradio is imported: it asks the network for its newest version otherwise.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -28,12 +29,18 @@ from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord, as_json
 from ..inference.scorer import Scorer
 from ..inference.wording import distortion_title, heading, looks_like
+from ..installing import missing_package
 from . import figures
 from .assessment import MAX_CROPS, Assessor
 from .examples import Example, Examples, find_examples, originals_of, pairs_of
 from .limits import Limits, UploadLimit, limit_queue
 from .links import page_links
 from .uploads import take_uploads_only, uploaded_photo_field
+
+if TYPE_CHECKING:
+    from .adapting import Adapter
+
+_logger = logging.getLogger(__name__)
 
 # As a default argument it makes Gradio hand over a new one with each call.
 _PROGRESS = gr.Progress()
@@ -72,6 +79,7 @@ def build_app(
     examples: Path | None = None,
     limits: Limits = _LIMITS,
     links: Mapping[str, str] = _NO_LINKS,
+    adapter: "Adapter | None" = None,
 ) -> gr.Blocks:
     """The app, with its queue, ready for `launch(**launch_options(limits))`.
 
@@ -81,6 +89,7 @@ def build_app(
         examples: folder of photographs to offer.
         limits: what a visitor may ask of the server.
         links: addresses to show, by their names.
+        adapter: of the Adapt tab; None leaves the tab out.
     """
     offered = Examples(examples, assessor)
     demo = Demo(assessor, opening=next(iter(pairs_of(offered.all)), ()))
@@ -98,6 +107,11 @@ def build_app(
                 _distort_tab(demo, offered, options)
             with gr.Tab("Batch", id="batch"):
                 _batch_tab(demo, options, assessor.max_files)
+            if adapter is not None:
+                from .adapt_tab import adapt_tab
+
+                with gr.Tab("Adapt", id="adapt"):
+                    adapt_tab(adapter, demo.new_file)
         gr.HTML(
             f'<footer class="mq mq-note">MetaQAP {__version__}. Quality is what raters thought of sharpness, noise, '
             "exposure and compression; it is not beauty. Photographs stay on this server for an hour at most and are "
@@ -187,12 +201,36 @@ def serve(
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
     scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS)
     assessor = Assessor(scorer, max_files=limits.max_files, max_seconds=limits.max_seconds)
-    links = page_links(checkpoint)
-    app = build_app(assessor, concurrency=concurrency, examples=examples, limits=limits, links=links)
+    app = build_app(
+        assessor,
+        concurrency=concurrency,
+        examples=examples,
+        limits=limits,
+        links=page_links(checkpoint),
+        adapter=make_adapter(scorer, checkpoint, limits),
+    )
     try:
         app.launch(server_name=host, server_port=port, **launch_options(limits))
     except OSError as error:
         raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
+
+
+def make_adapter(scorer: Scorer, checkpoint: str | Path, limits: Limits) -> "Adapter | None":
+    """What adapts the checkpoint to the ratings of visitors; None where that is switched off or a package is missing.
+
+    The log says what is missing.
+
+    Raises:
+        MetaQAPError: see `Adapter`.
+    """
+    if not limits.max_ratings:
+        return None
+    try:
+        from .adapting import Adapter
+    except ModuleNotFoundError as error:
+        _logger.warning("The Adapt tab is left out. %s", missing_package(error.name or ""))
+        return None
+    return Adapter(scorer, checkpoint, limits)
 
 
 def _write_csv(records: list[ScoreRecord], path: Path) -> None:
@@ -362,15 +400,19 @@ class Demo:
         )
 
     def _written(self, kind: str, records: list[ScoreRecord]) -> str:
-        """A file to download, of one of the kinds in `DOWNLOADS`, in a folder of its own."""
+        """A file to download, of one of the kinds in `DOWNLOADS`."""
+        name, write = self.DOWNLOADS[kind]
+        path = self.new_file(name)
+        write(records, path)
+        return str(path)
+
+    def new_file(self, name: str) -> Path:
+        """The path of a new file to download, in a folder of its own."""
         # Gradio copies what is returned, but only after this function is over; so the older ones are removed here.
         for folder in Path(self._files.name).iterdir():
             if time.time() - folder.stat().st_mtime > _KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
-        name, write = self.DOWNLOADS[kind]
-        path = Path(tempfile.mkdtemp(dir=self._files.name)) / name
-        write(records, path)
-        return str(path)
+        return Path(tempfile.mkdtemp(dir=self._files.name)) / name
 
 
 def _fields(record: ScoreRecord) -> dict[str, Any]:

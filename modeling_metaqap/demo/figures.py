@@ -2,8 +2,11 @@
 
 import base64
 import io
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import islice
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,6 +27,11 @@ def message(sentence: str) -> str:
 def hint(sentence: str) -> str:
     """What a part of the page will show once there is something to show."""
     return f'<div class="mq mq-hint">{escape(sentence)}</div>'
+
+
+def card(title: str, *paragraphs: str) -> str:
+    """A title and paragraphs, which may hold markup."""
+    return f'<div class="mq mq-card"><h2>{title}</h2>{"".join(f"<p>{text}</p>" for text in paragraphs)}</div>'
 
 
 def header(links: Mapping[str, str]) -> str:
@@ -170,6 +178,98 @@ def thumbnail(image: Image.Image, *, side: int) -> str:
     return f'<img class="mq-thumbnail" src="{_data_uri(make_thumbnail(image, side), quality=70)}" alt="">'
 
 
+def adaptation(record: Mapping[str, Any], left_out: Mapping[str, str], *, most: int = 5) -> str:
+    """What ratings brought: a sentence, the figures before and after, and the learning curve.
+
+    Args:
+        record: of an `Adaptation`.
+        left_out: of each photograph that cannot be read, its name and the reason.
+        most: photographs of these that are named.
+    """
+    rows = "".join(
+        f'<tr><th scope="row">{name.upper()}</th>'
+        + "".join(f"<td>{_with_bounds(record['figures'][when][name])}</td>" for when in ("before", "after"))
+        + "</tr>"
+        for name in ("plcc", "srocc", "rmse")
+    )
+    return f"""<div class="mq mq-card mq-adapted"><h2>{escape(record["conclusion"])}</h2>{_left_out(left_out, most)}
+<table><thead><tr><th scope="col">{record["n"]:,} ratings</th><th scope="col">before</th>
+<th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>
+<p class="mq-note">Each rating was predicted by a fit on the others; in brackets 95 % intervals. PLCC and SROCC are
+better the higher, RMSE the lower. The interval of a new score is ± {record["interval_radius"]:.2f}.</p>
+{_learning_curve(record["learning_curve"])}
+<p class="mq-note">The zip archive holds a checkpoint like any other, with its code, a card and these figures. Unpack
+it, and <code>metaqap score photographs --checkpoint my-metaqap</code> scores with it.</p></div>"""
+
+
+def _left_out(reasons: Mapping[str, str], most: int) -> str:
+    if not reasons:
+        return ""
+    named = "".join(f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in islice(reasons.items(), most))
+    rest = f"<li>and {len(reasons) - most:,} more</li>" if len(reasons) > most else ""
+    photographs = (
+        "A photograph that cannot be read was"
+        if len(reasons) == 1
+        else (f"{len(reasons):,} photographs that cannot be read were")
+    )
+    return f"<div><p>{photographs} left out:</p><ul>{named}{rest}</ul></div>"
+
+
+def _with_bounds(figure: Mapping[str, float]) -> str:
+    bounds = f" <small>[{figure['low']:.3f}, {figure['high']:.3f}]</small>" if "low" in figure else ""
+    return f"{figure['value']:.3f}{bounds}"
+
+
+def _learning_curve(curve: Sequence[Mapping[str, float]]) -> str:
+    """SROCC by the number of ratings, with one deviation to both sides; the first point is for none."""
+    points = [point for point in curve if math.isfinite(point["srocc"])]
+    if len(points) < 2 or points[0]["n"]:
+        return ""
+    without, *points = points
+    ends = [without["srocc"]] + [point["srocc"] + side * point["srocc_sd"] for point in points for side in (-1, 1)]
+    bottom, top = math.floor(10 * min(ends)) / 10, min(1.0, math.ceil(10 * max(ends)) / 10)
+    step = 0.1 if top - bottom < 0.55 else 0.2
+
+    def x(index: int) -> float:
+        return 200 if len(points) == 1 else 62 + 276 * index / (len(points) - 1)
+
+    def y(srocc: float) -> float:
+        return 180 - 160 * (min(top, max(bottom, srocc)) - bottom) / (top - bottom)
+
+    ticks = [bottom + step * number for number in range(math.floor((top - bottom) / step + 1.001))]
+    lines = "".join(
+        f'<line class="mq-grid" x1="38" x2="362" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="mq-tick" x="32" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.1f}</text>'
+        for tick in ticks
+    )
+    spreads = "".join(
+        f'<line class="mq-spread" x1="{x(i):.1f}" x2="{x(i):.1f}" y1="{y(point["srocc"] - point["srocc_sd"]):.1f}" '
+        f'y2="{y(point["srocc"] + point["srocc_sd"]):.1f}"/>'
+        for i, point in enumerate(points)
+    )
+    path = " ".join(f"{x(i):.1f},{y(point['srocc']):.1f}" for i, point in enumerate(points))
+    dots = "".join(
+        f'<circle class="mq-point mq-after" cx="{x(i):.1f}" cy="{y(point["srocc"]):.1f}" r="5">'
+        f"<title>{point['n']:,} ratings: {point['srocc']:.3f}</title></circle>"
+        for i, point in enumerate(points)
+    )
+    every = math.ceil(len(points) / 8)  # numbers do not run into each other
+    labels = "".join(
+        f'<text class="mq-tick" x="{x(i):.1f}" y="200" text-anchor="middle">{point["n"]:,}</text>'
+        for i, point in enumerate(points)
+        if (len(points) - 1 - i) % every == 0
+    )
+    spoken = ", ".join(f"{point['srocc']:.2f} with {point['n']:,}" for point in points)
+    return f"""<h3>Would more ratings help?</h3>
+<svg class="mq-curve" viewBox="0 0 372 224" role="img"
+aria-label="SROCC by number of ratings: {without["srocc"]:.2f} without any, {spoken}">{lines}
+<line class="mq-before" x1="38" x2="362" y1="{y(without["srocc"]):.1f}" y2="{y(without["srocc"]):.1f}"/>{spreads}
+<polyline class="mq-line" points="{path}"/>{dots}{labels}
+<text class="mq-tick" x="200" y="219" text-anchor="middle">number of ratings</text></svg>
+<p class="mq-note">SROCC on a fifth of the ratings that was left out, by the number of the others that were used, ± 1
+deviation; the dashed line is without any. If the curve still rises at its end, more ratings will help.</p>"""
+
+
 def _gradient() -> str:
     return "linear-gradient(90deg," + ",".join(color(stop) for stop in np.linspace(0, 1, 5)) + ")"
 
@@ -294,7 +394,9 @@ def batch_summary(records: Sequence[ScoreRecord], *, bins: int = 10) -> str:
 
 
 __all__ = [
+    "adaptation",
     "batch_summary",
+    "card",
     "color",
     "distortion_bars",
     "example_strip",

@@ -21,13 +21,16 @@ _MOST_CLIENTS = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a visitor may ask of the server. All numbers are at least 1.
+    """What a visitor may ask of the server. All numbers are at least 1, but for `max_ratings`.
 
     Attributes:
         max_bytes: of one file.
         max_pixels: of one image.
         max_files: of one batch.
         max_seconds: for one batch; the files that are left get an error.
+        max_ratings: photographs that a checkpoint is adapted to; 0 leaves the Adapt tab out.
+        max_unpacked: bytes of all files to adapt to, unpacked.
+        max_adapt_seconds: for reading the photographs to adapt to.
         max_waiting: requests that wait for their turn; one more is turned away.
         client_waiting: requests of one client that wait or are computed.
         client_rate: requests of one client in a minute.
@@ -41,6 +44,9 @@ class Limits:
     max_pixels: int = 120_000_000
     max_files: int = 200
     max_seconds: int = 600
+    max_ratings: int = 500
+    max_unpacked: int = 2_000_000_000
+    max_adapt_seconds: int = 900
     max_waiting: int = 128
     client_waiting: int = 64
     client_rate: int = 120
@@ -50,15 +56,16 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name != "client_header" and value < 1:
-                raise MetaQAPError(f"The limit {field.name} must be at least 1, got {value}.")
+            least = 0 if field.name == "max_ratings" else 1
+            if field.name != "client_header" and value < least:
+                raise MetaQAPError(f"The limit {field.name} must be at least {least}, got {value}.")
 
     @classmethod
     def from_environment(cls, **chosen: Any) -> "Limits":
         """The limits that variables such as METAQAP_MAX_PIXELS set; `chosen` ones that are not None come before them.
 
         Raises:
-            MetaQAPError: for a variable that is no whole number of at least 1.
+            MetaQAPError: for a variable that is no whole number, or too small a one.
         """
         values: dict[str, Any] = {}
         for field in fields(cls):

@@ -1,10 +1,12 @@
 """Fields that take files from uploads only: no path on this server and no web address, whatever an API call says."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import gradio as gr
 from gradio.utils import get_upload_folder
+
+from .unpacking import Upload
 
 _NOT_UPLOADED = "Upload the photograph: files on the server and web addresses are not read."
 
@@ -38,6 +40,29 @@ def uploaded_photo_field(label: str, *, elem_id: str) -> gr.Image:
     return field
 
 
+def uploaded_files_field(label: str, *, file_types: list[str], elem_id: str) -> gr.File:
+    """A field for any number of files, which hands over a list of `Upload`; None without any.
+
+    Gradio takes signs out of the names of files, by which a table could not name them any more.
+    """
+    field = gr.File(label=label, file_count="multiple", file_types=file_types, height=190, elem_id=elem_id)
+
+    def preprocess(payload: Any) -> list[Upload] | None:
+        return [_upload(file) for file in payload] if payload else None
+
+    field.preprocess = preprocess  # type: ignore[assignment, method-assign]
+    take_uploads_only(field)
+    return field
+
+
+def _upload(file: Any) -> Upload:
+    path = _uploaded(file.path or "")
+    # Whatever the client says it is: a name without folders, or else Gradio's own.
+    name = PurePosixPath((file.orig_name or "").replace("\\", "/")).name
+    is_name = name not in ("", "..") and name.isprintable() and len(name.encode(errors="replace")) <= 255
+    return Upload(path, name if is_name else path.name)
+
+
 def _uploaded(path: str | Path) -> Path:
     """The file behind a path, which must be a regular one in Gradio's upload folder, links followed.
 
@@ -52,4 +77,4 @@ def _uploaded(path: str | Path) -> Path:
     return file
 
 
-__all__ = ["take_uploads_only", "uploaded_photo_field"]
+__all__ = ["take_uploads_only", "uploaded_files_field", "uploaded_photo_field"]

@@ -16,7 +16,7 @@ from ..data.rating_options import RatingOptions
 from ..data.ratings import Ratings, read_ratings
 from ..errors import MetaQAPError
 from ..evaluation.metrics import evaluate_scores
-from ..inference.features import ImageFeatures, image_features
+from ..inference.features import TOGETHER, ImageFeatures, image_features
 from ..inference.scorer import Scorer
 from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weights_sha256, write_stages
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
@@ -147,9 +147,48 @@ def adapt(
         ),
     )
     _refuse_too_few(ratings)
-    scorer = Scorer(checkpoint, device=device, batch_size=batch_size)
+    return adapt_to_ratings(
+        Scorer(checkpoint, device=device, batch_size=batch_size),
+        ratings,
+        started_from=weights_sha256(checkpoint),
+        settings=settings,
+        cache_dir=cache_dir,
+        on_progress=on_progress,
+        on_unreadable=on_unreadable,
+    )
+
+
+def adapt_to_ratings(
+    scorer: Scorer,
+    ratings: Ratings,
+    *,
+    started_from: str | None = None,
+    settings: AdaptationSettings | None = None,
+    cache_dir: str | Path | None = None,
+    together: int = TOGETHER,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
+) -> Adaptation:
+    """As `adapt`, for a checkpoint that is loaded and ratings that have been read.
+
+    Args:
+        scorer: of the checkpoint, with PyTorch in float32; photographs over its limits count as unreadable.
+        ratings: see `read_ratings`.
+        started_from: SHA-256 of the checkpoint's weight file.
+        settings: default `AdaptationSettings()`.
+        cache_dir, together, on_progress, on_unreadable: see `image_features`.
+
+    Raises:
+        MetaQAPError: see `adapt`.
+    """
+    _refuse_too_few(ratings)
     features = image_features(
-        scorer, ratings.paths, cache_dir=cache_dir, on_progress=on_progress, on_unreadable=on_unreadable
+        scorer,
+        ratings.paths,
+        cache_dir=cache_dir,
+        together=together,
+        on_progress=on_progress,
+        on_unreadable=on_unreadable,
     )
     ratings = ratings.select(features.rows)
     _refuse_twins(ratings, features.digests)
@@ -161,7 +200,7 @@ def adapt(
         groups=ratings.groups,
         are_strengths=ratings.are_strengths,
         mos_range=ratings.mos_range,
-        started_from=weights_sha256(checkpoint),
+        started_from=started_from,
         settings=settings,
     )
 
@@ -340,4 +379,5 @@ __all__ = [
     "AdaptationSettings",
     "adapt",
     "adapt_to_features",
+    "adapt_to_ratings",
 ]

@@ -22,7 +22,7 @@ from .user_cache import user_cache
 FloatArray = npt.NDArray[np.float64]
 
 #: Photographs that are computed, and written to disk, together.
-_TOGETHER = 64
+TOGETHER = 64
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def image_features(
     paths: Sequence[Path],
     *,
     cache_dir: str | Path | None = None,
+    together: int = TOGETHER,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
 ) -> ImageFeatures:
@@ -72,6 +73,7 @@ def image_features(
         scorer: with PyTorch, in float32.
         paths: of the photographs.
         cache_dir: default `features` in `user_cache()`.
+        together: photographs that are computed, and written to disk, before `on_progress` is called.
         on_progress: gets the numbers of photographs that are done and of all.
         on_unreadable: gets each photograph that cannot be read, and the reason in a few words; it is left out.
 
@@ -94,8 +96,8 @@ def image_features(
     todo = [digest for digest in path_of if digest not in known]
     on_progress(len(path_of) - len(todo), len(path_of))
     with ThreadPoolExecutor(scorer.num_workers) as pool:
-        for start in range(0, len(todo), _TOGETHER):
-            batch = todo[start : start + _TOGETHER]
+        for start in range(0, len(todo), together):
+            batch = todo[start : start + together]
             read = dict(zip(batch, pool.map(scorer.prepare, [path_of[digest] for digest in batch]), strict=True))
             reasons |= {digest: one.record.error for digest, one in read.items() if one.record.error is not None}
             if prepared := {digest: one for digest, one in read.items() if digest not in reasons}:
@@ -186,4 +188,4 @@ def _write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndar
     temporary.replace(file)
 
 
-__all__ = ["ImageFeatures", "image_features"]
+__all__ = ["TOGETHER", "ImageFeatures", "image_features"]

@@ -17,7 +17,6 @@ from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt
 from modeling_metaqap.fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from modeling_metaqap.fusion.suggesting import suggest
-from modeling_metaqap.inference import features as features_module
 from modeling_metaqap.inference.features import image_features
 from modeling_metaqap.lineage import all_stages
 
@@ -182,15 +181,20 @@ def test_one_photograph_under_two_names_is_one_sentence(rated, checkpoint, cache
         adapt(rated, "ratings.csv", checkpoint=checkpoint, mos_range=(1, 5), cache_dir=cache_dir)
 
 
-def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(features_module, "_TOGETHER", 8)
+def test_features_are_computed_once_and_are_those_of_the_scores(rated, checkpoint, tmp_path):
     paths = sorted(rated.glob("*.png"))
     scorer = Scorer(checkpoint, batch_size=3)
     progress = []
-    first = image_features(scorer, paths[:20], cache_dir=tmp_path, on_progress=lambda *both: progress.append(both))
+
+    def features_of(paths):
+        return image_features(
+            scorer, paths, cache_dir=tmp_path, together=8, on_progress=lambda *both: progress.append(both)
+        )
+
+    first = features_of(paths[:20])
     assert progress == [(0, 20), (8, 20), (16, 20), (20, 20)]
     progress.clear()
-    both = image_features(scorer, paths, cache_dir=tmp_path, on_progress=lambda *both: progress.append(both))
+    both = features_of(paths)
     assert progress == [(20, 30), (28, 30), (30, 30)]
     expected = [record.quality for record in scorer.score(paths)]
     # The scorer folds its convolutions, which rounds differently.
