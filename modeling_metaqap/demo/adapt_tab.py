@@ -1,5 +1,6 @@
 """The Adapt tab of the page: ratings of a visitor -> a checkpoint to download. Imported where it can be used only."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,21 @@ from typing import Any
 import gradio as gr
 
 from ..data.rating_options import RatingOptions
-from ..errors import MetaQAPError
+from ..errors import MetaQAPError, as_typed
 from . import figures
-from .adapting import FIELDS, NAME, Adapter
+from .adapting import NAME, Adapter
 from .unpacking import Upload
 from .uploads import uploaded_files_field
+
+# The fields, by the names that the sentences of `metaqap adapt` have for its options.
+_FIELDS = {
+    "mos_range": "Lowest and highest rating",
+    "lower_is_better": "Lower ratings are better",
+    "image_column": "Column with the names",
+    "mos_column": "Column with the ratings",
+}
+
+_NUMBER = r"-?\d+(?:\.\d+)?"
 
 # As a default argument it makes Gradio hand over a new one with each call.
 _PROGRESS = gr.Progress()
@@ -32,6 +43,7 @@ def adapt_tab(adapter: Adapter, new_file: Callable[[str], Path]) -> None:
             "archives of them. The scores of this page are where it starts from; your ratings give them another "
             "scale, and what else they support. You get a checkpoint to download, and what to expect of it. It takes "
             "some minutes; a hundred ratings or more bring much.",
+            f"A file may have {max(1, round(limits.max_bytes / 1e6)):,} MB, and several zip archives are fine. "
             "The CSV file has a row for each photograph (<code>image,mos</code>), for each rating "
             "(<code>image,rater,rating</code>), or for each comparison (<code>better,worse</code>).",
         ),
@@ -39,32 +51,28 @@ def adapt_tab(adapter: Adapter, new_file: Callable[[str], Path]) -> None:
     )
     with gr.Column(elem_id="adapt-stage", elem_classes=["mq-results"]):
         files = uploaded_files_field(
-            f"Photographs and ratings, files of {max(1, round(limits.max_bytes / 1e6)):,} MB at most",
-            file_types=["image", ".csv", ".zip"],
-            elem_id="adapt-files",
+            "Photographs and ratings", file_types=["image", ".csv", ".zip"], elem_id="adapt-files"
         )
         with gr.Row(elem_id="adapt-scale"):
-            lowest = gr.Number(
-                label="Lowest rating", info="that a rater could give", placeholder="such as 1", elem_id="adapt-lowest"
+            # A field for numbers would send 0 where nothing was typed.
+            mos_range = gr.Textbox(
+                label=_FIELDS["mos_range"],
+                info="that a rater could give; may be left out for 0 to 1",
+                placeholder="such as 1 to 5",
+                max_length=40,
+                elem_id="adapt-range",
             )
-            highest = gr.Number(
-                label="Highest rating",
-                info="both may be left out for 0 to 1",
-                placeholder="such as 5",
-                elem_id="adapt-highest",
-            )
-            lower_is_better = gr.Checkbox(label=FIELDS["lower_is_better"], elem_id="adapt-lower")
+            lower_is_better = gr.Checkbox(label=_FIELDS["lower_is_better"], elem_id="adapt-lower")
         with gr.Accordion("The columns have other names", open=False, elem_id="adapt-columns"), gr.Row():
-            image_column = gr.Textbox(label=FIELDS["image_column"], placeholder="image", elem_id="adapt-image-column")
-            mos_column = gr.Textbox(label=FIELDS["mos_column"], placeholder="mos", elem_id="adapt-mos-column")
+            image_column = gr.Textbox(label=_FIELDS["image_column"], placeholder="image", elem_id="adapt-image-column")
+            mos_column = gr.Textbox(label=_FIELDS["mos_column"], placeholder="mos", elem_id="adapt-mos-column")
         run = gr.Button("Adapt to them", variant="primary", elem_id="adapt-run")
         outcome = gr.HTML(figures.hint("What your ratings bring will be shown here."), elem_id="adapt-outcome")
         download = gr.DownloadButton("Download the checkpoint", visible=False, elem_id="adapt-download")
 
     def show_adaptation(
         files: list[Upload] | None,
-        lowest: float | None,
-        highest: float | None,
+        mos_range: str | None,
         lower_is_better: bool,
         image_column: str | None,
         mos_column: str | None,
@@ -78,17 +86,18 @@ def adapt_tab(adapter: Adapter, new_file: Callable[[str], Path]) -> None:
             options = RatingOptions(
                 image_column=(image_column or "").strip() or None,
                 mos_column=(mos_column or "").strip() or None,
-                mos_range=_range(lowest, highest),
+                mos_range=_numbers(mos_range),
                 lower_is_better=lower_is_better,
             )
             adapted = adapter.adapt(files or [], path, options=options, on_progress=on_progress)
         except MetaQAPError as error:
-            return figures.message(str(error)), gr.update(visible=False)
+            said = as_typed(str(error), {name: f"“{field}”" for name, field in _FIELDS.items()})
+            return figures.message(said), gr.update(visible=False)
         return figures.adaptation(adapted.record, adapted.left_out), gr.update(value=str(path), visible=True)
 
     run.click(
         show_adaptation,
-        [files, lowest, highest, lower_is_better, image_column, mos_column],
+        [files, mos_range, lower_is_better, image_column, mos_column],
         [outcome, download],
         api_visibility="private",
         show_progress_on=outcome,
@@ -98,12 +107,14 @@ def adapt_tab(adapter: Adapter, new_file: Callable[[str], Path]) -> None:
     )
 
 
-def _range(lowest: float | None, highest: float | None) -> tuple[float, float] | None:
-    if lowest is None and highest is None:
+def _numbers(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of a text such as "1 to 5", "1-5" or "0, 100"; None for an empty one."""
+    if not (text or "").strip():
         return None
-    if lowest is None or highest is None or not lowest < highest:
-        raise MetaQAPError("Give both the lowest rating and the highest, which is above it, or neither of them.")
-    return lowest, highest
+    found = re.fullmatch(rf"\s*({_NUMBER})(?:\s*(?:to|[–,;])\s*|\s+|\s*-\s*)({_NUMBER})\s*", text or "")
+    if found is None:
+        raise MetaQAPError(f"`mos_range` takes two numbers such as 1 to 5, not {text!r}.")
+    return float(found[1]), float(found[2])
 
 
 __all__ = ["adapt_tab"]

@@ -18,8 +18,8 @@ from typing import Any
 
 from ..data.rating_options import RatingOptions
 from ..data.ratings import Ratings, rated_names, read_ratings
-from ..errors import MetaQAPError, as_typed
-from ..fusion.adapting import FEWEST, Adaptation, adapt_to_ratings
+from ..errors import MetaQAPError
+from ..fusion.adapting import FEWEST, Adaptation, AdaptationSettings, adapt_to_ratings
 from ..inference.scorer import Scorer
 from ..lineage import weights_sha256
 from .limits import Limits
@@ -30,14 +30,6 @@ import_module("..fusion.adapted_plot", __package__)
 
 #: What the checkpoint is called, in its zip archive and in its card.
 NAME = "my-metaqap"
-
-#: The tab's fields, by the names that the sentences of `metaqap adapt` have for its options.
-FIELDS = {
-    "mos_range": "Lowest rating” and “Highest rating",
-    "lower_is_better": "Lower ratings are better",
-    "image_column": "Column with the names",
-    "mos_column": "Column with the ratings",
-}
 
 # Of the file of ratings. Each row is filled up to as many cells as the first one has.
 _MAX_CSV_BYTES, _MAX_CELLS = 10_000_000, 1_000_000
@@ -69,6 +61,7 @@ class Adapter:
         scorer: of the checkpoint, with its limit of pixels. Its scores are what is known before the ratings.
         checkpoint: folder or Hub id.
         limits: of ratings, bytes and seconds.
+        settings: of `adapt`; default `AdaptationSettings()`.
 
     Raises:
         MetaQAPError: if fewer ratings are allowed than adapting takes.
@@ -77,7 +70,9 @@ class Adapter:
     #: Photographs that it takes at least.
     fewest = FEWEST
 
-    def __init__(self, scorer: Scorer, checkpoint: str | Path, limits: Limits):
+    def __init__(
+        self, scorer: Scorer, checkpoint: str | Path, limits: Limits, *, settings: AdaptationSettings | None = None
+    ):
         if limits.max_ratings < FEWEST:
             raise MetaQAPError(
                 f"The limit max_ratings must be 0, which leaves the Adapt tab out, or at least {FEWEST}, got "
@@ -85,6 +80,7 @@ class Adapter:
             )
         self.limits = limits
         self._scorer = scorer
+        self._settings = settings
         self._started_from = weights_sha256(checkpoint)
 
     def adapt(
@@ -116,6 +112,7 @@ class Adapter:
                     self._scorer,
                     ratings,
                     started_from=self._started_from,
+                    settings=self._settings,
                     cache_dir=Path(temporary) / "features",
                     together=_TOGETHER,
                     on_progress=self._in_time(on_progress),
@@ -123,8 +120,7 @@ class Adapter:
                 )
                 _save(adaptation, Path(temporary) / NAME, output)
             except MetaQAPError as error:
-                said = as_typed(str(error), {name: f"“{field}”" for name, field in FIELDS.items()})
-                said = said.replace(f"{folder}/", "").replace(str(folder), "the upload")
+                said = str(error).replace(f"{folder}/", "").replace(str(folder), "the upload")
                 if left_out:
                     name, reason = next(iter(left_out.items()))
                     said += f" Of the photographs {len(left_out)} cannot be read, such as {name}: {reason}."
@@ -211,4 +207,4 @@ def _save(adaptation: Adaptation, checkpoint: Path, output: Path) -> None:
             archive.write(path, f"{checkpoint.name}/{path.relative_to(checkpoint).as_posix()}")
 
 
-__all__ = ["FIELDS", "NAME", "Adapted", "Adapter"]
+__all__ = ["NAME", "Adapted", "Adapter"]
