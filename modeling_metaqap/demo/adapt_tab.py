@@ -11,6 +11,7 @@ from ..data.rating_options import RatingOptions
 from ..errors import MetaQAPError, as_typed
 from . import figures
 from .adapting import NAME, Adapter
+from .limits import ADAPTING
 from .unpacking import Upload
 from .uploads import uploaded_files_field
 
@@ -102,7 +103,7 @@ def adapt_tab(adapter: Adapter, new_file: Callable[[str], Path]) -> None:
         api_visibility="private",
         show_progress_on=outcome,
         # It takes minutes: one after the other, and not in the line of those who want a score.
-        concurrency_id="adapt",
+        concurrency_id=ADAPTING,
         concurrency_limit=1,
     )
 

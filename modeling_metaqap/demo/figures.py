@@ -227,7 +227,8 @@ def _learning_curve(curve: Sequence[Mapping[str, float]]) -> str:
         return ""
     without, *points = points
     ends = [without["srocc"]] + [point["srocc"] + side * point["srocc_sd"] for point in points for side in (-1, 1)]
-    bottom, top = math.floor(10 * min(ends)) / 10, min(1.0, math.ceil(10 * max(ends)) / 10)
+    top = min(1.0, math.ceil(10 * max(ends)) / 10)
+    bottom = min(math.floor(10 * min(ends)) / 10, top - 0.2)
     step = 0.1 if top - bottom < 0.55 else 0.2
 
     def x(index: int) -> float:

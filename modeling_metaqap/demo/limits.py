@@ -15,6 +15,9 @@ from ..errors import MetaQAPError
 #: Variables of the environment that set a limit are named `METAQAP_MAX_PIXELS` and so on.
 _PREFIX = "METAQAP_"
 
+#: The line of requests that take minutes, of which a client may have one only.
+ADAPTING = "adapt"
+
 #: Visitors that are remembered; the ones that came first are forgotten.
 _MOST_CLIENTS = 10_000
 
@@ -113,6 +116,8 @@ def client_of(headers: Any, peer: str | None, limits: Limits) -> str:
 def limit_queue(app: gr.Blocks, limits: Limits) -> None:
     """Turn away the requests of a client that has too many in the queue, or asks too often.
 
+    Of those that take minutes a client may have one.
+
     Args:
         app: with its queue.
         limits: see there.
@@ -128,7 +133,12 @@ def limit_queue(app: gr.Blocks, limits: Limits) -> None:
         client = client_of_event(request)
         waiting = [event for line in queue.event_queue_per_concurrency_id.values() for event in line.queue]
         waiting += [event for job in queue.active_jobs if job for event in job]
-        if sum(client_of_event(event.request) == client for event in waiting) >= limits.client_waiting:
+        own = [event for event in waiting if client_of_event(event.request) == client]
+        function = app.fns.get(body.fn_index)
+        if function is not None and function.concurrency_id == ADAPTING:
+            if any(event.concurrency_id == ADAPTING for event in own):
+                return False, "Your earlier photographs are still adapted to; wait until that is done.", "queue_full"
+        if len(own) >= limits.client_waiting:
             reason = f"You have {limits.client_waiting} requests waiting; try again when some are done."
             return False, reason, "queue_full"
         if budget.left(client) < 1:
@@ -168,4 +178,4 @@ class UploadLimit:
         return await self._app(scope, counted, send)
 
 
-__all__ = ["Limits", "UploadLimit", "limit_queue"]
+__all__ = ["ADAPTING", "Limits", "UploadLimit", "limit_queue"]

@@ -159,6 +159,8 @@ def test_the_page_says_what_to_expect_and_what_was_left_out(adapted):
     curve = made.record["learning_curve"]
     assert shown.count("<circle") == len(curve) - 1
     assert f"SROCC by number of ratings: {curve[0]['srocc']:.2f} without any, {curve[1]['srocc']:.2f} with 15" in shown
+    flat = [{"n": number, "srocc": 1.0, "srocc_sd": 0.0} for number in (0, 15, 24)]
+    assert "with 15, 1.00 with 24" in figures.adaptation(made.record | {"learning_curve": flat}, {})
     many = figures.adaptation(
         made.record | {"learning_curve": []}, {f"{number}.jpg": "too big" for number in range(9)}
     )

@@ -1,14 +1,17 @@
 """The demo as people meet it: a Chromium drives every tab. Each test opens a page of its own on one server."""
 
 import csv
+import json
 import re
 import shutil
+import zipfile
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from chromium import DESKTOP, PHONE, launched, pale_texts, visits
+from kill_training import make_images
 from PIL import Image
 from space_server import running
 
@@ -18,7 +21,7 @@ from modeling_metaqap.inference.scorer import Scorer
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
 
-TABS = ["Score", "Compare", "Distort", "Batch"]
+TABS = ["Score", "Compare", "Distort", "Batch", "Adapt"]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,22 @@ def photos(tmp_path_factory):
         small.resize((300, 200), Image.Resampling.BICUBIC).save(folder / f"{name}.png")
     (folder / "broken.jpg").write_bytes(b"broken")
     return folder
+
+
+@pytest.fixture(scope="module")
+def rated(checkpoint, tmp_path_factory):
+    """A zip archive of 20 photographs, one that is broken, and ratings from 1 to 5 that go with the scores."""
+    folder = tmp_path_factory.mktemp("rated")
+    make_images(folder)
+    paths = sorted(folder.glob("*.png"))[:20]
+    ranks = np.argsort(np.argsort([record.quality for record in Scorer(checkpoint, device="cpu").score(paths)]))
+    rows = [f"{path.name},{1 + rank / 5:.1f}" for path, rank in zip(paths, ranks, strict=True)]
+    with zipfile.ZipFile(folder / "rated.zip", "w") as archive:
+        for path in paths:
+            archive.write(path, f"mine/{path.name}")
+        archive.writestr("mine/broken.png", "broken")
+        archive.writestr("mine/ratings.csv", "\n".join(["image,mos", "broken.png,3", *rows]))
+    return folder / "rated.zip"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +118,7 @@ def text_of(page, selector):
     return page.text_content(selector)  # SVG has no inner text
 
 
-def fill_every_tab(page, photos):
+def fill_every_tab(page, photos, rated):
     """Leaves each tab with a result; yields its name while it is shown."""
     upload(page, "score-photo", photos / "bright.png")
     page.wait_for_selector("#score-map .mq-heat")
@@ -120,6 +139,13 @@ def fill_every_tab(page, photos):
     page.wait_for_selector("#batch-summary .mq-curve")
     page.wait_for_selector("#batch-table [role=gridcell] >> text=grey")
     yield "Batch"
+    choose_tab(page, "Adapt")
+    upload(page, "adapt-files", rated)
+    page.wait_for_selector("#adapt-files >> text=rated")
+    page.fill("#adapt-range :is(input, textarea)", "1 to 5")
+    page.click("#adapt-run")
+    page.wait_for_selector("#adapt-outcome .mq-adapted")
+    yield "Adapt"
 
 
 def test_score_shows_number_interval_map_distortions_and_votes(open_page, photos, quality):
@@ -209,8 +235,7 @@ def test_distort_follows_the_level_by_keyboard_and_the_choice_of_distortion(open
 
 def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos, quality, tmp_path):
     page = open_page()
-    *_, last = fill_every_tab(page, photos)
-    assert last == "Batch"
+    assert "Batch" in fill_every_tab(page, photos, None)
     assert "3 photographs scored, 1 could not be read" in page.inner_text("#batch-summary")
 
     def files():
@@ -234,6 +259,37 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     assert rows["broken.jpg"]["error"] == "not an image, or of a format that is not read; save it as JPEG or PNG"
 
 
+@pytest.mark.slow
+def test_ratings_become_a_checkpoint_to_download(open_page, rated, tmp_path):
+    page = open_page()
+    choose_tab(page, "Adapt")
+    upload(page, "adapt-files", rated)
+    page.wait_for_selector("#adapt-files >> text=rated")
+    page.click("#adapt-run")
+    assert "such as “Lowest and highest rating” 1 5." in text_of(page, "#adapt-outcome [role=alert]")
+    # On with the keyboard alone.
+    page.get_by_role("textbox", name="Lowest and highest rating").focus()
+    page.keyboard.type("1-5")
+    for label in ("Lower ratings are better", "The columns have other names", "Adapt to them"):
+        page.keyboard.press("Tab")
+        focused = (
+            "(e => e.innerText || e.labels?.[0]?.innerText || e.closest('label')?.innerText)(document.activeElement)"
+        )
+        assert label in page.evaluate(focused)
+    page.keyboard.press("Enter")
+    shown = text_of(page, "#adapt-outcome .mq-adapted")
+    assert "mine/broken.png: not an image" in shown and "20 ratings" in shown and "Would more ratings help?" in shown
+    with page.expect_download() as download:
+        page.click("#adapt-download")
+    assert download.value.suggested_filename == "my-metaqap.zip"
+    download.value.save_as(tmp_path / "my-metaqap.zip")
+    with zipfile.ZipFile(tmp_path / "my-metaqap.zip") as archive:
+        archive.extractall(tmp_path)
+    assert Scorer(tmp_path / "my-metaqap", device="cpu").engine.config.mos_range == [1, 5]
+    record = json.loads((tmp_path / "my-metaqap" / "adaptation.json").read_text())
+    assert f"{record['figures']['after']['srocc']['value']:.3f}" in shown
+
+
 def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_page, photos, quality):
     page = open_page()
     upload(page, "score-photo", photos / "broken.jpg")
@@ -247,9 +303,9 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_
 
 
 @pytest.mark.parametrize(("viewport", "color_scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone", "desktop"])
-def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, viewport, color_scheme):
+def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, rated, viewport, color_scheme):
     page = open_page(viewport, color_scheme)
-    for tab in fill_every_tab(page, photos):
+    for tab in fill_every_tab(page, photos, rated):
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], tab
         assert page.evaluate(_CUT) == [], tab
         assert pale_texts(page) == [], tab

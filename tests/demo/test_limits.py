@@ -30,11 +30,13 @@ class Queue:
     def __init__(self):
         self.line = SimpleNamespace(queue=[])
         self.event_queue_per_concurrency_id = {"model": self.line}
+        self.fns = {number: SimpleNamespace(concurrency_id=name) for number, name in enumerate(("model", "adapt"))}
         self.active_jobs = [None, []]
         self._queue = self
 
     async def push(self, body, request, username):
-        self.line.queue.append(SimpleNamespace(request=request))
+        line = self.fns[body.fn_index].concurrency_id
+        self.line.queue.append(SimpleNamespace(request=request, concurrency_id=line))
         return True, "id", "success"
 
 
@@ -45,8 +47,8 @@ def clock(monkeypatch):
     return time
 
 
-def ask(queue, address, **headers):
-    return asyncio.run(queue.push(None, request_of(address, **headers), None))
+def ask(queue, address, function=0, **headers):
+    return asyncio.run(queue.push(SimpleNamespace(fn_index=function), request_of(address, **headers), None))
 
 
 def test_one_client_cannot_fill_the_queue():
@@ -60,6 +62,19 @@ def test_one_client_cannot_fill_the_queue():
     assert not ask(queue, "10.0.0.1")[0], "what is computed counts as well"
     queue.active_jobs = [None, None]
     assert ask(queue, "10.0.0.1")[0]
+
+
+def test_one_client_has_one_request_that_takes_minutes():
+    queue = Queue()
+    limit_queue(queue, Limits())
+    assert ask(queue, "10.0.0.1", 0)[0] and ask(queue, "10.0.0.1", 1)[0]
+    taken, reason, kind = ask(queue, "10.0.0.1", 1)
+    assert (taken, kind) == (False, "queue_full") and "wait until that is done" in reason
+    assert ask(queue, "10.0.0.1", 0)[0] and ask(queue, "10.0.0.2", 1)[0], "nobody else and nothing else waits"
+    queue.active_jobs, queue.line.queue = [queue.line.queue], []
+    assert not ask(queue, "10.0.0.1", 1)[0], "what is computed counts as well"
+    queue.active_jobs = []
+    assert ask(queue, "10.0.0.1", 1)[0]
 
 
 def test_one_client_may_ask_so_many_times_a_minute(clock):
@@ -144,6 +159,9 @@ def test_the_environment_sets_limits_and_options_come_before_it(monkeypatch):
     monkeypatch.setenv("METAQAP_MAX_FILES", "0")
     with pytest.raises(MetaQAPError, match="max_files must be at least 1"):
         Limits.from_environment()
+    monkeypatch.setenv("METAQAP_MAX_FILES", "1")
+    monkeypatch.setenv("METAQAP_MAX_RATINGS", "0")
+    assert Limits.from_environment().max_ratings == 0, "which switches adapting off"
 
 
 def test_a_batch_ends_after_its_time_and_says_which_files_are_left(clock):

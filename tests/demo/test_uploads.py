@@ -1,7 +1,9 @@
 """What the running demo reads: uploads, and nothing else that lies on the server or elsewhere."""
 
+import asyncio
 import json
 import os
+import shutil
 import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,11 +15,15 @@ import torch
 from PIL import Image
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
+import gradio as gr
 import httpx
+from gradio.data_classes import FileData, ListFiles
+from gradio.utils import get_upload_folder
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, Scorer
 from modeling_metaqap.demo.app import build_app, launch_options
 from modeling_metaqap.demo.assessment import Assessor
+from modeling_metaqap.demo.uploads import uploaded_files_field
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 
@@ -82,8 +88,6 @@ def test_an_answer_does_not_tell_which_files_there_are(api, private):
 
 
 def test_a_link_in_the_upload_folder_does_not_lead_out_of_it(api, private):
-    from gradio.utils import get_upload_folder
-
     link = os.path.join(get_upload_folder(), "metaqap-test-link.png")
     os.makedirs(get_upload_folder(), exist_ok=True)
     os.symlink(private, link)
@@ -121,6 +125,43 @@ def test_a_web_address_is_not_fetched(api):
         assert call(api, "batch", [marked(url)])[0] == "error"
         server.shutdown()
     assert asked == []
+
+
+@pytest.fixture
+def field():
+    return uploaded_files_field("Files", file_types=[".csv", "image"], elem_id="files")
+
+
+def test_a_field_of_many_files_takes_uploads_only_too(field, private):
+    with pytest.raises(gr.Error, match="Upload the photograph"):
+        field.preprocess(ListFiles([FileData(path=str(private), orig_name="a.png")]))
+    with pytest.raises(gr.Error, match="Upload the photograph"):
+        asyncio.run(field.async_move_resource_to_block_cache(str(private)))
+    assert not field.preprocess(None) and not field.preprocess(ListFiles([]))
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("R&B #1.csv", "R&B #1.csv"),
+        ("../../etc/passwd", "passwd"),
+        (r"C:\secret\a.csv", "a.csv"),
+        (None, "kept.csv"),
+        ("..", "kept.csv"),
+        ("a\0.csv", "kept.csv"),
+        ("a" * 300, "kept.csv"),
+    ],
+)
+def test_a_file_is_called_as_the_visitor_calls_it_but_never_leads_elsewhere(field, called, name):
+    folder = Path(get_upload_folder(), "metaqap-test")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "kept.csv"
+    path.touch()
+    try:
+        [upload] = field.preprocess(ListFiles([FileData(path=str(path), orig_name=called)]))
+    finally:
+        shutil.rmtree(folder)
+    assert (upload.name, upload.path) == (name, path.resolve())
 
 
 def test_an_upload_is_scored(api, private):
