@@ -196,7 +196,7 @@ def adaptation(record: Mapping[str, Any], left_out: Mapping[str, str], *, most: 
 <table><thead><tr><th scope="col">{record["n"]:,} ratings</th><th scope="col">before</th>
 <th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>
 <p class="mq-note">Each rating was predicted by a fit on the others; in brackets 95 % intervals. PLCC and SROCC are
-better the higher, RMSE the lower. The interval of a new score is ± {record["interval_radius"]:.2f}.</p>
+better the higher, RMSE the lower. The interval of a new score is ±&nbsp;{record["interval_radius"]:.2f}.</p>
 {_learning_curve(record["learning_curve"])}
 <p class="mq-note">The zip archive holds a checkpoint like any other, with its code, a card and these figures. Unpack
 it, and <code>metaqap score photographs --checkpoint my-metaqap</code> scores with it.</p></div>"""
