@@ -50,6 +50,7 @@ _MOST_LABELS = 1_000
 _MOST_COMPONENTS = 10_000
 _MOST_CENTERS = 1_000_000
 _MOST_RESIDUAL_HEADS = 64
+_MOST_DISTANCES = 1_000
 
 # A name in timm's registry. With "hf-hub:" or "local-dir:" before it, timm would read a model from elsewhere.
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_.]{1,100}")
@@ -65,6 +66,9 @@ _BASE_LEARNER_KEYS = {
     "distortion_head",
     "lineage",
 }
+
+
+_SCALE_KEYS = {"intercept", "distance", "spread", "quality", "quality_squared", "lowest", "highest"}
 
 
 class MetaQAPConfig(PreTrainedConfig):
@@ -87,8 +91,17 @@ class MetaQAPConfig(PreTrainedConfig):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
             list makes a model without distortion heads.
         interval_radius (`float`, *optional*):
-            Half the width of the calibrated prediction interval, in units of quality. `None` while the model is not
-            calibrated; `MetaQAPOutput.interval` is `None` then.
+            Half the width of the calibrated prediction interval, in units of quality; with `interval_scale` half its
+            mean width. `None` while the model is not calibrated; `MetaQAPOutput.interval` is `None` then.
+        interval_scale (`dict[str, float]`, *optional*):
+            How much wider than the mean the interval of an image is: `exp(intercept + distance * d + spread * s +
+            quality * q + quality_squared * q * q)`, but not below `lowest` or above `highest`, where d is the mean of
+            `MetaQAPOutput.distances`, s the logarithm of the standard deviation of the `base_scores` and q the
+            quality. `None` for an interval that is equally wide for all images.
+        familiar_distances (`list[float]`, *optional*):
+            Mean distances of the images that the model was calibrated on, at equally spaced shares of them, in
+            ascending order: the first one is the nearest, the last one the farthest. `MetaQAPOutput.familiarity` is
+            read off them, and is `None` without them.
         interval_coverage (`float`, *optional*, defaults to 0.9):
             Share of new images whose opinion score the interval is calibrated to hold, between 0 and 1.
         mos_range (`list[float]`, *optional*):
@@ -97,7 +110,8 @@ class MetaQAPConfig(PreTrainedConfig):
             or lower ratings were better ones.
         learner_subsets (`list[dict]`, *optional*):
             Which learners to take where fewer than all are wanted: for each number of them one entry with `learners`
-            (positions in `base_learners`), `weights` and `intercept` of their meta-learner, and `interval_radius`.
+            (positions in `base_learners`), `weights` and `intercept` of their meta-learner, and their own
+            `interval_radius` and, where they have them, `interval_scale` and `familiar_distances`.
         loss_mse_weight (`float`, *optional*, defaults to 0.5):
             `lambda_mse` of the quality-aware loss.
         loss_srocc_weight (`float`, *optional*, defaults to 0.5):
@@ -120,12 +134,22 @@ class MetaQAPConfig(PreTrainedConfig):
 
     model_type = "metaqap"
     # `Trainer` hands everything but the loss to `compute_metrics` unless it is told not to.
-    keys_to_ignore_at_inference = ["base_scores", "interval", "distortion_logits", "quality_map", "hidden_states"]
+    keys_to_ignore_at_inference = [
+        "base_scores",
+        "distances",
+        "interval",
+        "familiarity",
+        "distortion_logits",
+        "quality_map",
+        "hidden_states",
+    ]
 
     base_learners: list[Any] | None = None
     distortion_labels: list[str] | None = None
     interval_radius: float | None = None
+    interval_scale: dict[str, float] | None = None
     interval_coverage: float = 0.9
+    familiar_distances: list[float] | None = None
     mos_range: list[float] | None = None
     learner_subsets: list[dict[str, Any]] | None = None
     loss_mse_weight: float = 0.5
@@ -160,6 +184,7 @@ class MetaQAPConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must be a number and not be negative, got {value!r}.")
         if not (_is_number(self.interval_coverage) and 0 < self.interval_coverage < 1):
             raise ValueError(f"`interval_coverage` must be a number between 0 and 1, got {self.interval_coverage!r}.")
+        _check_width("", self.interval_scale, self.familiar_distances)
         if self.mos_range is not None and not _is_range(self.mos_range):
             raise ValueError(
                 "`mos_range` must be the lowest and the highest rating, two finite numbers, or None; got "
@@ -292,10 +317,15 @@ def _check_subsets(subsets: Any, num_base_learners: int) -> None:
                 "Each of the `learner_subsets` needs `learners` (different positions in `base_learners`), as many "
                 f"`weights`, `intercept` and `interval_radius`; got {subset!r}."
             )
+        _check_width(" of `learner_subsets`", subset.get("interval_scale"), subset.get("familiar_distances"))
 
 
 def _is_subset(subset: Any, num_base_learners: int) -> bool:
-    if not isinstance(subset, dict) or set(subset) != {"learners", "weights", "intercept", "interval_radius"}:
+    needed, optional = (
+        {"learners", "weights", "intercept", "interval_radius"},
+        {"interval_scale", "familiar_distances"},
+    )
+    if not isinstance(subset, dict) or not needed <= set(subset) <= needed | optional:
         return False
     learners, weights, radius = subset["learners"], subset["weights"], subset["interval_radius"]
     return (
@@ -306,6 +336,30 @@ def _is_subset(subset: Any, num_base_learners: int) -> bool:
         and all(map(_is_number, [*weights, subset["intercept"]]))
         and (radius is None or (_is_number(radius) and radius >= 0))
     )
+
+
+def _check_width(of: str, scale: Any, distances: Any) -> None:
+    """Refuse numbers by which intervals would have no width, or familiarity no order."""
+    if scale is not None and not (
+        isinstance(scale, dict)
+        and set(scale) == _SCALE_KEYS
+        and all(map(_is_number, scale.values()))
+        and 0 < scale["lowest"] <= scale["highest"]
+    ):
+        raise ValueError(
+            f"`interval_scale`{of} must be None or have the numbers {sorted(_SCALE_KEYS)}, with 0 < lowest <= "
+            f"highest; got {scale!r}."
+        )
+    if distances is not None and not (
+        isinstance(distances, (list, tuple))
+        and 2 <= len(distances) <= _MOST_DISTANCES
+        and all(map(_is_number, distances))
+        and list(distances) == sorted(distances)
+    ):
+        raise ValueError(
+            f"`familiar_distances`{of} must be None or 2 to {_MOST_DISTANCES} numbers in ascending order; got "
+            f"{distances!r}."
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -18,10 +18,14 @@ from transformers.utils.import_utils import is_tracing
 
 from .configuration_metaqap import MetaQAPConfig
 from .image_processing_metaqap import merge_crops
+from .interval_metaqap import familiarity, prediction_interval
 from .losses_metaqap import quality_aware_loss
 
-#: Outputs that are one thing for each image, and of several crops their weighted mean; see [`MetaQAPOutput`].
-IMAGE_OUTPUTS = ("logits", "base_scores", "interval", "distortion_logits")
+#: Outputs that are one thing for each image, see [`MetaQAPOutput`].
+IMAGE_OUTPUTS = ("logits", "base_scores", "distances", "interval", "familiarity", "distortion_logits")
+
+# Of them, those that are the weighted mean over the crops. The others follow from these.
+_MEANS_OF_CROPS = ("logits", "base_scores", "distances", "distortion_logits")
 
 #: What is said of one image, besides what is known of its file.
 ASSESSMENT = (
@@ -29,10 +33,12 @@ ASSESSMENT = (
     "quality_low",
     "quality_high",
     "interval_coverage",
+    "familiarity",
     "distortion",
     "distortion_probability",
     "base_scores",
     "distortion_probabilities",
+    "distances",
     "error",
 )
 
@@ -52,9 +58,17 @@ class MetaQAPOutput(ModelOutput):
             Quality, higher is better. [0, 1] is the training range; values are not clipped to it.
         base_scores (`torch.FloatTensor` of shape `(B, K)`):
             Each base learner's own score, on the same scale.
+        distances (`torch.FloatTensor` of shape `(B, K)`):
+            How far the image is from each base learner's training images: minus the logarithm of the sum of the
+            Gaussians around them, or of a learner without a kernel head the logarithm of its features' mean square.
+            Without gradient.
         interval (`torch.FloatTensor` of shape `(B, 2)`, `None` while the model is not calibrated):
             Lower and upper end of the calibrated prediction interval, which is to hold the opinion score of
-            `config.interval_coverage` of the images.
+            `config.interval_coverage` of the images. Its middle is `logits`; its width is that of every image or, with
+            `config.interval_scale`, depends on the image. Gradients go through its middle only.
+        familiarity (`torch.FloatTensor` of shape `(B, 1)`, `None` without `config.familiar_distances`):
+            How like the training images it is, in [0, 1]: the share of the images that the model was calibrated on
+            which were farther from them.
         distortion_logits (`torch.FloatTensor` of shape `(B, D)`, `None` without a distortion head):
             Which synthetic distortion the image resembles, in the order of `config.distortion_labels`: the mean over
             the learners that have a distortion head.
@@ -67,7 +81,9 @@ class MetaQAPOutput(ModelOutput):
     loss: Tensor | None = None
     logits: Tensor | None = None
     base_scores: Tensor | None = None
+    distances: Tensor | None = None
     interval: Tensor | None = None
+    familiarity: Tensor | None = None
     distortion_logits: Tensor | None = None
     quality_map: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
@@ -81,30 +97,45 @@ def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPCo
         config: of the model.
 
     Returns:
-        `quality`, `quality_low`, `quality_high`, `interval_coverage`, `distortion` (the most likely one),
-        `distortion_probability`, `base_scores` and `distortion_probabilities`, in the order of the configuration's
-        `base_learners` and `distortion_labels`. What the model does not have is None; all of it for an image without a
-        finite score, and `error` says so.
+        `quality`, `quality_low`, `quality_high`, `interval_coverage`, `familiarity`, `distortion` (the most likely
+        one), `distortion_probability`, `base_scores`, `distortion_probabilities` and `distances`, in the order of the
+        configuration's `base_learners` and `distortion_labels`. What the model does not have is None; all of it for an
+        image without a finite score, and `error` says so.
     """
     labels = config.distortion_labels
     merged = {
         name: merge_crops(torch.cat([outputs[name] for outputs in crop_outputs]).float().unsqueeze(0))[0]
-        for name in IMAGE_OUTPUTS
+        for name in _MEANS_OF_CROPS
         if name in crop_outputs[0]
     }
     quality = merged["logits"].item()
     if not math.isfinite(quality):
         return dict.fromkeys(ASSESSMENT) | {"error": "the model gave it no finite score"}
-    low, high = merged["interval"].tolist() if "interval" in merged else (None, None)
+    whole = {name: values.unsqueeze(0) for name, values in merged.items()}
+    distances = whole["distances"]
+    # Of the photograph, as where its crops are given together; that is not the mean over the crops' intervals.
+    interval = prediction_interval(config, whole["logits"], whole["base_scores"], distances)
+    low, high = (None, None) if interval is None else interval[0].tolist()
+    likeness = familiarity(config, distances)
     distortion, probability, probabilities = None, None, None
     if "distortion_logits" in merged and labels:
         probabilities = merged["distortion_logits"].softmax(dim=0).tolist()
         probability = max(probabilities)
         distortion = labels[probabilities.index(probability)]
     coverage = None if low is None else config.interval_coverage
-    base_scores = merged["base_scores"].tolist()
-    values = (quality, low, high, coverage, distortion, probability, base_scores, probabilities, None)
-    return dict(zip(ASSESSMENT, values, strict=True))
+    return {
+        "quality": quality,
+        "quality_low": low,
+        "quality_high": high,
+        "interval_coverage": coverage,
+        "familiarity": None if likeness is None else likeness.item(),
+        "distortion": distortion,
+        "distortion_probability": probability,
+        "base_scores": merged["base_scores"].tolist(),
+        "distortion_probabilities": probabilities,
+        "distances": merged["distances"].tolist(),
+        "error": None,
+    }
 
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
@@ -168,23 +199,34 @@ class MetaQAPKernelHead(nn.Module):
         self.register_buffer("coefficients", torch.zeros(num_centers))
         self.register_buffer("gamma", torch.ones(()))
 
-    def _gaussians(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Standardised features `(B, F)` -> principal components `(B, P)` and weighted Gaussians `(B, M)`."""
+    def _exponents(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features `(B, F)` -> principal components `(B, P)`, logarithms of the Gaussians `(B, M)`."""
         # Autocast would multiply matrices in half precision, and near centres the distances would be noise.
         with torch.autocast(device_type=features.device.type, enabled=False):
             points = features @ self.components.float()
             centers = self.centers.float()
             squares = points.square().sum(dim=1, keepdim=True) + centers.square().sum(dim=1)
             distances = (squares - 2 * points @ centers.T).clamp_min(0)
-        return points, self.coefficients.float() * torch.exp(-self.gamma.float() * distances)
+        return points, -self.gamma.float() * distances
 
     def forward(self, features: Tensor) -> Tensor:
         """Standardised features `(B, F)` -> what to add to the other heads' score, `(B,)`."""
-        return self._gaussians(features)[1].sum(dim=1)
+        return self.score_and_distance(features)[0]
+
+    def score_and_distance(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features `(B, F)` -> what to add to the other heads' score, and the distance, `(B,)` each.
+
+        The distance is minus the logarithm of the sum of the Gaussians: little where many centres are near, and the
+        distance to the nearest one where all are far.
+        """
+        exponents = self._exponents(features)[1]
+        # As a logarithm, since far away every Gaussian is 0.
+        return (self.coefficients.float() * exponents.exp()).sum(dim=1), -exponents.detach().logsumexp(dim=1)
 
     def gradient(self, features: Tensor) -> Tensor:
         """Derivative of `forward` with respect to the features, `(B, F)`."""
-        points, gaussians = self._gaussians(features)
+        points, exponents = self._exponents(features)
+        gaussians = self.coefficients.float() * exponents.exp()
         with torch.autocast(device_type=features.device.type, enabled=False):
             pull = gaussians @ self.centers.float() - gaussians.sum(dim=1, keepdim=True) * points
             return 2 * self.gamma.float() * pull @ self.components.float().T
@@ -258,11 +300,24 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
 
     def score(self, features: Tensor) -> Tensor:
         """Standardised features `(B, F)` -> quality `(B,)`."""
+        return self.score_and_distance(features)[0]
+
+    def score_and_distance(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Standardised features `(B, F)` -> quality and distance to the training images, `(B,)` each.
+
+        The distance takes no notice of adaptations: the photographs that these were made on could not tell any more
+        how far others like them are.
+        """
         # Written out, because autocast would run `F.linear` in half precision and images of like quality would tie.
         scores = (features * self.quality_head.weight.float()).sum(dim=1) + self.quality_head.bias.float()
-        for head in self.kernel_heads():
+        if self.kernel_head is None:
+            distances = features.detach().square().mean(dim=1).log()
+        else:
+            addition, distances = self.kernel_head.score_and_distance(features)
+            scores = scores + addition
+        for head in self.residual_heads:
             scores = scores + head(features)
-        return scores
+        return scores, distances
 
     def kernel_heads(self) -> list[MetaQAPKernelHead]:
         """All heads that are sums of Gaussians: the learner's own one and those of later adaptations."""
@@ -276,18 +331,20 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
             crop_weights: `(B, N)`.
 
         Returns:
-            Scores `(B,)`, distortion logits `(B, D)` or None, standardised features `(M, F)` of the crops, and the
-            activations of each pooled stage. One flat tuple: reentrant checkpointing loses the gradients of tensors in
-            a list.
+            Scores `(B,)`, distances `(B,)`, distortion logits `(B, D)` or None, standardised features `(M, F)` of the
+            crops, and the activations of each pooled stage. One flat tuple: reentrant checkpointing loses the
+            gradients of tensors in a list.
         """
         activations = self.stage_activations(pixel_values)
         features = self.standardize(self.pool(activations))
-        scores = merge_crops(_of_images(self.score(features), crop_weights), crop_weights)
+        scores, distances = (
+            merge_crops(_of_images(values, crop_weights), crop_weights) for values in self.score_and_distance(features)
+        )
         distortion_logits = None
         if self.distortion_head is not None:
             means = merge_crops(_of_images(features, crop_weights), crop_weights)
             distortion_logits = F.linear(means, self.distortion_head.weight.float(), self.distortion_head.bias.float())
-        return scores, distortion_logits, features, *activations
+        return scores, distances.detach(), distortion_logits, features, *activations
 
     def local_quality(self, activations: Sequence[Tensor], features: Tensor, grid: tuple[int, int]) -> Tensor:
         """What each place contributes to the score.
@@ -400,7 +457,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
                 self.config.custom_pipelines = kept
 
     def _note_training(self) -> None:
-        self.config.interval_radius = None
+        self.config.interval_radius = self.config.interval_scale = self.config.familiar_distances = None
         self.config.mos_range = None
         self.config.learner_subsets = None
         trained = {"kind": "finetune"}  # on images that are not known here
@@ -526,7 +583,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             | {"distortion_head": model.base_learners[0].distortion_head is not None}
             for model, _ in kept
         ]
-        config.interval_radius = None
+        config.interval_radius = config.interval_scale = config.familiar_distances = None
         config.mos_range = None
         config.learner_subsets = None
         config.lineage = None
@@ -549,7 +606,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             config.base_learners = [deepcopy(learner)]
             if not learner["distortion_head"]:
                 config.distortion_labels = []
-            config.interval_radius = None
+            config.interval_radius = config.interval_scale = config.familiar_distances = None
             config.mos_range = None
             config.learner_subsets = None
             config.lineage = None
@@ -618,11 +675,12 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             # be computed through the whole backbone, its frozen stages too; that of these weights costs nothing.
             crop_weights.requires_grad_()
 
-        scores, distortion_logits, hidden_states = [], [], ()
+        scores, distances, distortion_logits, hidden_states = [], [], [], ()
         quality_map = None
         for index, base_learner in enumerate(self.base_learners):
-            score, learner_distortion_logits, features, *activations = base_learner(flat_crops, crop_weights)
+            score, distance, learner_distortion_logits, features, *activations = base_learner(flat_crops, crop_weights)
             scores.append(score)
+            distances.append(distance)
             if learner_distortion_logits is not None:
                 distortion_logits.append(learner_distortion_logits)
             if output_hidden_states:
@@ -640,11 +698,7 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             if has_crops:
                 quality_map = _of_images(quality_map, crop_weights)
 
-        interval = None
-        if self.config.interval_radius is not None:
-            radius = self.config.interval_radius
-            interval = torch.cat([quality - radius, quality + radius], dim=1)
-
+        all_distances = torch.stack(distances, dim=1)
         loss = None
         if labels is not None:
             loss = quality_aware_loss(
@@ -661,7 +715,9 @@ class MetaQAPModel(MetaQAPPreTrainedModel):
             loss=loss,
             logits=quality,
             base_scores=base_scores,
-            interval=interval,
+            distances=all_distances,
+            interval=prediction_interval(self.config, quality, base_scores, all_distances),
+            familiarity=familiarity(self.config, all_distances),
             distortion_logits=torch.stack(distortion_logits).mean(dim=0) if distortion_logits else None,
             quality_map=quality_map,
             hidden_states=hidden_states if output_hidden_states else None,

@@ -30,6 +30,7 @@ FIELDS = (
     "quality_low",
     "quality_high",
     "interval_coverage",
+    "familiarity",
     "distortion",
     "distortion_probability",
     "width",
@@ -50,10 +51,11 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
     Returns for each image a `dict` with the fields of a `ScoreRecord`, which `metaqap score` and the demo give too:
     `path` (as given; empty for an image without one), `quality` (higher is better, training range [0, 1]),
     `quality_low` and `quality_high` (the prediction interval, calibrated to hold the opinion score of
-    `interval_coverage` of the images), `distortion` and `distortion_probability` (the most likely one), `width` and
-    `height` (pixels, upright), `error` (for an image without a finite score; one that cannot be read raises
-    `ValueError`), `warning` (why its score says little), `base_scores` and `distortion_probabilities` (in the order of
-    `config.base_learners` and `config.distortion_labels`). What the model does not give is `None`.
+    `interval_coverage` of the images), `familiarity` (how like the training photographs, in [0, 1]), `distortion` and
+    `distortion_probability` (the most likely one), `width` and `height` (pixels, upright), `error` (for an image
+    without a finite score; one that cannot be read raises `ValueError`), `warning` (why its score says little),
+    `base_scores` and `distortion_probabilities` (in the order of `config.base_learners` and
+    `config.distortion_labels`). What the model does not give is `None`.
 
     With `fetch=True` web addresses are fetched, each in `timeout` seconds (default 20) and up to `max_bytes` (default
     100 MB). Addresses of this machine and of private networks are refused unless `allow_private=True`.

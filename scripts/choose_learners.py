@@ -56,10 +56,12 @@ def run(args: argparse.Namespace) -> None:
         data_dir=args.data_dir,
         cache_dir=args.cache_dir,
     )
-    base_scores = predict(scorer, dataset).base_scores
+    predictions = predict(scorer, dataset)
     targets = np.array(dataset["quality"])
     coverage = config.interval_coverage
-    chosen = choose_learners(base_scores, targets, shrinkage=args.shrinkage, coverage=coverage)
+    chosen = choose_learners(
+        predictions.base_scores, targets, predictions.distances, shrinkage=args.shrinkage, coverage=coverage
+    )
     side = scorer.image_processor.crop_size["height"]
     model = read_model(args.checkpoint)
     macs = [multiply_adds(learner, side) for learner in model.base_learners]
@@ -81,7 +83,7 @@ def run(args: argparse.Namespace) -> None:
         "curve": curve,
     }
     write_atomically(args.output, (json.dumps(record, indent=1) + "\n").encode())
-    keys = ("learners", "weights", "intercept", "interval_radius")
+    keys = ("learners", "weights", "intercept", "interval_radius", "interval_scale", "familiar_distances")
     file = args.checkpoint / "config.json"
     saved = json.loads(file.read_text(encoding="utf-8"))
     # All of them have the meta-learner of the checkpoint itself.

@@ -44,6 +44,8 @@ def info(
     interval = "prediction interval: not calibrated"
     if radius is not None:
         interval = f"{percent(description['interval_coverage'])} prediction interval: quality ± {radius:.3f}"
+        if description["interval_scale"] is not None:
+            interval += " on average, wider where scores are less sure"
     console.print(interval)
     if description["mos_range"] is not None:
         scale = scale_title(tuple(description["mos_range"]))

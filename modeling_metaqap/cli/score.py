@@ -200,7 +200,7 @@ def score(
             if explanations is not None:
                 record = explanations.write(record)
             if not keeps_lists:
-                record.base_scores = record.distortion_probabilities = None  # thousands take memory
+                record.base_scores = record.distortion_probabilities = record.distances = None  # thousands take memory
             yield record
 
     if output is None:

@@ -28,7 +28,7 @@ from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord, as_json
 from ..inference.scorer import Scorer
-from ..inference.wording import distortion_title, heading, looks_like
+from ..inference.wording import distortion_title, heading, looks_like, unlike_the_known
 from ..installing import missing_package
 from . import figures
 from .assessment import MAX_CROPS, Assessor
@@ -268,10 +268,11 @@ class Demo:
 
         Returns quality (higher is better, training range 0 to 1, not clipped), quality_low and quality_high (the
         calibrated interval), interval_coverage (the share of photographs whose opinion score it is calibrated to hold;
-        all three null if the checkpoint is not calibrated), distortion and distortion_probability
-        (the most likely one, null without a distortion head), width and height in pixels, warning (why the score says
-        little), base_scores and distortion_probabilities (in the order of base_learners and distortion_labels of the
-        checkpoint's config.json). They are the fields of `metaqap score --json`, but for the path: file has the name.
+        all three null if the checkpoint is not calibrated), familiarity (how like the training photographs, 0 to 1;
+        null if the checkpoint does not say), distortion and distortion_probability (the most likely one, null without
+        a distortion head), width and height in pixels, warning (why the score says little), base_scores and
+        distortion_probabilities (in the order of base_learners and distortion_labels of the checkpoint's config.json).
+        They are the fields of `metaqap score --json`, but for the path: file has the name.
         """
         return _fields(self.assessor.assess(photo).record)
 
@@ -379,11 +380,11 @@ class Demo:
             "high": lambda record: record.quality_high,
             "looks like": lambda record: looks_like(record) or "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
-            "note": lambda record: record.error or record.warning or "",
+            "note": _note,
         }
         if not self.assessor.distortion_labels:
             del columns["looks like"]
-        if not any(record.error or record.warning for record in records):
+        if not any(map(_note, records)):
             del columns["note"]
         rows = [[_picture(record), *(cell(record) for cell in columns.values())] for record in records]
         numbers = ("quality", "low", "high")
@@ -419,6 +420,11 @@ def _fields(record: ScoreRecord) -> dict[str, Any]:
     """A record as the API gives it: a client of Gradio would try to fetch whatever has a `path`, so that is `file`."""
     fields = as_json(record)
     return {"file": fields.pop("path"), **fields}
+
+
+def _note(record: ScoreRecord) -> str:
+    """Why a photograph has no score, or what to think of when reading it."""
+    return record.error or "; ".join(text for text in (record.warning, unlike_the_known(record)) if text)
 
 
 def _picture(record: ScoreRecord) -> str:

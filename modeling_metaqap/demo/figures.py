@@ -15,7 +15,7 @@ from ..inference.pictures import hex_color as color
 from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
 from ..inference.thumbnails import make_thumbnail
-from ..inference.wording import distortion_title, grade, heading, learner_title
+from ..inference.wording import distortion_title, grade, heading, learner_title, unlike_the_known
 from .assessment import Assessment, Comparison
 
 
@@ -50,7 +50,8 @@ def gauge(record: ScoreRecord) -> str:
         low, high = record.quality_low, record.quality_high
         note = f"{record.interval_name} <b>{low:.2f}</b> to <b>{high:.2f}</b>"
         spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
-    warning = f'<p class="mq-note">Careful: {escape(record.warning)}.</p>' if record.warning else ""
+    cautions = [text for text in (record.warning, unlike_the_known(record)) if text]
+    warning = "".join(f'<p class="mq-note">Careful: {escape(text)}.</p>' for text in cautions)
     word = grade(quality)
     return f"""<div class="mq mq-card mq-gauge">
 <h2 class="mq-score"><span class="mq-number">{quality:.2f}</span> <span class="mq-word">{word}</span></h2>

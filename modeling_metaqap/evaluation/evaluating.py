@@ -18,7 +18,14 @@ from ..data.iqa_datasets import load_iqa_dataset, split_names
 from ..data.rating_options import FOLDER, RatingOptions
 from ..data.seen import refuse_seen
 from ..errors import MetaQAPError
-from ..inference.predicting import distinct_names, predict, process_scorer, short_names
+from ..inference.predicting import (
+    Predictions,
+    distinct_names,
+    interval_radii,
+    predict,
+    process_scorer,
+    short_names,
+)
 from ..inference.scorer import Scorer
 from ..lineage import Stage, all_stages, image_ids_sha256, software_versions, training_opinions, weights_sha256
 from .baselines.scorer import BASELINES, BaselineScorer
@@ -230,14 +237,21 @@ def _measure(
     scores = np.column_stack(predict(scorer, split.dataset.select(new)))
     known |= zip((image_ids[row] for row in new), scores.tolist(), strict=True)
     scores = np.array([known[image_id] for image_id in image_ids])
-    predictions, base_scores = scores[:, 0], scores[:, 1:]
+    predictions, base_scores, distances = np.split(scores, [1, 1 + scores.shape[1] // 2], axis=1)
+    predictions = predictions[:, 0]
     qualities = np.array(split.dataset["quality"])
     row = {
         **{name: provenance[name] for name in ("checkpoint", "trained_on", "weights_sha256")},
         "dataset": split.source.name,
         "split": split.name,
         "images_sha256": image_ids_sha256(split.dataset["image_id"]),
-        **figures(scorer, predictions, qualities, seed=seed, n_bootstrap=n_bootstrap),
+        **figures(
+            scorer,
+            Predictions(predictions, base_scores, distances),
+            qualities,
+            seed=seed,
+            n_bootstrap=n_bootstrap,
+        ),
         "learners": learner_figures(scorer, base_scores, qualities),
         "software": provenance["software"],
     }
@@ -246,7 +260,7 @@ def _measure(
 
 def figures(
     scorer: AnyScorer,
-    predictions: npt.NDArray[np.float64],
+    predicted: Predictions,
     qualities: npt.NDArray[np.float64],
     *,
     seed: int,
@@ -258,20 +272,22 @@ def figures(
     """
     if len(qualities) < 2:
         raise MetaQAPError(f"At least two images are needed to measure anything, and there is {len(qualities)}.")
-    measured = evaluate_scores(predictions, qualities, seed=seed, n_bootstrap=n_bootstrap)
+    measured = evaluate_scores(predicted.quality, qualities, seed=seed, n_bootstrap=n_bootstrap)
     for name in METRICS:
         measured[name] = _defined(measured[name])
     measured["interval"] = None
     if isinstance(scorer, BaselineScorer):
         # Its scores have a unit of their own.
         measured["rmse"] = dict.fromkeys(measured["rmse"])
-    elif (radius := scorer.model.config.interval_radius) is not None:
-        inside = np.abs(predictions - qualities) <= radius
+    elif (config := scorer.model.config).interval_radius is not None:
+        radii = interval_radii(config, *predicted)
         measured["interval"] = {
-            "calibrated_for": scorer.model.config.interval_coverage,
-            "coverage": float(inside.mean()),
-            "width": 2 * radius,
+            "calibrated_for": config.interval_coverage,
+            "coverage": float((np.abs(predicted.quality - qualities) <= radii).mean()),
+            "width": 2 * float(radii.mean()),
         }
+        if config.interval_scale is not None:
+            measured["interval"] |= {"narrowest": 2 * float(radii.min()), "widest": 2 * float(radii.max())}
     return measured
 
 

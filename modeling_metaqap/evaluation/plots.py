@@ -125,6 +125,8 @@ def _identity(axes: Axes, measurement: Measurement) -> None:
     if interval is not None:
         radius = interval["width"] / 2
         label = interval_title(interval["calibrated_for"])
+        if "narrowest" in interval:
+            label += ", mean width"
         axes.fill_between(ends, ends - radius, ends + radius, color=_BAND, linewidth=0, label=label)
     axes.plot(ends, ends, color=_INK, linewidth=1.2, linestyle="--", label="prediction = opinion")
 

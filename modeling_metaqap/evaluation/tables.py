@@ -105,9 +105,12 @@ def interval_sentence(row: Row) -> str | None:
     held = row.get("interval")
     if held is None:
         return None
+    width = f"{held['width']:.3f} wide"
+    if "narrowest" in held:
+        width += f" on average ({held['narrowest']:.3f} to {held['widest']:.3f})"
     images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
     return (
-        f"The {percent(held['calibrated_for'])} interval of {title(row)} is {held['width']:.3f} wide and holds the "
+        f"The {percent(held['calibrated_for'])} interval of {title(row)} is {width} and holds the "
         f"opinion scores of {100 * held['coverage']:.1f} % of these {images}."
     )
 

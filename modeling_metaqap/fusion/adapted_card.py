@@ -42,7 +42,8 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         *_scale_in_words(config),
         "## What to expect",
         f"{record['conclusion']} Each rating was predicted by a fit on the other folds' ratings; in brackets 95 % "
-        f"bootstrap intervals. The interval of a score is \u00b1 {record['interval_radius']:.3f}.",
+        "bootstrap intervals. The interval of a score is "
+        f"\u00b1 {record['interval_radius']:.3f}{_on_average(record)}.",
         "| | before | after |\n|---|---|---|\n" + "\n".join(rows),
     ]
     if curve:
@@ -58,6 +59,10 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         f"All together: {in_words(read_stages(config.lineage))}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _on_average(record: dict[str, Any]) -> str:
+    return "" if record.get("interval_scale") is None else " on average, and wider where scores are less sure"
 
 
 def _scale_in_words(config: MetaQAPConfig) -> list[str]:

@@ -22,7 +22,6 @@ from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weight
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
 from .adapted_card import adapted_card
 from .checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
-from .conformal import conformal_radius
 from .expectation import choose_fit, cross_validated, learning_curve
 from .residual_regression import (
     CENTERS,
@@ -34,6 +33,7 @@ from .residual_regression import (
     fit_basis,
     functions_of,
 )
+from .widths import recalibrated_widths
 
 #: With fewer ratings nothing can be said about what they bring.
 FEWEST = 15
@@ -269,7 +269,8 @@ def adapt_to_features(
     if fit is not None and fit.gamma is not None and fit.weights is not None:
         coefficients = functions[fit.gamma].coefficients(fit.weights)
     adapted = _with_heads(model, fit, bases, coefficients)
-    adapted.config.interval_radius = conformal_radius(cross, quality, coverage=settings.coverage)
+    widths = recalibrated_widths(model.config, cross, quality, features.distances, coverage=settings.coverage)
+    widths.write_into(adapted.config)
     adapted.config.interval_coverage = settings.coverage
     if not are_strengths:
         adapted.config.mos_range = None if mos_range is None else list(mos_range)
@@ -306,7 +307,7 @@ def adapt_to_features(
         "offset": 0.0 if fit is None else fit.offset,
         "gamma": None if fit is None else fit.gamma,
         "penalty": None if fit is None else fit.penalty,
-        "interval_radius": adapted.config.interval_radius,
+        **asdict(widths),
         "figures": figures,
         "learning_curve": curve,
     }

@@ -1,5 +1,6 @@
 """Which learners to keep where fewer than all are wanted."""
 
+from dataclasses import asdict
 from itertools import combinations
 from typing import Any
 
@@ -7,13 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evaluation.metrics import plcc, srocc
-from .conformal import conformal_radius
 from .stepwise import shrink
+from .widths import fit_widths
 
 
 def choose_learners(
     base_scores: npt.ArrayLike,
     targets: npt.ArrayLike,
+    distances: npt.ArrayLike,
     *,
     shrinkage: float = 0.0,
     coverage: float = 0.9,
@@ -28,22 +30,26 @@ def choose_learners(
     Args:
         base_scores: `(n, K)`.
         targets: `(n,)`, quality.
+        distances: `(n, K)`, to each learner's training images.
         shrinkage: of the regressions' weights, see `shrink`.
         coverage: of the interval, in (0, 1).
         folds: parts that the images are cut into at random; each is fused by a regression on the others.
         seed: of the cut.
 
     Returns:
-        For each number of learners from 1 to K: `learners` (positions), `weights`, `intercept`, `interval_radius`, and
-        the `plcc` and `srocc` that the choice was made by.
+        For each number of learners from 1 to K: `learners` (positions), `weights`, `intercept`, the interval's
+        `interval_radius`, `interval_scale` and `familiar_distances`, and the `plcc` and `srocc` that the choice was
+        made by.
 
     Raises:
         MetaQAPError: for too few images for the interval.
         ValueError: for scores or targets of other shapes.
     """
-    x, y = np.asarray(base_scores, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if x.ndim != 2 or y.shape != (len(x),):
-        raise ValueError(f"Need base scores (n, K) and targets (n,), got {x.shape} and {y.shape}.")
+    x, y, away = (np.asarray(values, dtype=np.float64) for values in (base_scores, targets, distances))
+    if x.ndim != 2 or y.shape != (len(x),) or away.shape != x.shape:
+        raise ValueError(
+            f"Need base scores and distances (n, K) and targets (n,), got {x.shape}, {away.shape} and {y.shape}."
+        )
     held_out = np.array_split(np.random.default_rng(seed).permutation(len(y)), folds)
     chosen = []
     for count in range(1, x.shape[1] + 1):
@@ -58,12 +64,13 @@ def choose_learners(
             tried.append((srocc(fused, y), learners, columns, fused))
         best, learners, columns, fused = max(tried, key=lambda one: one[0])
         weights, intercept = _regression(columns, y, shrinkage)
+        widths = fit_widths(fused, y, columns, away[:, list(learners)], coverage=coverage, folds=folds, seed=seed)
         chosen.append(
             {
                 "learners": list(learners),
                 "weights": weights.tolist(),
                 "intercept": intercept,
-                "interval_radius": conformal_radius(fused, y, coverage=coverage),
+                **asdict(widths),
                 "plcc": plcc(fused, y),
                 "srocc": best,
             }

@@ -24,6 +24,7 @@ from ..modeling_metaqap import MetaQAPModel
 from .checkpoint_folder import FIT_FILE, save_checkpoint
 from .conformal import conformal_radius
 from .stepwise import StepwiseFit, cross_fitted, fit_stepwise
+from .widths import fit_widths
 
 #: In a learner's path, stands for the number of its fold, from 1.
 FOLD_PLACEHOLDER = "{fold}"
@@ -154,7 +155,7 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
     learners, groups = _read_learners(settings)
     unseen = _unseen_images(dataset, settings)
     _check_lineages(learners, unseen, settings, announce)
-    learner_scores = _scores_of_unseen(learners, dataset, unseen, settings, announce)
+    learner_scores, distances = _scores_of_unseen(learners, dataset, unseen, settings, announce)
 
     # What enters the regression: the learners of one group as their mean.
     entering = np.column_stack([learner_scores[:, group].mean(axis=1) for group in groups])
@@ -166,7 +167,9 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
     weights, regression_weights = (_of_each_learner(values, groups) for values in (fit.weights, fit.least_squares))
 
     ensemble = _merge(learners, weights, fit.intercept)
-    ensemble.config.interval_radius = conformal_radius(cross, targets, coverage=settings.coverage)
+    kept = np.flatnonzero(weights)
+    widths = fit_widths(cross, targets, learner_scores[:, kept], distances[:, kept], coverage=settings.coverage)
+    widths.write_into(ensemble.config)
     ensemble.config.interval_coverage = settings.coverage
     rated = {learner.name: scores for learner, scores in zip(learners, learner_scores.T, strict=True)} | {
         "plain mean": learner_scores.mean(axis=1),
@@ -196,7 +199,7 @@ def fuse(settings: FusionSettings, *, announce: Callable[[str], None] = lambda t
         "weights": weights,
         "regression_weights": regression_weights,
         "intercept": fit.intercept,
-        "interval_radius": ensemble.config.interval_radius,
+        **asdict(widths),
         "interval_coverage": settings.coverage,
         "steps": [asdict(step) for step in fit.steps],
         "excluded": fit.excluded,
@@ -277,18 +280,23 @@ def _scores_of_unseen(
     unseen: list[datasets.Dataset],
     settings: FusionSettings,
     announce: Callable[[str], None],
-) -> npt.NDArray[np.float64]:
-    """Scores `(n, K)` of all images, each by the learner of the fold that it was held out from, or the only one."""
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Scores and distances `(n, K)` of all images, each by the learner of the fold that it was held out from.
+
+    Without folds, by the only one.
+    """
     row_of = {image_id: row for row, image_id in enumerate(dataset["image_id"])}
     # The learners of an ensemble share their checkpoint and are scored together.
-    scores_by: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
+    said_by: dict[tuple[str, ...], npt.NDArray[np.float64]] = {}
     for paths in dict.fromkeys(learner.paths for learner in learners):
         for path, images in zip(paths, unseen, strict=True):
             announce(f"Scoring {len(images):,} images with {path} ...")
-            base_scores = predict(process_scorer(path, device=settings.device), images).base_scores
-            scores = scores_by.setdefault(paths, np.full((len(dataset), base_scores.shape[1]), np.nan))
-            scores[[row_of[image_id] for image_id in images["image_id"]]] = base_scores
-    return np.column_stack([scores_by[learner.paths][:, learner.column] for learner in learners])
+            predictions = predict(process_scorer(path, device=settings.device), images)
+            both = np.stack([predictions.base_scores, predictions.distances])
+            said = said_by.setdefault(paths, np.full((2, len(dataset), both.shape[2]), np.nan))
+            said[:, [row_of[image_id] for image_id in images["image_id"]]] = both
+    scores, distances = np.stack([said_by[learner.paths][:, :, learner.column] for learner in learners], axis=2)
+    return scores, distances
 
 
 def _of_each_learner(weights: npt.NDArray[np.float64], groups: list[list[int]]) -> list[float]:

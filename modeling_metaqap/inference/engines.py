@@ -195,6 +195,8 @@ class OnnxEngine:
         if (present := weights_sha256(checkpoint)) is not None and present != exported_from:
             raise MetaQAPError(f"{file} was exported from other weights than {checkpoint} has; repeat `{export}`.")
         self.output_names = [output.name for output in self.session.get_outputs()]
+        if "distances" not in self.output_names:
+            raise MetaQAPError(f"{file} was exported by another version of this package; repeat `{export}`.")
         self._crop_by_crop = _CropByCrop()
 
     def _open(self, *, threads: int) -> Any:

@@ -33,13 +33,14 @@ class ImageFeatures:
         rows: positions of the n photographs among all that were given.
         digests: SHA-256 of each file.
         pooled: for each learner `(n, F)` float32, before standardisation; the mean over the crops.
-        base_scores: `(n, K)`.
+        base_scores, distances: `(n, K)`, as in `MetaQAPOutput`.
     """
 
     rows: list[int]
     digests: list[str]
     pooled: list[npt.NDArray[np.float32]]
     base_scores: FloatArray
+    distances: FloatArray
 
     def standardized(self, model: MetaQAPModel) -> list[FloatArray]:
         """Features by each learner with zero mean and unit variance over its own training images, `(n, F)`."""
@@ -112,13 +113,15 @@ def image_features(
     if not rows:
         raise MetaQAPError(f"None of the photographs can be read; of {paths[0]}: {unreadable[0]}.")
     kept = [digests[row] for row in rows]
-    *pooled, base_scores = (np.stack(column) for column in zip(*(known[digest] for digest in kept), strict=True))
-    return ImageFeatures(rows, kept, pooled, base_scores.astype(np.float64))
+    *pooled, base_scores, distances = (
+        np.stack(column) for column in zip(*(known[digest] for digest in kept), strict=True)
+    )
+    return ImageFeatures(rows, kept, pooled, base_scores.astype(np.float64), distances.astype(np.float64))
 
 
 @torch.inference_mode()
 def _compute(scorer: Scorer, prepared: Sequence[Prepared]) -> list[np.ndarray]:
-    """Pooled features by each learner `(n, F)`, and then the base scores `(n, K)`."""
+    """Pooled features by each learner `(n, F)`, and then the base scores and the distances `(n, K)`."""
     model = scorer.model
     device = next(model.parameters()).device
     crops = [(row, crop) for row, one in enumerate(prepared) for crop in one.crops]  # type: ignore[union-attr]
@@ -129,13 +132,15 @@ def _compute(scorer: Scorer, prepared: Sequence[Prepared]) -> list[np.ndarray]:
         for pooled, learner in zip(of_learner, _learners(model), strict=True):
             pooled.append(learner.pool(learner.stage_activations(values)))
     owners = torch.tensor([row for row, _ in crops])
-    rows, scores = [], []
+    rows, scores, distances = [], [], []
     for pooled, learner in zip(of_learner, _learners(model), strict=True):
         features = torch.cat(pooled)
         rows.append(_means(features.cpu(), owners).numpy())
         # Before averaging: the heads are no straight lines.
-        scores.append(_means(learner.score(learner.standardize(features)).cpu(), owners))
-    return [*rows, torch.stack(scores, dim=1).numpy()]
+        score, distance = learner.score_and_distance(learner.standardize(features))
+        scores.append(_means(score.cpu(), owners))
+        distances.append(_means(distance.cpu(), owners))
+    return [*rows, torch.stack(scores, dim=1).numpy(), torch.stack(distances, dim=1).numpy()]
 
 
 def _means(values: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
@@ -152,7 +157,9 @@ def _learners(model: MetaQAPModel) -> Iterable[MetaQAPBaseLearner]:
 def _scorer_sha256(scorer: Scorer) -> str:
     """Of all the weights, of what each learner's weights are the weights of, and of what they see of an image."""
     model = scorer.model
-    digest = hashlib.sha256(f"{scorer.seen.shortest_edge} {scorer.seen.crop_size} {scorer.seen.resample}\n".encode())
+    seen = scorer.seen
+    # The first word says what is kept of a photograph.
+    digest = hashlib.sha256(f"distances {seen.shortest_edge} {seen.crop_size} {seen.resample}\n".encode())
     for learner in model.config.base_learners:  # type: ignore[union-attr]
         digest.update(f"{learner['backbone']} {learner['stages']}\n".encode())
     for name, tensor in sorted(model.state_dict().items()):

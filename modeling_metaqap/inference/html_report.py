@@ -30,8 +30,8 @@ from ..data.names import shown_name
 from .choices import THUMBNAIL
 from .pictures import hex_color, quality_colors
 from .record_files import cannot_write
-from .records import ScoreRecord
-from .wording import GRADES, grade, looks_like
+from .records import ScoreRecord, percent
+from .wording import GRADES, MIN_FAMILIARITY, grade, heading, looks_like, unlike_the_known
 
 _PAGE = Path(__file__).parent / "report_page"
 
@@ -126,7 +126,7 @@ class _Collected:
 
     def __init__(self, scale: tuple[float, float]) -> None:
         self.scale = scale
-        self.count = self.failed = self.warned = self.without_picture = 0
+        self.count = self.failed = self.warned = self.strangers = self.without_picture = 0
         self.qualities: list[float] = []
         self.interval_name = "interval"
         self.has_maps = self.has_intervals = False
@@ -153,6 +153,9 @@ class _Collected:
             if record.quality_low is not None and record.quality_high is not None:
                 self.interval_name, self.has_intervals = record.interval_name, True
                 row |= {"low": record.share(record.quality_low), "high": record.share(record.quality_high)}
+            if unlike := unlike_the_known(record):
+                self.strangers += 1
+                row["unlike"] = heading(unlike)
             if likeness := looks_like(record):
                 row["distortion"] = likeness
                 row["probability"] = record.distortion_probability
@@ -229,6 +232,8 @@ def _page(collected: _Collected, rows: IO[bytes], *, title: str, about: Mapping[
         count=collected.count,
         failed=collected.failed,
         warned=collected.warned,
+        strangers=collected.strangers,
+        familiar=percent(1 - MIN_FAMILIARITY),
         median=None if middle is None else collected.on_scale(middle),
         median_grade=None if middle is None else collected.grade_of(middle),
         limits=[f"{limit:g}" for limit in collected.scale],

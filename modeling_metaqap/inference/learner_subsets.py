@@ -47,6 +47,8 @@ def keep_learners(model: MetaQAPModel, count: int) -> MetaQAPModel:
     if not any(learner["distortion_head"] for learner in config.base_learners):
         config.distortion_labels = []
     config.interval_radius = subset["interval_radius"]
+    config.interval_scale = subset.get("interval_scale")
+    config.familiar_distances = subset.get("familiar_distances")
     config.learner_subsets = None
     smaller = copy.copy(model)
     smaller._modules = dict(model._modules)

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple, Protocol
 import datasets
 import numpy as np
 import numpy.typing as npt
+import torch
 from accelerate.utils import gather_object
 
+from ..configuration_metaqap import MetaQAPConfig
 from ..data.accelerate_state import process_state
 from ..errors import MetaQAPError
+from ..interval_metaqap import interval_scale
 from .records import ScoreRecord
 from .scorer import Scorer
 
@@ -29,10 +32,12 @@ class Predictions(NamedTuple):
     Args:
         quality: `(n,)`.
         base_scores: `(n, K)`, what each learner says alone.
+        distances: `(n, K)`, to each learner's training images, see `MetaQAPOutput`.
     """
 
     quality: npt.NDArray[np.float64]
     base_scores: npt.NDArray[np.float64]
+    distances: npt.NDArray[np.float64]
 
 
 def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
@@ -45,17 +50,32 @@ def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
     rows = range(state.process_index, len(dataset), state.num_processes)
     records = scorer.score(_images(dataset.select(rows)))
     share = [
-        (row, record.error, record.quality, record.base_scores or [])
+        (row, record.error, record.quality, record.base_scores or [], record.distances or [])
         for row, record in zip(rows, records, strict=True)
     ]
     scored = sorted(gather_object(share), key=lambda one: one[0])
     # Only now, so that no process is left waiting for another that has failed.
-    for row, error, _, _ in scored:
+    for row, error, *_ in scored:
         if error is not None:
             name = dataset.select_columns("image_id")[row]["image_id"]  # the whole row would decode the image
             raise MetaQAPError(f"The image {name} cannot be scored: {error}.")
-    base_scores = np.array([scores for *_, scores in scored], dtype=np.float64)
-    return Predictions(np.array([quality for _, _, quality, _ in scored]), base_scores)
+    _, _, quality, base_scores, distances = zip(*scored, strict=True)
+    return Predictions(*(np.array(values, dtype=np.float64) for values in (quality, base_scores, distances)))
+
+
+def interval_radii(
+    config: MetaQAPConfig, quality: npt.ArrayLike, base_scores: npt.ArrayLike, distances: npt.ArrayLike
+) -> npt.NDArray[np.float64]:
+    """Half the width of the interval of each image, `(n,)`.
+
+    Args:
+        config: of a model that is calibrated.
+        quality, base_scores, distances: see `Predictions`.
+    """
+    column = np.asarray(quality, dtype=np.float64)[:, None]
+    tensors = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (column, base_scores, distances)]
+    scale: npt.NDArray[np.float64] = interval_scale(config, *tensors)[:, 0].double().numpy()
+    return config.interval_radius * scale  # type: ignore[operator]
 
 
 def process_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> Scorer:
@@ -97,4 +117,4 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return list(paths)
 
 
-__all__ = ["Predictions", "distinct_names", "predict", "process_scorer", "short_names"]
+__all__ = ["Predictions", "distinct_names", "interval_radii", "predict", "process_scorer", "short_names"]

@@ -1,13 +1,14 @@
 """`ScoreRecord`: what is known about one image after scoring."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-#: Fields of a record that are not written: pictures, and the scale, which is the same for all images of a run.
-NOT_VALUES = ("quality_map", "scale", "thumbnail")
+#: Fields of a record that are not written: pictures, the scale, which is the same for all images of a run, and the
+#: distances, whose unit is that of one checkpoint; people read the familiarity.
+NOT_VALUES = ("distances", "quality_map", "scale", "thumbnail")
 
 
 @dataclass(kw_only=True)
@@ -19,6 +20,8 @@ class ScoreRecord:
         quality: higher is better; [0, 1] is the training range, values are not clipped to it.
         quality_low, quality_high: calibrated prediction interval.
         interval_coverage: share of new images whose opinion score the interval is calibrated to hold.
+        familiarity: how like the training photographs it is, in [0, 1]: the share of the photographs that the
+            checkpoint was calibrated on which were farther from them.
         distortion: name of the synthetic distortion that the image resembles most.
         distortion_probability: of that distortion, in [0, 1].
         width, height: pixels, after the EXIF orientation.
@@ -26,6 +29,7 @@ class ScoreRecord:
         warning: why its score says little: it is tiny or of one color, or the first frame of several.
         base_scores: each base learner's own score, in the order of `config.base_learners`.
         distortion_probabilities: of all the distortions, in the order of `config.distortion_labels`; their sum is 1.
+        distances: to each base learner's training photographs, see `MetaQAPOutput`.
         quality_map: float32 `(height, width)` of what the model sees of the image, on request; its mean is close to
             `quality` (equal to it for images of one crop).
         scale: what stands for the lowest and the highest quality that raters could give, in all these scores; see
@@ -38,6 +42,7 @@ class ScoreRecord:
     quality_low: float | None = None
     quality_high: float | None = None
     interval_coverage: float | None = None
+    familiarity: float | None = None
     distortion: str | None = None
     distortion_probability: float | None = None
     width: int | None = None
@@ -46,6 +51,7 @@ class ScoreRecord:
     warning: str | None = None
     base_scores: list[float] | None = None
     distortion_probabilities: list[float] | None = None
+    distances: list[float] | None = field(default=None, compare=False)  # a record that was read back lacks them
     quality_map: np.ndarray | None = None
     thumbnail: Image.Image | None = None
     scale: tuple[float, float] = (0.0, 1.0)
@@ -81,7 +87,7 @@ class ScoreRecord:
 
 def as_json(record: ScoreRecord) -> dict[str, Any]:
     """A record as JSON values: the same fields, by the same names, as the pipeline gives."""
-    return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in NOT_VALUES}
+    return {one.name: getattr(record, one.name) for one in fields(record) if one.name not in NOT_VALUES}
 
 
 def interval_title(coverage: float | None) -> str:

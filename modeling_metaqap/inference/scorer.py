@@ -293,6 +293,7 @@ def describe(model: Any) -> dict[str, Any]:
         ],
         "intercept": model.meta_learner.intercept.item(),
         "interval_radius": model.config.interval_radius,
+        "interval_scale": model.config.interval_scale,
         "interval_coverage": model.config.interval_coverage,
         "mos_range": model.config.mos_range,
         "distortion_labels": model.config.distortion_labels,

@@ -195,7 +195,9 @@ def score_task(
             _write(shard, chunk)
             chunk, number = [], number + 1
             shard = folder / f"{task.name}-{number:05}.parquet"
-        record.base_scores = record.distortion_probabilities = None  # not written, and thousands take memory
+        record.base_scores = record.distortion_probabilities = record.distances = (
+            None  # not written, and thousands take memory
+        )
         chunk.append(record)
         rows += 1
         failed += record.error is not None

@@ -28,6 +28,10 @@ _TITLES = {
 #: A distortion is named below this quality, from 0 to 1, and from this probability on; see `looks_like`.
 MAX_QUALITY, MIN_PROBABILITY = 0.75, 0.9
 
+#: A photograph is called a stranger below this familiarity: so many in a hundred are, of those like the ones that the
+#: checkpoint was calibrated on.
+MIN_FAMILIARITY = 0.05
+
 # Backbones by timm's names, as their authors call them.
 _BACKBONES = {
     "darknet53": "DarkNet-53",
@@ -81,6 +85,13 @@ def looks_like(record: ScoreRecord) -> str | None:
     return distortion_title(record.distortion)
 
 
+def unlike_the_known(record: ScoreRecord) -> str | None:
+    """What to say of a photograph that is hardly like those that a checkpoint learned from; None of all others."""
+    if record.familiarity is None or record.familiarity >= MIN_FAMILIARITY:
+        return None
+    return "unlike the photographs that this checkpoint learned from: trust the score less"
+
+
 def heading(text: str) -> str:
     """With a capital at its beginning: `"lens blur"` -> `"Lens blur"`."""
     return text[:1].upper() + text[1:]
@@ -89,10 +100,12 @@ def heading(text: str) -> str:
 __all__ = [
     "GRADES",
     "MAX_QUALITY",
+    "MIN_FAMILIARITY",
     "MIN_PROBABILITY",
     "distortion_title",
     "grade",
     "heading",
     "learner_title",
     "looks_like",
+    "unlike_the_known",
 ]

@@ -99,6 +99,8 @@ def card_files(
         # Fits of before there was such a thing say nothing of it.
         shrinkage=percent(fit["shrinkage"]) if fit.get("shrinkage") else None,
         interval=None if config["interval_radius"] is None else f"{config['interval_radius']:.3f}",
+        interval_varies=config.get("interval_scale") is not None,
+        familiarity=config.get("familiar_distances") is not None,
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
         mos_range=[f"{one:g}" for one in config.get("mos_range") or ()],
         distortions=len(config["distortion_labels"]),

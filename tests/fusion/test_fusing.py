@@ -55,7 +55,8 @@ def scored(monkeypatch):
         calls.append((path, len(images)))
         rng = np.random.default_rng(len(calls))
         scores = np.array(images["quality"]) + rng.normal(size=len(images)) / 10
-        return Predictions(scores, np.column_stack([scores, scores]))  # of the first learner and, if any, the second
+        both = np.column_stack([scores, scores])  # of the first learner and, if any, the second
+        return Predictions(scores, both, rng.normal(size=both.shape))
 
     monkeypatch.setattr(fusing, "process_scorer", lambda path, device: path)
     monkeypatch.setattr(fusing, "predict", predict)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from repository import EXAMPLES
+from wide_intervals import WIDE_INTERVALS
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPImageProcessor
 from modeling_metaqap.errors import MetaQAPError
@@ -51,7 +52,7 @@ def checkpoint(make_checkpoint, photos, tmp_path_factory):
     sizes = {"num_components": 6, "num_centers": 9}
     with_kernel = {"backbone": "test_resnet", "kernel_head": sizes, "residual_heads": [sizes]}
     folder = make_checkpoint(
-        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", with_kernel, interval_radius=0.1
+        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", with_kernel, **WIDE_INTERVALS
     )
     export = export_onnx(folder, photographs=photos, int8=True)
     assert export.folder == folder
@@ -76,6 +77,9 @@ def test_the_onnx_engine_gives_the_same_records_as_pytorch(checkpoint, photos, t
             assert one.distortion is not None
             for name in ("quality", "quality_low", "quality_high", "distortion_probability", "base_scores"):
                 assert getattr(other, name) == pytest.approx(getattr(one, name), abs=1e-5), name
+            # In other units, and far from every centre a sum of large squares.
+            assert other.distances == pytest.approx(one.distances, rel=1e-4, abs=1e-4)
+            assert other.familiarity == pytest.approx(one.familiarity, abs=1e-4)
 
 
 def test_the_graph_weighs_the_crops_of_an_image_as_the_model_does(checkpoint):
@@ -88,7 +92,7 @@ def test_the_graph_weighs_the_crops_of_an_image_as_the_model_does(checkpoint):
     with torch.no_grad():
         expected = model(pixel_values, crop_weights)
     names = [output.name for output in session.get_outputs()]
-    assert names == ["logits", "base_scores", "interval", "distortion_logits"]
+    assert names == ["logits", "base_scores", "distances", "interval", "familiarity", "distortion_logits"]
     found = session.run(names, {"pixel_values": pixel_values.numpy(), "crop_weights": crop_weights.numpy()})
     for name, value in zip(names, found, strict=True):
         np.testing.assert_allclose(value, expected[name].numpy(), atol=1e-5, err_msg=name)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from transformers import pipeline
+from wide_intervals import WIDE_INTERVALS
 
 from modeling_metaqap import MetaQAPImageProcessor, Scorer
 from modeling_metaqap.cli import app
@@ -23,7 +24,7 @@ def checkpoint(make_model, tmp_path_factory):
     """Two learners of one name, calibrated, with few distortions."""
     folder = tmp_path_factory.mktemp("one") / "checkpoint"
     model = make_model(
-        "test_resnet", "test_resnet", interval_radius=0.2, interval_coverage=0.75, distortion_labels=["blur", "noise"]
+        "test_resnet", "test_resnet", interval_coverage=0.75, distortion_labels=["blur", "noise"], **WIDE_INTERVALS
     )
     save_checkpoint(model, folder)
     return folder

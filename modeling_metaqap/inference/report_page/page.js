@@ -132,6 +132,7 @@
     }
     if (row.error) text.append(element("p", "error", row.error));
     if (row.warning) text.append(element("p", "warning", row.warning));
+    if (row.unlike) text.append(element("p", "warning", row.unlike));
     if (row.distortion) {
       text.append(element("p", "faint", `Looks like ${row.distortion} (${Math.round(100 * row.probability)}\u00a0%)`));
     }
@@ -167,7 +168,7 @@
   byId("folder-field").hidden = folders.size < 2;
   byId("distortion-field").hidden = distortions.size === 0;
   byId("order").querySelector("[value=distortion]").hidden = distortions.size === 0;
-  byId("show-field").hidden = !rows.some((row) => row.error || row.warning);
+  byId("show-field").hidden = !rows.some((row) => row.error || row.warning || row.unlike);
 
   // Sorting: what has no score comes last, and equals keep the order that they were given in.
 
@@ -185,6 +186,7 @@
     "": () => true,
     scored: (row) => row.isScored,
     warned: (row) => row.warning !== undefined,
+    unlike: (row) => row.unlike !== undefined,
     failed: (row) => row.error !== undefined,
   };
 
