@@ -26,8 +26,9 @@ SHARES = 51
 _NAMES = ("distance", "spread", "quality", "quality_squared")
 _LEAST_SLOPES = (0.0, 0.0, -np.inf, -np.inf)
 
-# Added to errors, in units of quality, before their logarithm is taken: a few scores are right by chance.
-_ERROR_FLOOR = 0.01
+# Added to errors, in units of quality, before their logarithm is taken: a few scores are right by chance. With more,
+# sure and unsure photographs are covered less evenly; with less, intervals are wider.
+_ERROR_FLOOR = 0.005
 
 FloatArray = npt.NDArray[np.float64]
 
