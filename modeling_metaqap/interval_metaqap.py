@@ -7,18 +7,30 @@ Source of the scale: Lei et al., "Distribution-free predictive inference for reg
 (locally weighted split-conformal intervals).
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from .configuration_metaqap import MetaQAPConfig
+
+class Calibrated(Protocol):
+    """What has the numbers of a calibration, as a configuration has them; see `MetaQAPConfig`."""
+
+    @property
+    def interval_radius(self) -> float | None: ...
+
+    @property
+    def interval_scale(self) -> dict[str, float] | None: ...
+
+    @property
+    def familiar_distances(self) -> list[float] | None: ...
+
 
 #: Added to the spread of the learners, in units of quality, before its logarithm is taken: they may all agree.
 SPREAD_FLOOR = 0.005
 
 
-def prediction_interval(
-    config: MetaQAPConfig, quality: Tensor, base_scores: Tensor, distances: Tensor
-) -> Tensor | None:
+def prediction_interval(config: Calibrated, quality: Tensor, base_scores: Tensor, distances: Tensor) -> Tensor | None:
     """Lower and upper end of the interval, `(B, 2)`; None for a model that is not calibrated.
 
     Args:
@@ -32,7 +44,7 @@ def prediction_interval(
     return torch.cat([quality - radius, quality + radius], dim=1)
 
 
-def interval_scale(config: MetaQAPConfig, quality: Tensor, base_scores: Tensor, distances: Tensor) -> Tensor:
+def interval_scale(config: Calibrated, quality: Tensor, base_scores: Tensor, distances: Tensor) -> Tensor:
     """How wide the interval is beside the mean width, `(B, 1)`, without gradient; 1 without `config.interval_scale`.
 
     Args:
@@ -67,7 +79,7 @@ def indicators(quality: Tensor, base_scores: Tensor, distances: Tensor) -> Tenso
     return torch.cat([distance, (spread + SPREAD_FLOOR).log(), quality, quality.square()], dim=1)
 
 
-def familiarity(config: MetaQAPConfig, distances: Tensor) -> Tensor | None:
+def familiarity(config: Calibrated, distances: Tensor) -> Tensor | None:
     """How like the training photographs, in [0, 1], `(B, 1)`: the share of known photographs that are farther.
 
     None without `config.familiar_distances`. Between two of these distances the share changes linearly.
@@ -86,4 +98,4 @@ def familiarity(config: MetaQAPConfig, distances: Tensor) -> Tensor | None:
     return 1 - below.clamp(0, 1).mean(dim=1, keepdim=True)
 
 
-__all__ = ["SPREAD_FLOOR", "familiarity", "indicators", "interval_scale", "prediction_interval"]
+__all__ = ["SPREAD_FLOOR", "Calibrated", "familiarity", "indicators", "interval_scale", "prediction_interval"]

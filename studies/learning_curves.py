@@ -28,18 +28,18 @@ from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_s
 from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc, rmse
-from modeling_metaqap.fusion.conformal import conformal_radius
 from modeling_metaqap.fusion.expectation import choose_fit, cross_validated, predict
 from modeling_metaqap.fusion.residual_regression import USUAL, draw_centers, fit_basis, fit_line, functions_of
 from modeling_metaqap.fusion.stepwise import fit_stepwise
 from modeling_metaqap.fusion.suggesting import most_instructive
+from modeling_metaqap.fusion.widths import recalibrated_widths
 from modeling_metaqap.inference.features import image_features
+from modeling_metaqap.inference.predicting import interval_radii
 from modeling_metaqap.lineage import all_stages, image_ids_sha256, weights_sha256
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
 OUTPUT = Path(__file__).with_name("results") / "learning_curves.json"
-COVERAGE = 0.9
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
@@ -68,7 +68,9 @@ class Photographs:
         self.standardized = features.standardized(scorer.model)
         self.base_scores = features.base_scores
         self.scores = features.quality(scorer.model)
-        self.radius = scorer.model.config.interval_radius
+        self.distances = features.distances
+        self.config = scorer.model.config
+        self.radii = interval_radii(self.config, self.scores, self.base_scores, self.distances)
 
     def functions(self, rated: IntArray, rows: IntArray, **options: Any) -> Any:
         """Functions around the rated photographs, at these rows."""
@@ -90,16 +92,17 @@ def measure(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict
         "scale alone": on_line,
         "fusion fitted anew": _fused(photographs.base_scores, quality, rated, unseen),
     }
+    widths = recalibrated_widths(photographs.config, cross, quality[rated], photographs.distances[rated])
     radii = {
-        "adapted": conformal_radius(cross, quality[rated], coverage=COVERAGE),
-        "scale alone": photographs.radius,
+        "adapted": interval_radii(widths, adapted, photographs.base_scores[unseen], photographs.distances[unseen]),
+        "scale alone": photographs.radii[unseen],
     }
     result = {}
     for name, predicted in methods.items():
         result[name] = {**plcc_and_srocc(predicted, quality[unseen]), "rmse": rmse(predicted, quality[unseen])}
         if name in radii:
             held = np.abs(predicted - quality[unseen]) <= radii[name]
-            result[name] |= {"covered": float(held.mean()), "width": 2 * radii[name]}
+            result[name] |= {"covered": float(held.mean()), "width": 2 * float(radii[name].mean())}
     return result
 
 
@@ -146,7 +149,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         test = load_iqa_dataset(args.dataset, split=f"test_{split}", **where)
         pool, unseen = (np.array([row_of[image_id] for image_id in part["image_id"]]) for part in (training, test))
         quality, scores = photographs.quality[unseen], photographs.scores[unseen]
-        held = np.abs(scores - quality) <= photographs.radius
+        held = np.abs(scores - quality) <= photographs.radii[unseen]
         before.append(
             {**plcc_and_srocc(scores, quality), "rmse": rmse(scores, quality), "covered": float(held.mean())}
         )
@@ -165,7 +168,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "weights_sha256": weights_sha256(args.checkpoint),
         "repeat_splits": args.repeat_splits,
         "seed": args.seed,
-        "shipped_width": 2 * photographs.radius,
+        "shipped_width": 2 * float(photographs.radii.mean()),
         "before": _medians(before),
         "curves": {
             size: {method: _medians([one[method] for one in several]) for method in several[0]}

@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import lsq_linear
 
 from ..configuration_metaqap import MetaQAPConfig
-from ..interval_metaqap import indicators
+from ..interval_metaqap import Calibrated, indicators
 from .conformal import conformal_radius
 
 #: With fewer images all intervals are equally wide: the slopes would be chance.
@@ -95,7 +95,7 @@ def fit_widths(
 
 
 def recalibrated_widths(
-    config: MetaQAPConfig,
+    before: Calibrated,
     predictions: npt.ArrayLike,
     targets: npt.ArrayLike,
     distances: npt.ArrayLike,
@@ -109,7 +109,7 @@ def recalibrated_widths(
     ratings adapted learners agree better than elsewhere.
 
     Args:
-        config: of the model before.
+        before: configuration of the model, or its widths.
         predictions: `(n,)`, quality; each by a fit that has not seen its rating.
         targets: `(n,)`, ratings.
         distances: `(n, K)`.
@@ -121,12 +121,12 @@ def recalibrated_widths(
     """
     away = np.asarray(distances, dtype=np.float64)
     familiar = familiar_distances(away)
-    if config.interval_scale is None:
+    if before.interval_scale is None:
         radius = conformal_radius(predictions, targets, coverage=coverage)
         return Widths(interval_radius=radius, interval_scale=None, familiar_distances=familiar)
     predicted = np.asarray(predictions, dtype=np.float64)
     values = _indicators(predicted, np.zeros_like(away), away)
-    slopes = {name: config.interval_scale[name] for name in _NAMES} | {"spread": 0.0}
+    slopes = {name: before.interval_scale[name] for name in _NAMES} | {"spread": 0.0}
     scale = _scale_with_mean_1(np.array(list(slopes.values())), values)
     errors = np.abs(predicted - np.asarray(targets, dtype=np.float64))
     radius = conformal_radius(errors / _sizes(scale, values), np.zeros(len(errors)), coverage=coverage)

@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 from accelerate.utils import gather_object
 
-from ..configuration_metaqap import MetaQAPConfig
 from ..data.accelerate_state import process_state
 from ..errors import MetaQAPError
-from ..interval_metaqap import interval_scale
+from ..interval_metaqap import Calibrated, interval_scale
 from .records import ScoreRecord
 from .scorer import Scorer
 
@@ -64,18 +63,18 @@ def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
 
 
 def interval_radii(
-    config: MetaQAPConfig, quality: npt.ArrayLike, base_scores: npt.ArrayLike, distances: npt.ArrayLike
+    calibrated: Calibrated, quality: npt.ArrayLike, base_scores: npt.ArrayLike, distances: npt.ArrayLike
 ) -> npt.NDArray[np.float64]:
     """Half the width of the interval of each image, `(n,)`.
 
     Args:
-        config: of a model that is calibrated.
+        calibrated: configuration of a model that is calibrated, or its `Widths`.
         quality, base_scores, distances: see `Predictions`.
     """
     column = np.asarray(quality, dtype=np.float64)[:, None]
     tensors = [torch.from_numpy(np.asarray(values, dtype=np.float64)) for values in (column, base_scores, distances)]
-    scale: npt.NDArray[np.float64] = interval_scale(config, *tensors)[:, 0].double().numpy()
-    return config.interval_radius * scale  # type: ignore[operator]
+    scale: npt.NDArray[np.float64] = interval_scale(calibrated, *tensors)[:, 0].double().numpy()
+    return calibrated.interval_radius * scale  # type: ignore[operator]
 
 
 def process_scorer(checkpoint: str, *, device: str | None = None, batch_size: int = 8) -> Scorer:
