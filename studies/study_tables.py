@@ -72,6 +72,46 @@ def intervals_table(result: Json) -> TextTable:
     return TextTable(["ratings", "opinions held", "mean width"], cells)
 
 
+def widths_table(result: Json) -> TextTable:
+    """Share of opinions held and mean width, by what the width depends on, from `choose_interval.py`."""
+    rows = result["home"]["width_depends_on"].items()
+    cells = [[name, percent(one["covered"]), f"{one['width']:.3f}"] for name, one in rows]
+    return TextTable(["width depends on", "opinions held", "mean width"], cells)
+
+
+def groups_table(result: Json) -> TextTable:
+    """Share of opinions held and mean width of photographs of one kind, from `choose_interval.py`."""
+    cells = [
+        [name, str(one["n"]), *(_held(one[kind]) for kind in ("constant", "own width"))]
+        for name, one in result["home"]["groups"].items()
+    ]
+    return TextTable(["photographs", "n", "one width", "own width"], cells)
+
+
+def strangers_table(result: Json) -> TextTable:
+    """Familiarity of what is unlike home, from `choose_interval.py`."""
+    cells = [
+        [name, str(one["n"]), f"{one['median_familiarity']:.2f}", percent(one["called_strangers"])]
+        for name, one in {**result["strangers"], **result["elsewhere"]}.items()
+    ]
+    return TextTable(["pictures", "n", "median familiarity", "called strangers"], cells)
+
+
+def elsewhere_table(result: Json) -> TextTable:
+    """Share of opinions held and mean width elsewhere, before and after some ratings, from `choose_interval.py`."""
+    cells = []
+    for place, found in result["elsewhere"].items():
+        for when in (name for name, one in found.items() if isinstance(one, dict)):
+            figures = found[when]
+            cells.append([f"{place}, {when}", *(_held(figures[kind]) for kind in ("constant", "own width"))])
+    return TextTable(["photographs", "one width", "own width"], cells)
+
+
+def _held(figures: Json) -> str:
+    lowest = f", lowest {percent(figures['covered_lowest'])}" if "covered_lowest" in figures else ""
+    return f"{percent(figures['covered'])} at {figures['width']:.3f}{lowest}"
+
+
 def sweep_table(result: Json) -> TextTable:
     """PLCC / SROCC of each point of the grid, the highest SROCC first, from `sweep.py`."""
     settings = [name for name in result["points"][0] if name not in ("plcc", "srocc")]

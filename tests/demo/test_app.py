@@ -129,6 +129,20 @@ class TestScore:
         _, table, *_ = demo.show_batch([str(tmp_path / "blank.png")])
         assert table["value"]["headers"][-1] == "note" and table["value"]["data"][0][-1] == expected
 
+    def test_a_stranger_is_called_one(self, assessor, photos, monkeypatch):
+        sentence = "unlike the photographs that this checkpoint learned from: trust the score less"
+        demo = Demo(assessor)
+        [expected] = assessor.scorer.score([photos[0]])
+        [away] = expected.distances
+        monkeypatch.setattr(assessor.scorer.engine.config, "familiar_distances", [away - 2, away - 1])
+        assert demo.score(photos[0])["familiarity"] == 0
+        assert f"Careful: {sentence}." in demo.show_score(photos[0])[0]
+        _, table, *_ = demo.show_batch([photos[0]])
+        assert table["value"]["headers"][-1] == "note" and table["value"]["data"][0][-1] == sentence
+        monkeypatch.setattr(assessor.scorer.engine.config, "familiar_distances", [away + 1, away + 2])
+        assert demo.score(photos[0])["familiarity"] == 1
+        assert "Careful" not in demo.show_score(photos[0])[0]
+
     def test_the_page_shows_number_interval_map_distortions_and_votes(self, assessor, photos):
         scores = Demo(assessor).score(photos[0])
         gauge, overlay, distortions, votes = Demo(assessor).show_score(photos[0])

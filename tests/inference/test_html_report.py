@@ -88,6 +88,17 @@ def test_each_record_is_a_row_with_what_people_read(written):
     assert values[0, 0] == 0 and values[0, -1] == 255 and (np.diff(values[5].astype(int)) >= 0).all()
 
 
+def test_strangers_are_named_counted_and_can_be_chosen(written):
+    page = written([record("a.jpg", familiarity=0.01), record("b.jpg", familiarity=0.5), record("c.jpg")])
+    sentence = "Unlike the photographs that this checkpoint learned from: trust the score less"
+    assert [row.get("unlike") for row in page.rows] == [sentence, None, None]
+    assert "1 unlike the photographs" in page.html and ("option", {"value": "unlike"}) in page.elements
+    assert "95 % of the photographs that the interval was calibrated on" in " ".join(page.html.split())
+    known = written([record("b.jpg", familiarity=0.5)])
+    assert "that this checkpoint learned from" not in known.html.split("<script")[0]
+    assert ("option", {"value": "unlike"}) not in known.elements
+
+
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_a_hostile_name_is_text_and_only_the_pages_own_script_may_run(written, name):
     harmless = {tag for tag, _ in written([record("a.jpg")]).elements}

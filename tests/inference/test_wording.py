@@ -8,12 +8,14 @@ from modeling_metaqap.configuration_metaqap import KADID_DISTORTIONS
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.wording import (
     MAX_QUALITY,
+    MIN_FAMILIARITY,
     MIN_PROBABILITY,
     distortion_title,
     grade,
     heading,
     learner_title,
     looks_like,
+    unlike_the_known,
 )
 
 
@@ -55,6 +57,11 @@ def test_the_shipped_learners_have_names_for_people():
         "EfficientNet-Lite0", "EfficientNet-Lite1", "MobileNetV2", "MobileNetV2 (frozen)",
     ]  # fmt: skip
     assert learner_title("my learner") == "my learner"
+
+
+def test_only_a_stranger_is_called_one():
+    said = [unlike_the_known(ScoreRecord(path="", familiarity=value)) for value in (0.0, MIN_FAMILIARITY, 1.0, None)]
+    assert said == ["unlike the photographs that this checkpoint learned from: trust the score less", None, None, None]
 
 
 def test_a_photograph_looks_like_a_distortion_only_where_it_is_poor_and_the_name_is_sure():
