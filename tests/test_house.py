@@ -22,6 +22,7 @@ MODEL_FILES = {
     "decoding_metaqap.py",
     "fetching_metaqap.py",
     "image_processing_metaqap.py",
+    "interval_metaqap.py",
     "losses_metaqap.py",
     "modeling_metaqap.py",
     "pipeline_metaqap.py",

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 from transformers.models.auto import image_processing_auto
+from wide_intervals import WIDE_INTERVALS
 
 import modeling_metaqap
 from modeling_metaqap import (
@@ -30,6 +31,7 @@ HUB_FILES = [
     "decoding_metaqap.py",
     "fetching_metaqap.py",
     "image_processing_metaqap.py",
+    "interval_metaqap.py",
     "losses_metaqap.py",
     "modeling_metaqap.py",
     "pipeline_metaqap.py",
@@ -67,9 +69,8 @@ inputs = image_processor(Image.open(photo), return_tensors="pt")
 def scores(model):
     with torch.no_grad():
         output = model.eval()(**inputs, output_quality_map=True)
-    return {name: output[name].tolist() for name in ("logits", "base_scores", "interval", "distortion_logits")} | {
-        "map_mean": output.quality_map.mean().item()
-    }
+    names = ("logits", "base_scores", "interval", "familiarity", "distortion_logits")
+    return {name: output[name].tolist() for name in names} | {"map_mean": output.quality_map.mean().item()}
 
 model = AutoModel.from_pretrained(folder, **remote)
 classifier = AutoModelForImageClassification.from_pretrained(folder, **remote)
@@ -107,7 +108,7 @@ pathlib.Path(report).write_text(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def model(make_model):
-    return make_model("test_efficientnet", "test_resnet", interval_radius=0.1)
+    return make_model("test_efficientnet", "test_resnet", **WIDE_INTERVALS)
 
 
 @pytest.fixture(scope="module")
@@ -269,7 +270,7 @@ def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(fol
     }
     assert "alling back" not in done.stderr
     for name in ("AutoModel", "AutoModelForImageClassification", "resaved"):
-        for field in ("logits", "base_scores", "interval", "distortion_logits"):
+        for field in ("logits", "base_scores", "interval", "familiarity", "distortion_logits"):
             np.testing.assert_allclose(found[name][field], expected[field].numpy(), rtol=0, atol=1e-6)
         assert found[name]["map_mean"] == pytest.approx(expected.logits.item(), abs=1e-5)
     check_assessment(found["image-quality-assessment"], expected)
