@@ -12,13 +12,14 @@ level. Their familiarity should be lower than that of the photographs at home.
 
 Elsewhere: each source of the home data set in turn (a name up to its first space), by intervals that were fitted on
 the others, and a data set that no learner has seen; as they are, and after 50 ratings of it, the median of 20 draws.
-The ratings are used as `metaqap adapt` uses them. The learners have seen photographs of all sources of their training
-set; those of the last data set are measured on only.
+The ratings are used as `metaqap adapt` uses them. For a source, distances are measured to the training photographs of
+the others; but the backbones were tuned on all of them. The other data set is measured on only.
 
-Writes studies/results/interval.json.
+`--parts` measures some of this and keeps the rest of the output. Writes studies/results/interval.json.
 """
 
 import argparse
+import copy
 import json
 import sys
 import time
@@ -33,13 +34,15 @@ import torch
 from learning_curves import refuse
 from PIL import Image, ImageDraw, ImageFilter
 from rich.console import Console
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.distortions import LEVELS, applicable_distortions, distort
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_split
 from modeling_metaqap.data.seen import refuse_seen
-from modeling_metaqap.errors import exit_with_sentence
+from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.fusion.conformal import conformal_radius
 from modeling_metaqap.fusion.expectation import choose_fit, cross_validated, predict
 from modeling_metaqap.fusion.residual_regression import draw_centers, fit_basis, functions_of
@@ -56,6 +59,8 @@ OUTPUT = Path(__file__).with_name("results") / "interval.json"
 
 #: Ratings of photographs from elsewhere, and how often they are drawn.
 RATINGS, DRAWS = 50, 20
+
+PARTS = ("home", "strangers", "sources")
 
 FOLDS = 10
 COVERAGE = 0.9
@@ -268,6 +273,26 @@ def after_ratings(place: Rated, widths: Widths, rows: IntArray, *, seed: int) ->
     }
 
 
+def distances_without(home: Rated, scorer: Scorer, sources: IntArray, source: str) -> FloatArray:
+    """Distances `(n, K)` to the training photographs of the other sources.
+
+    Args:
+        home: of the photographs.
+        scorer: whose kernel heads have one Gaussian for each training photograph, in the order of the data set.
+        sources: of the training photographs.
+        source: that is left out.
+    """
+    columns = []
+    for learner, features in zip(scorer.model.base_learners, home.standardized, strict=True):
+        head: Any = learner.kernel_head
+        if head is None or len(head.centers) != len(sources):
+            raise MetaQAPError("The learners do not have a Gaussian for each training photograph.")
+        components, centers = head.components.double().numpy(), head.centers.double().numpy()[sources != source]
+        apart = cdist(features @ components, centers, "sqeuclidean")
+        columns.append(-logsumexp(-head.gamma.item() * apart, axis=1))
+    return np.column_stack(columns)
+
+
 def elsewhere(place: Rated, rows: IntArray, home: Rated, known: IntArray, *, seed: int) -> dict[str, Any]:
     """How intervals that were fitted on the known photographs at home do on others."""
     widths = home.fit(known)
@@ -290,7 +315,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     home = Rated(scorer, dataset, args.features, fused=True)
     everyone = np.arange(len(home.ids))
     widths = home.fit(everyone)
-    result: dict[str, Any] = {
+    result: dict[str, Any] = read_known(args.output) | {
         "weights_sha256": weights_sha256(args.checkpoint),
         "dataset": args.dataset,
         "split": args.split,
@@ -300,16 +325,20 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "min_familiarity": MIN_FAMILIARITY,
         "seed": args.seed,
         "interval_scale": widths.interval_scale,
-        "home": at_home(home),
-        "strangers": strangers(scorer, dataset, widths, count=args.strangers, seed=args.seed),
-        "elsewhere": {},
     }
-    sources = np.array([name.split(" ")[0] for name in home.ids])
-    for source in sorted(set(sources)):
-        rows = np.flatnonzero(sources == source)
-        if 2 * RATINGS <= len(rows) < len(everyone):
-            known = np.flatnonzero(sources != source)
-            result["elsewhere"][f"{args.dataset}, {source}"] = elsewhere(home, rows, home, known, seed=args.seed)
+    result.setdefault("elsewhere", {})
+    if "home" in args.parts:
+        result["home"] = at_home(home)
+    if "strangers" in args.parts:
+        result["strangers"] = strangers(scorer, dataset, widths, count=args.strangers, seed=args.seed)
+    if "sources" in args.parts:
+        training = load_training_split(args.dataset, split="train", **where)
+        sources, of_centers = (np.array([_source(name) for name in ids]) for ids in (home.ids, training["image_id"]))
+        for source in sorted(set(sources)):
+            other = copy.copy(home)
+            other.distances = distances_without(home, scorer, of_centers, source)
+            rows, known = np.flatnonzero(sources == source), np.flatnonzero(sources != source)
+            result["elsewhere"][f"{args.dataset}, {source}"] = elsewhere(other, rows, other, known, seed=args.seed)
     if args.elsewhere:
         place_at = {"data_dir": args.elsewhere_dir, "cache_dir": args.cache_dir}
         photographs = load_iqa_dataset(args.elsewhere, split="all", decode=False, **place_at)
@@ -321,6 +350,15 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def _source(name: str) -> str:
+    return name.split(" ")[0]
+
+
+def read_known(output: Path) -> dict[str, Any]:
+    """What was measured before."""
+    return json.loads(output.read_text(encoding="utf-8")) if output.exists() else {}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder (the shipped one)")
@@ -328,6 +366,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", default="validation", help="photographs that no learner was trained on")
     parser.add_argument("--data_dir")
     parser.add_argument("--cache_dir")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure (all)")
     parser.add_argument("--elsewhere", help="a data set that no learner has seen, such as livec")
     parser.add_argument("--elsewhere_dir", help="its folder")
     parser.add_argument("--features", type=Path, help="folder to keep the features in")
@@ -340,7 +379,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with exit_with_sentence("choose_interval"):
         result = run(args)
         write_atomically(args.output, (json.dumps(result, indent=1) + "\n").encode())
-        console.print_json(data={name: result[name] for name in ("home", "strangers", "elsewhere")})
+        console.print_json(data={name: result[name] for name in ("home", "strangers", "elsewhere") if name in result})
 
 
 if __name__ == "__main__":
