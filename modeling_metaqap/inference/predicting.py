@@ -58,8 +58,7 @@ def predict(scorer: ScoresImages, dataset: datasets.Dataset) -> Predictions:
         if error is not None:
             name = dataset.select_columns("image_id")[row]["image_id"]  # the whole row would decode the image
             raise MetaQAPError(f"The image {name} cannot be scored: {error}.")
-    _, _, quality, base_scores, distances = zip(*scored, strict=True)
-    return Predictions(*(np.array(values, dtype=np.float64) for values in (quality, base_scores, distances)))
+    return Predictions(*(np.array([one[column] for one in scored], dtype=np.float64) for column in (2, 3, 4)))
 
 
 def interval_radii(
