@@ -6,6 +6,7 @@ describe a model of any size.
 
 import math
 import re
+import sys
 from copy import deepcopy
 from typing import Any
 
@@ -363,13 +364,13 @@ def _check_width(of: str, scale: Any, distances: Any) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_range(value: Any) -> bool:
     if not isinstance(value, (list, tuple)) or len(value) != 2 or not all(map(_is_number, value)):
         return False
-    return value[0] < value[1] and math.isfinite(value[1] - value[0])
+    return value[0] < value[1] and math.isfinite(float(value[1]) - float(value[0]))
 
 
 def _is_text(value: Any) -> bool:

@@ -29,12 +29,17 @@ class TestSplitError(DataError):
 
 
 def sentence(error: Exception) -> str:
-    """What to tell a person about an error: its message, or for a file the reason and the name."""
+    """What to tell a person about an error: its message, or for a file the reason and the name; all printable."""
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror[:1].lower() + error.strerror[1:]
-        return reason if error.filename is None else f"{os.fsdecode(error.filename)}: {reason}"
+        return reason if error.filename is None else printable(f"{os.fsdecode(error.filename)}: {reason}")
     # Libraries answer in several lines, such as the Hub's client.
-    return " ".join(str(error).split()) or type(error).__name__
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""Text for people: what cannot be printed, such as the start of a colour, is shown as in `"\x1b"`."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def as_typed(message: str, options: Mapping[str, str]) -> str:
@@ -92,4 +97,13 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
         sys.exit(70)
 
 
-__all__ = ["SENTENCES", "DataError", "MetaQAPError", "TestSplitError", "as_typed", "exit_with_sentence", "sentence"]
+__all__ = [
+    "SENTENCES",
+    "DataError",
+    "MetaQAPError",
+    "TestSplitError",
+    "as_typed",
+    "exit_with_sentence",
+    "printable",
+    "sentence",
+]

@@ -74,13 +74,13 @@ def _read(source: str | io.BytesIO, name: str, shortest_edge: int | None) -> Pho
 
 
 def _place_of_channels(image: np.ndarray | Tensor, data_format: str | ChannelDimension | None) -> ChannelDimension:
-    if data_format is not None:
+    ends = {ChannelDimension.FIRST: image.shape[0], ChannelDimension.LAST: image.shape[-1]}
+    if data_format is not None and ends[ChannelDimension(data_format)] in (1, 3, 4):
         return ChannelDimension(data_format)
     # transformers' own rule reads an image of four rows as one of four channels. Where both ends fit equally well,
     # such as for an image of three rows, what is usual for arrays or tensors decides.
     usual = ChannelDimension.FIRST if isinstance(image, Tensor) else ChannelDimension.LAST
-    ends = {ChannelDimension.FIRST: image.shape[0], ChannelDimension.LAST: image.shape[-1]}
-    for channels in (3, 4, 1):
+    for channels in (3, 4, 1) if data_format is None else ():
         if fitting := [end for end, size in ends.items() if size == channels]:
             return usual if usual in fitting else fitting[0]
     raise ValueError(f"An image array needs 1, 3 or 4 channels, first or last; got the shape {tuple(image.shape)}.")
@@ -108,8 +108,11 @@ def image_of(image: Any, data_format: str | ChannelDimension | None = None) -> I
     Raises:
         ValueError: for shapes and values that are no image.
     """
-    if isinstance(image, (np.ndarray, Tensor)) and 0 in image.shape:
-        raise ValueError(f"An image needs at least one pixel, got an array of shape {tuple(image.shape)}.")
+    if isinstance(image, (np.ndarray, Tensor)):
+        if image.ndim not in (2, 3):
+            raise ValueError(f"An image array has two or three dimensions; got the shape {tuple(image.shape)}.")
+        if 0 in image.shape:
+            raise ValueError(f"An image needs at least one pixel, got an array of shape {tuple(image.shape)}.")
     if isinstance(image, Tensor):
         data_format = None if image.ndim == 2 else _place_of_channels(image, data_format)
         image = image.detach().cpu()

@@ -38,6 +38,7 @@ def test_the_raters_scale_is_kept_and_checked(tmp_path):
         [1, 2, 3],
         "15",
         [0, float("inf")],
+        [0, 10**400],
         [-1.7e308, 1.7e308],
         [True, 5],
         5,

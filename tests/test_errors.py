@@ -12,6 +12,8 @@ from modeling_metaqap.errors import DataError, MetaQAPError, TestSplitError, exi
         (DataError("There is no data set 'x'."), "There is no data set 'x'."),
         (TestSplitError("The split holds test images."), "The split holds test images."),
         (FileNotFoundError(2, "No such file or directory", "a.csv"), "a.csv: no such file or directory"),
+        (MetaQAPError("no image a\x1b[2J.png"), r"no image a\x1b[2J.png"),
+        (FileNotFoundError(2, "No such file or directory", "a\n.csv"), r"a\n.csv: no such file or directory"),
         (OSError("Not found.\n\nCheck the name:\n  x"), "Not found. Check the name: x"),
     ],
 )

@@ -269,12 +269,19 @@ def test_the_channels_of_tiny_arrays_are_found(small, pixels, shape):
         (np.full((8, 8, 3), np.nan), r"must lie in \[0, 1\]"),
         (np.zeros((8, 8, 2), dtype=np.uint8), "1, 3 or 4 channels"),
         (np.zeros((0, 8, 3), dtype=np.uint8), "at least one pixel"),
+        ([Image.new("L", (8, 8)), np.zeros((), dtype=np.uint8)], "two or three dimensions"),
         ("nowhere.png", "'nowhere.png' is neither an existing image file nor a web address"),
     ],
 )
 def test_wrong_images_are_refused_with_the_reason(small, wrong, message):
     with pytest.raises(ValueError, match=message):
         small(wrong)
+
+
+def test_channels_that_are_not_where_they_are_said_to_be_are_refused(small, pixels):
+    assert small(pixels, input_data_format="channels_last")["pixel_values"].shape[1:] == (2, 3, 32, 32)
+    with pytest.raises(ValueError, match="1, 3 or 4 channels, first or last; got the shape .24, 40, 3."):
+        small(pixels, input_data_format="channels_first")
 
 
 def test_a_file_that_is_no_image_is_an_error(tmp_path):

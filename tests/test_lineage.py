@@ -1,6 +1,8 @@
 """What weights were made of, as configurations keep it and people read it."""
 
+import hashlib
 import json
+import math
 
 import pytest
 
@@ -10,12 +12,15 @@ from modeling_metaqap.lineage import (
     DistortedImages,
     Stage,
     all_stages,
+    image_hashes,
     image_ids_sha256,
     in_words,
     learner_stages,
     rated_images,
     read_stages,
+    shares_images,
     training_opinions,
+    weights_sha256,
     write_stages,
 )
 
@@ -98,6 +103,36 @@ def test_what_learners_were_taught_is_told_from_what_the_ensemble_was_fused_on()
 def test_what_is_no_lineage_is_one_sentence(entries, message):
     with pytest.raises(MetaQAPError, match=message):
         read_stages(entries)
+
+
+@pytest.mark.parametrize(
+    "value", ["high", math.nan, math.inf, True, [0.9]], ids=["text", "nan", "infinity", "true", "list"]
+)
+def test_a_figure_that_is_no_number_is_one_sentence(value):
+    with pytest.raises(MetaQAPError, match="cannot be read: plcc cannot be"):
+        read_stages([{"kind": "fusion", "plcc": value}])
+    assert read_stages([{"kind": "fusion", "plcc": 1}])[0].plcc == 1
+
+
+def test_a_stage_has_the_raters_scale_where_both_ends_are_known():
+    assert Stage(kind="adapt", mos_low=1, mos_high=5).mos_range == [1, 5]
+    assert Stage(kind="adapt", mos_low=1).mos_range is None
+    assert Stage(kind="adapt", mos_high=5).mos_range is None
+
+
+def test_image_files_are_known_again_by_the_beginning_of_their_digests():
+    digests = [hashlib.sha256(bytes([number])).hexdigest() for number in range(3)]
+    stage = Stage(kind="adapt", image_hashes=image_hashes(digests))
+    assert stage.image_hashes == "".join(sorted(digest[:8] for digest in digests))
+    other = hashlib.sha256(b"other").hexdigest()
+    assert shares_images(stage, [digests[2], other, digests[0], digests[1]]) == [True, False, True, True]
+    assert shares_images(Stage(kind="adapt"), digests) == [False] * 3
+
+
+def test_the_digest_of_a_checkpoint_is_that_of_its_weight_file(tmp_path):
+    assert weights_sha256(tmp_path) is None
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert weights_sha256(tmp_path) == hashlib.sha256(b"weights").hexdigest()
 
 
 @pytest.mark.parametrize("wrong", ["finetune", [1]])

@@ -93,6 +93,11 @@ def test_softmax_of_quality_scores_is_close_to_the_linear_correlation():
     assert softmax_correlation(p, t).item() == pytest.approx(plcc, abs=0.05)
 
 
+def test_a_perfect_order_counts_as_perfect_in_a_large_batch_too():
+    t = torch.linspace(0, 1, 20_000)
+    assert softmax_correlation(t, t).item() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize("correlation", SURROGATES.values(), ids=SURROGATES)
 def test_a_correlation_is_invariant_to_a_shift_and_lies_between_minus_one_and_one(correlation):
     generator = torch.Generator().manual_seed(1)

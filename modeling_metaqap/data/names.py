@@ -7,6 +7,8 @@ anything heavy.
 import os
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from ..errors import printable
+
 # RFC 8089; here also for relative paths.
 _SCHEME = "file:"
 
@@ -50,8 +52,8 @@ def from_spreadsheet_text(cell: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    r"""A name for people: what cannot be printed, such as the start of a colour, is shown as in `"\x1b"`."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)
+    """A name for people, see `printable`."""
+    return printable(name)
 
 
 __all__ = ["from_portable_name", "from_spreadsheet_text", "portable_name", "shown_name", "spreadsheet_text"]

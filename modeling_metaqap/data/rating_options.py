@@ -38,14 +38,22 @@ def checked_range(mos_range: Any, *, name: str = "mos_range", where: str = "") -
     is_pair = isinstance(mos_range, Sequence) and not isinstance(mos_range, str) and len(mos_range) == 2
     if not is_pair or any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in mos_range):
         found = repr(mos_range)
-    elif math.isfinite(mos_range[0]) and math.isfinite(mos_range[1]) and mos_range[0] < mos_range[1]:
-        return float(mos_range[0]), float(mos_range[1])
     else:
-        found = f"{mos_range[0]:g} {mos_range[1]:g}"
+        low, high = map(_as_float, mos_range)
+        if low < high and math.isfinite(high - low):
+            return low, high
+        found = f"{low:g} {high:g}"
     raise DataError(
         f"`{name}`{where} must be the lowest and the highest score that a rater could give, two numbers such as 1 "
         f"and 5, not {found}."
     )
+
+
+def _as_float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf if number > 0 else -math.inf
 
 
 @dataclass(frozen=True, kw_only=True)

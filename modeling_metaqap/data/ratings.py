@@ -1,5 +1,6 @@
 """A person's own ratings from a CSV file: a row for each photograph, each rating, or each comparison of two."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -125,7 +126,8 @@ def rated_names(csv: str | Path, *, image_column: str | None = None) -> set[str]
 def _paths(folder: Path, csv: Path, names: Sequence[str]) -> list[Path]:
     files = FileIndex(folder)
     paths = [files[name] for name in names]
-    missing = [name for name, path in zip(names, paths, strict=True) if not path.is_file()]
+    # Path.is_file fails for names that are too long.
+    missing = [name for name, path in zip(names, paths, strict=True) if not os.path.isfile(path)]
     if missing:
         raise DataError(
             f"{csv} names {len(missing):,} of its {len(names):,} photographs that are not in {folder}, such as "

@@ -192,14 +192,15 @@ class Recipe:
             MetaQAPError: for a file that is missing, is not a mapping, or has unknown or impossible settings.
         """
         try:
-            values = yaml.safe_load(find(path).read_text())
+            values = yaml.safe_load(find(path).read_bytes())
         except OSError as error:
             raise MetaQAPError(
                 f"The recipe {path} cannot be read: {error.strerror}; `metaqap recipes` lists those that ship."
             ) from error
-        except yaml.YAMLError as error:
+        # Also raised are ValueError, for dates and bytes that cannot be, and RecursionError, for too many brackets.
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
             raise MetaQAPError(f"The recipe {path} is not YAML: {str(error).splitlines()[0]}.") from error
-        if not isinstance(values, dict):
+        if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
             raise MetaQAPError(f"The recipe {path} must be a mapping of settings to values.")
         return cls.from_values(values | {name: value for name, value in overrides.items() if value is not None}, path)
 
@@ -227,7 +228,7 @@ class Recipe:
             if known[name] in (float, float | None):
                 try:
                     number = math.nan if isinstance(value, bool) else float(value)
-                except (TypeError, ValueError):
+                except (TypeError, ValueError, OverflowError):
                     number = math.nan
                 if not math.isfinite(number):
                     raise MetaQAPError(f"`{name}` in {path} must be a number, got {value!r}.")

@@ -182,6 +182,10 @@ def test_evaluate_scores_gives_every_figure_with_its_interval(scores):
     assert json.loads(json.dumps(figures)) == figures
 
 
+def test_a_thousand_draws_are_made_unless_another_number_is_asked_for():
+    assert evaluate_scores([0, 1], [0, 1])["n_bootstrap"] == 1000  # of two images none is
+
+
 def test_evaluate_scores_can_leave_the_intervals_out(scores):
     assert evaluate_scores(*scores, n_bootstrap=0)["srocc"].keys() == {"value"}
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.conformal import conformal_radius
 
 
@@ -12,6 +13,19 @@ def test_the_radius_is_the_order_statistic_of_the_definition():
     assert conformal_radius(np.zeros(9), residuals * [1, -1, 1, -1, 1, -1, 1, -1, 1], coverage=0.8) == pytest.approx(
         0.8
     )
+
+
+def test_it_is_about_the_distance_of_predictions_and_targets_and_nine_in_ten_of_them():
+    predictions = np.linspace(0.3, 0.7, 19)
+    signs = np.resize([1, -1], 19)
+    # ceil(20 * 0.9) = 18.
+    assert conformal_radius(predictions, predictions + signs * np.arange(1, 20) / 100) == pytest.approx(0.18)
+
+
+@pytest.mark.parametrize("coverage", [0, -0.5, 1, 1.5])
+def test_a_coverage_that_is_no_share_is_refused(coverage):
+    with pytest.raises(MetaQAPError, match=f"for a coverage of {coverage}"):
+        conformal_radius(np.zeros(50), np.arange(50), coverage=coverage)
 
 
 def test_new_images_are_covered_as_often_as_promised():

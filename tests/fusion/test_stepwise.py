@@ -132,6 +132,13 @@ def test_what_cannot_be_fitted_is_refused(scores, targets, options, message):
         fit_stepwise(scores, targets, **options)
 
 
+def test_three_images_more_than_predictors_are_enough():
+    targets = np.arange(5.0)
+    assert fit_stepwise(np.column_stack([targets + 0.1 * np.eye(5)[2], np.eye(5)[1]]), targets).selected == [
+        "learner 0"
+    ]
+
+
 def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
     rng = np.random.default_rng(0)
     quality = rng.uniform(size=30)

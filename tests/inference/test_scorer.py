@@ -229,6 +229,18 @@ def store(photos, folder, kind):
     return str(place)
 
 
+@pytest.mark.parametrize(("pad_batches", "sizes"), [(False, {3, 1}), (True, {3})])
+def test_the_last_batch_is_filled_up_only_where_that_is_asked_for(scorer, checkpoint, photos, pad_batches, sizes):
+    padding, seen = Scorer(checkpoint, device="cpu", batch_size=3, pad_batches=pad_batches), set()
+    engine = padding.engine
+    padding.engine = lambda crops, **options: seen.add(len(crops)) or engine(crops, **options)
+    padding.engine.config = engine.config
+    [one, two] = padding.score([photos[0], photos[1]])
+    assert seen == sizes
+    expected = [record.quality for record in scorer.score(photos[:2])]
+    assert [one.quality, two.quality] == pytest.approx(expected, abs=1e-5)
+
+
 def test_no_images_give_no_records(scorer):
     assert list(scorer.score([])) == []
 

@@ -194,7 +194,7 @@ class FileIndex:
 
     def _list(self, folder: Path) -> tuple[set[str], dict[str, list[str]]]:
         if folder not in self._listed:
-            names = sorted(os.listdir(folder)) if folder.is_dir() else []
+            names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []  # also if the name is too long
             folded: dict[str, list[str]] = {}
             for name in names:
                 folded.setdefault(name.casefold(), []).append(name)
@@ -211,7 +211,7 @@ def check_image(path: Path, *, title: str) -> None:
     Raises:
         DataError: The file is missing, empty, truncated, or no image.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{title}: the image {path} is listed in the label files but does not exist.")
     try:
         with errors_explained(), open_image(path) as image, path.open("rb") as file:

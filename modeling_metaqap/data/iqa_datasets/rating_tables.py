@@ -1,6 +1,7 @@
 """A person's own CSV file of ratings: which file it is, its columns, and what it says of each image."""
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -96,8 +97,8 @@ def find_csv(folder: Path, csv: str | Path | None) -> Path:
         raise DataError(f"The folder {folder} does not exist.")
     if csv is not None:
         path = Path(csv).expanduser()
-        path = path.absolute() if path.is_file() else folder / path
-        if not path.is_file():
+        path = path.absolute() if os.path.isfile(path) else folder / path
+        if not os.path.isfile(path):  # also if the name is too long
             raise DataError(f"The label file {path} does not exist.")
         return path
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".csv")
