@@ -29,7 +29,10 @@ NAME = PACKAGE.name
 
 #: Rooms in the order of the menu. The model's files and the two at the bottom have pages of their own.
 ROOMS = ("data", "training", "inference", "fusion", "evaluation", "publishing", "demo")
-MODEL_FILES = ("modeling", "configuration", "losses", "image_processing", "crops", "decoding", "fetching", "pipeline")
+MODEL_FILES = (
+    *("modeling", "configuration", "losses", "interval", "image_processing"),
+    *("crops", "decoding", "fetching", "pipeline"),
+)
 
 
 # Help texts.

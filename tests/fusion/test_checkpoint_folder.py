@@ -13,7 +13,7 @@ from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 CODE = {
     f"{name}_metaqap.py"
-    for name in "configuration crops decoding fetching image_processing losses modeling pipeline".split()
+    for name in "configuration crops decoding fetching image_processing interval losses modeling pipeline".split()
 }
 
 

@@ -22,7 +22,7 @@ PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
 
 CODE = {
     f"{name}_metaqap.py"
-    for name in "configuration crops decoding fetching image_processing losses modeling pipeline".split()
+    for name in "configuration crops decoding fetching image_processing interval losses modeling pipeline".split()
 }
 
 
