@@ -127,6 +127,7 @@ def test_the_archive_holds_the_checkpoint_that_metaqap_adapt_makes(adapted, phot
         device="cpu",
     )
     record = json.loads((folder / "adaptation.json").read_text())
+    assert record["settings"] == other.record["settings"]
     for name in ("n", "images_sha256", "started_from", "mos_range", "fitted", "slope", "offset", "gamma", "penalty"):
         assert record[name] == pytest.approx(other.record[name]), name
     assert record["figures"]["after"]["srocc"]["value"] == other.record["figures"]["after"]["srocc"]["value"]
