@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..fusion.adapted_card import on_average
 from ..inference.pictures import hex_color as color
 from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
@@ -197,7 +198,8 @@ def adaptation(record: Mapping[str, Any], left_out: Mapping[str, str], *, most: 
 <table><thead><tr><th scope="col">{record["n"]:,} ratings</th><th scope="col">before</th>
 <th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>
 <p class="mq-note">Each rating was predicted by a fit on the others; in brackets 95 % intervals. PLCC and SROCC are
-better the higher, RMSE the lower. The interval of a new score is ±&nbsp;{record["interval_radius"]:.2f}.</p>
+better the higher, RMSE the lower. The interval of a new score is
+±&nbsp;{record["interval_radius"]:.2f}{on_average(record)}.</p>
 {_learning_curve(record["learning_curve"])}
 <p class="mq-note">The zip archive holds a checkpoint like any other, with its code, a card and these figures. Unpack
 it, and <code>metaqap score photographs --checkpoint my-metaqap</code> scores with it.</p></div>"""

@@ -1,5 +1,6 @@
 """The model card of a checkpoint that was adapted to somebody's own ratings."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ..configuration_metaqap import MetaQAPConfig
@@ -43,7 +44,7 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         "## What to expect",
         f"{record['conclusion']} Each rating was predicted by a fit on the other folds' ratings; in brackets 95 % "
         "bootstrap intervals. The interval of a score is "
-        f"\u00b1 {record['interval_radius']:.3f}{_on_average(record)}.",
+        f"\u00b1 {record['interval_radius']:.3f}{on_average(record)}.",
         "| | before | after |\n|---|---|---|\n" + "\n".join(rows),
     ]
     if curve:
@@ -61,7 +62,8 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
     return "\n\n".join(parts) + "\n"
 
 
-def _on_average(record: dict[str, Any]) -> str:
+def on_average(record: Mapping[str, Any]) -> str:
+    """What follows the width of the interval of an `Adaptation`'s record: nothing if it is the same for all."""
     return "" if record.get("interval_scale") is None else " on average, and wider where scores are less sure"
 
 
@@ -80,4 +82,4 @@ def _figure(figure: dict[str, float]) -> str:
     return f"{figure['value']:.3f}{interval}"
 
 
-__all__ = ["adapted_card"]
+__all__ = ["adapted_card", "on_average"]

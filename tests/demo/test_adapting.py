@@ -160,6 +160,9 @@ def test_the_page_says_what_to_expect_and_what_was_left_out(adapted):
     curve = made.record["learning_curve"]
     assert shown.count("<circle") == len(curve) - 1
     assert f"SROCC by number of ratings: {curve[0]['srocc']:.2f} without any, {curve[1]['srocc']:.2f} with 15" in shown
+    for scale, words in ((None, "."), ([1.0], " on average, and wider where scores are less sure.")):
+        told = figures.adaptation(made.record | {"interval_scale": scale, "interval_radius": 0.25}, {})
+        assert f"±&nbsp;0.25{words}</p>" in told
     flat = [{"n": number, "srocc": 1.0, "srocc_sd": 0.0} for number in (0, 15, 24)]
     assert "with 15, 1.00 with 24" in figures.adaptation(made.record | {"learning_curve": flat}, {})
     many = figures.adaptation(
@@ -204,7 +207,6 @@ ROWS = [(f"{number}.png", 1 + number % 5) for number in range(20)]
             {"a.csv": table([*ROWS, ("x.png", 3)])},
             "1 of its 21 photographs that are not in the upload, such as x.png.",
         ),
-        ({"a.csv": table([("y" * 300, 3), *ROWS])}, "The server cannot keep these files: File name too long."),
         ({"a.csv": table([*ROWS, ("x.png", 9)])}, "outside of the range 1 to 5; say with `mos_range`"),
         ({"a.csv": table([(name, 3) for name, _ in ROWS])}, "All ratings in a.csv are 3; nothing can be learned"),
         ({"a.csv": table([*ROWS, ROWS[0]])}, "a.csv has more than one row for 0.png; keep one"),
@@ -226,6 +228,15 @@ def test_what_cannot_be_used_is_one_sentence_without_a_path(adapter, photographs
     assert str(tmp_path) not in str(refusal.value) and "/temporary" not in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "out.zip").exists()
+
+
+def test_what_the_server_cannot_keep_is_a_sentence_too(adapter, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "/srv/secret")
+
+    monkeypatch.setattr(adapting, "unpack_uploads", full)
+    with pytest.raises(MetaQAPError, match="^The server cannot keep these files: No space left on device.$"):
+        adapter.adapt([Upload(tmp_path, "mine.zip")], tmp_path / "out.zip", options=STARS)
 
 
 def test_no_upload_is_a_sentence(adapter, tmp_path):
