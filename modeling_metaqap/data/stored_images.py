@@ -28,6 +28,8 @@ MAX_BYTES = Fetching.max_bytes
 #: Of web addresses.
 DEFAULT_LIMITS = Fetching()
 
+_UNUSUAL_PACKING = "it is packed in a way that is not read; pack it again with plain zip"
+
 # Images of a Parquet file that are in memory at a time, and bytes of it.
 _ROWS, _PAGE_BYTES = 8, 1 << 22
 
@@ -270,13 +272,16 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, lock: threadi
     _check_size(member.file_size)
     if member.flag_bits & 1:
         raise UnreadableImage("it is encrypted in its archive")
+    # Python unpacks bzip2 and LZMA without a bound, so a few kilobytes of them could fill the memory.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UnreadableImage(_UNUSUAL_PACKING)
     try:
         with lock, archive.open(member) as file:
             return _limited(file.read(MAX_BYTES + 1))
     except UnreadableImage:
         raise
     except NotImplementedError as error:
-        raise UnreadableImage("it is packed in a way that is not read; pack it again with plain zip") from error
+        raise UnreadableImage(_UNUSUAL_PACKING) from error
     except Exception as error:  # BadZipFile, zlib's, EOFError, OSError and more
         raise UnreadableImage("it is damaged in its archive; copy it again from where it came from") from error
 

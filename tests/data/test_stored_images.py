@@ -155,6 +155,12 @@ class TestArchives:
         assert found.pop(f"{place}::1 ü.jpg") == "it is damaged in its archive; copy it again from where it came from"
         assert list(found.values()) == [data for name, data in CONTENT.items() if name != "1 ü.jpg"]
 
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+    def test_a_member_that_python_would_unpack_without_a_bound_is_not_unpacked(self, compression, tmp_path):
+        place = make_zip(tmp_path / "a.zip", {"a.jpg": b"1" * 1000}, compression=compression)
+        found = read(stored_images([place]))
+        assert found == {f"{place}::a.jpg": "it is packed in a way that is not read; pack it again with plain zip"}
+
     def test_an_encrypted_member_says_so(self, tmp_path):
         place = make_zip(tmp_path / "a.zip", {"a.jpg": b"1"})
         data = bytearray(open(place, "rb").read())
