@@ -509,6 +509,15 @@ def test_a_tensor_gets_the_crops_of_pillow_to_the_bit(height, width, edge, crop_
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
+@pytest.mark.parametrize("resample", list(Image.Resampling))
+@pytest.mark.parametrize("edge", [17, 20])  # an odd part, and a third, of which pixels lie just where a filter ends
+def test_each_filter_is_that_of_pillow_to_the_bit(resample, edge):
+    image = noise(60, 90, seed=3)
+    layout = crop_layout(60, 90, shortest_edge=edge, crop_size=32)
+    found = shrink(torch.from_numpy(np.array(image)).permute(2, 0, 1), layout, resample=resample)
+    np.testing.assert_array_equal(found.permute(1, 2, 0).numpy(), shrink(image, layout, resample=resample))
+
+
 @pytest.mark.parametrize("do_pad", [True, False])
 def test_images_on_another_device_are_prepared_there(small, do_pad, tmp_path):
     noise(40, 70).save(tmp_path / "photo.png")

@@ -241,6 +241,22 @@ def test_the_last_batch_is_filled_up_only_where_that_is_asked_for(scorer, checkp
     assert [one.quality, two.quality] == pytest.approx(expected, abs=1e-5)
 
 
+def test_images_of_more_crops_than_a_batch_do_not_pile_up(checkpoint):
+    scorer, read = Scorer(checkpoint, device="cpu", batch_size=2, num_workers=1), []
+    long = Image.new("RGB", (1500, 512))  # three crops
+    images = (read.append(number) or long for number in range(12))
+    assert next(scorer.score(images)).error is None
+    assert len(read) < 6
+
+
+def test_the_model_is_there_with_the_engine_that_has_it(checkpoint):
+    scorer = Scorer(checkpoint, device="cpu")
+    assert scorer.model is scorer.engine.model
+    scorer.engine = object()
+    with pytest.raises(MetaQAPError, match="Only the PyTorch engine"):
+        scorer.model  # noqa: B018
+
+
 def test_no_images_give_no_records(scorer):
     assert list(scorer.score([])) == []
 
