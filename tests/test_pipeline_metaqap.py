@@ -184,7 +184,9 @@ def test_what_the_model_does_not_give_is_none(make_model, image_processor, photo
     model = make_model("test_resnet", distortion_labels=[])
     found = pipeline("image-quality-assessment", model=model, image_processor=image_processor)(photos[0])
     missing = {name for name in FIELDS if found[name] is None} - {"error", "warning"}
-    assert missing == {name for name in FIELDS if name.startswith(("quality_", "interval_", "distortion"))}
+    assert missing == {
+        name for name in FIELDS if name.startswith(("quality_", "interval_", "distortion", "familiarity"))
+    }
     assert found["base_scores"] == [found["quality"]]
 
 
