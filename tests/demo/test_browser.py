@@ -306,6 +306,8 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_
 def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, rated, viewport, color_scheme):
     page = open_page(viewport, color_scheme)
     for tab in fill_every_tab(page, photos, rated):
+        # Results are dimmed while new ones are computed, and a moment longer.
+        page.wait_for_function(_SETTLED)
         assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"], tab
         assert page.evaluate(_CUT) == [], tab
         assert pale_texts(page) == [], tab
@@ -346,6 +348,9 @@ def test_the_tabs_and_the_upload_are_reached_by_keyboard(open_page, photos):
         page.keyboard.press("Tab")
         assert element.evaluate(outline) == "solid3px", name
 
+
+_SETTLED = """() => !document.querySelector('.mq-results .pending')
+    && !document.getAnimations().some(one => one instanceof CSSTransition)"""
 
 # Our own elements whose text does not fit, or that stick out of the window.
 _CUT = """[...document.querySelectorAll('.mq, .mq *')].filter(element => {
