@@ -19,8 +19,8 @@ from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
 COLUMNS = (
-    "path quality quality_low quality_high interval_coverage familiarity distortion distortion_probability width height "
-    "error warning"
+    "path quality quality_low quality_high interval_coverage familiarity distortion distortion_probability width "
+    "height error warning"
 ).split()
 #: Only JSON Lines have lists.
 FIELDS = [*COLUMNS, "base_scores", "distortion_probabilities"]

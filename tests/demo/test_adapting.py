@@ -310,7 +310,12 @@ class TestTab:
         self, scorer, checkpoint, monkeypatch, caplog, package
     ):
         rooms = ("modeling_metaqap.demo.adapt", "modeling_metaqap.fusion", "modeling_metaqap.data.")
-        for name in [name for name in sys.modules if name.startswith((*rooms, f"{package}."))]:
+        modules = {name: module for name, module in sys.modules.items() if name.startswith((*rooms, f"{package}."))}
+        for name, module in modules.items():
+            parent, _, child = name.rpartition(".")
+            if hasattr(sys.modules[parent], child):  # an import sets it to the new module: have it put back
+                monkeypatch.setattr(sys.modules[parent], child, module)
+        for name in modules:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setitem(sys.modules, package, None)
         with caplog.at_level(logging.WARNING):
