@@ -207,7 +207,8 @@ def test_a_killed_run_is_continued_and_its_ray_ends_with_it(data, pool, metaqap,
     assert said == ""
     rows = count_rows(scores).rows
     assert 0 < rows < COUNT
-    assert json.loads((tmp_path / "scores.run.json").read_text())["engine"] == "auto"
+    # What was really taken: for so few photographs no ONNX file is made.
+    assert json.loads((tmp_path / "scores.run.json").read_text())["engine"] == "torch"
     kept = {path.name: path.stat().st_mtime_ns for path in scores.glob("*.parquet")}
     assert metaqap("-o", scores, "--engine", "ray", "--resume") == 1
     check_rows(rows_in(scores), data, tmp_path, metaqap)
