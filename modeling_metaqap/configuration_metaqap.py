@@ -53,6 +53,8 @@ _MOST_CENTERS = 1_000_000
 _MOST_RESIDUAL_HEADS = 64
 _MOST_DISTANCES = 1_000
 
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
 # A name in timm's registry. With "hf-hub:" or "local-dir:" before it, timm would read a model from elsewhere.
 _BACKBONE_NAME = re.compile(r"[A-Za-z0-9_.]{1,100}")
 
@@ -191,6 +193,10 @@ class MetaQAPConfig(PreTrainedConfig):
                 "`mos_range` must be the lowest and the highest rating, two finite numbers, or None; got "
                 f"{self.mos_range!r}."
             )
+        for dtype in (self.dtype, kwargs.get("torch_dtype")):
+            # transformers looks up whatever text stands here in torch.
+            if isinstance(dtype, str) and dtype not in _DTYPES:
+                raise ValueError(f"`dtype` must be one of {', '.join(_DTYPES)}, got {dtype!r}.")
         # One output, "quality": what the stock image-classification pipeline and `Trainer` look at.
         self.id2label = {0: "quality"}
         self.label2id = {"quality": 0}

@@ -6,11 +6,11 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-#: Environment variable with the folder in which the processes of one run note what one of them has said, so that a
-#: mistake that each of them finds is told once.
+#: Environment variable with the folder in which the processes of one run leave what they have to say, so that a
+#: mistake that each of them finds is told once, and last, by the program that has started them.
 SENTENCES = "METAQAP_SENTENCES"
 
 
@@ -56,11 +56,17 @@ def as_typed(message: str, options: Mapping[str, str]) -> str:
 
 def _say(text: str) -> None:
     if folder := os.environ.get(SENTENCES):
-        try:
-            Path(folder, hashlib.sha256(text.encode()).hexdigest()).touch(exist_ok=False)
-        except FileExistsError:
-            return
-    print(text, file=sys.stderr)
+        place = Path(folder, hashlib.sha256(text.encode()).hexdigest())
+        with suppress(FileExistsError), place.open("x", encoding="utf-8") as file:
+            file.write(text)
+    else:
+        print(text, file=sys.stderr)
+
+
+def sentences_in(folder: Path) -> list[str]:
+    """What the processes of one run have left to say in the folder that `SENTENCES` names, in the order of time."""
+    places = sorted(folder.iterdir(), key=lambda place: place.stat().st_mtime_ns)
+    return [place.read_text(encoding="utf-8") for place in places]
 
 
 @contextmanager
@@ -106,4 +112,5 @@ __all__ = [
     "exit_with_sentence",
     "printable",
     "sentence",
+    "sentences_in",
 ]

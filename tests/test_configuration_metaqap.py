@@ -142,6 +142,8 @@ def test_two_configurations_share_no_lists():
         ({"base_learners": [{"backbone": "resnet18", "stages": [1, 1]}]}, "different stages"),
         ({"base_learners": [{"backbone": "resnet18", "stages": 3}]}, "must list different stages"),
         ({"loss_surrogate": "kendall"}, "'softmax' or 'soft_rank'"),
+        ({"dtype": "x"}, "float32, bfloat16, float16, float64"),
+        ({"torch_dtype": "load"}, "`dtype` must be one of"),
         ({"interval_radius": -0.1}, "not be negative"),
         ({"interval_coverage": 90}, "between 0 and 1, got 90"),
     ],

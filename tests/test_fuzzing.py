@@ -1,5 +1,10 @@
-"""Whatever readers are fed, they give a result or one clear sentence. The slow tests try many more examples."""
+"""Whatever readers are fed, they give a result or one clear sentence.
 
+The slow tests try many more examples, and the long ones such that nobody has seen: only there is the result of a run
+left to chance.
+"""
+
+import copy
 import csv
 import io
 import json
@@ -28,16 +33,28 @@ from modeling_metaqap.modeling_metaqap import MetaQAPModel
 from modeling_metaqap.training.recipe import Recipe
 
 
+class ByChance(int):
+    """A number of examples that chance chooses."""
+
+
 def examples(quick, many):
-    """Runs a test with few examples, always the same ones, and as a slow test with many that chance chooses."""
-    return pytest.mark.parametrize("count", [quick, pytest.param(many, marks=pytest.mark.slow)])
+    """Runs a test with few examples and as a slow test with many, always the same ones; as a long test by chance."""
+    slow, by_chance = (
+        pytest.param(many, marks=pytest.mark.slow),
+        pytest.param(ByChance(4 * many), marks=pytest.mark.long),
+    )
+    return pytest.mark.parametrize("count", [quick, slow, by_chance], ids=["quick", "many", "chance"])
 
 
 def fuzz(count, check, **strategies):
     """Calls a check with what the strategies draw."""
-    quick = count < 100
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-    options = {"max_examples": count, "deadline": None, "derandomize": quick, "database": None}
+    options = {
+        "max_examples": count,
+        "deadline": None,
+        "derandomize": not isinstance(count, ByChance),
+        "database": None,
+    }
     settings(**options, suppress_health_check=checks)(given(**strategies)(check))()
 
 
@@ -214,7 +231,7 @@ def changed(draw, values, names=()):
             if not inner:
                 break
             place, key = inner, draw(st.sampled_from(sorted(inner) if isinstance(inner, dict) else range(len(inner))))
-        place[key] = draw(JSON)
+        place[key] = copy.deepcopy(draw(JSON))  # sampled objects are shared, and the next turn may change one
     return values
 
 

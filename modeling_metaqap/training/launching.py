@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SENTENCES, MetaQAPError, sentence
+from ..errors import SENTENCES, MetaQAPError, sentence, sentences_in
 from .recipe import Recipe
 from .run_folder import RunFolder
 
@@ -42,8 +42,8 @@ def _launch_arguments(options: Mapping[str, Any], launch: Sequence[str]) -> list
 def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> int:
     """Train in processes that accelerate's launcher starts from this one, until they end.
 
-    What goes wrong in them is told once, by the first process that finds it and as `metaqap train` would; what the
-    launcher adds to that, tracebacks of its own among it, is not shown.
+    What goes wrong in them is told once, when all have ended and as `metaqap train` would; what the launcher adds to
+    that, tracebacks of its own among it, is not shown.
 
     Args:
         options, launch: see `launch_command`.
@@ -62,8 +62,8 @@ def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> 
 
     arguments = launch_command_parser().parse_args(_launch_arguments(options, launch))
     logging.disable(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="metaqap-") as said:
-        os.environ[SENTENCES] = said
+    with tempfile.TemporaryDirectory(prefix="metaqap-") as folder:
+        os.environ[SENTENCES] = folder
         try:
             start(arguments)
             return 0
@@ -80,14 +80,17 @@ def run_processes(options: Mapping[str, Any], *, launch: Sequence[str] = ()) -> 
         finally:
             del os.environ[SENTENCES]
             logging.disable(logging.NOTSET)
-        told = any(Path(said).iterdir())
-    if status == -signal.SIGINT and not told:
+        sentences = sentences_in(Path(folder))
+    if status == -signal.SIGINT and not sentences:
         raise KeyboardInterrupt
-    if status < 0 and not told:
+    if status < 0 and not sentences:
         raise MetaQAPError(
             f"A process of the run was ended by {signal.Signals(-status).name}; start the run again, with "
             "`resume_from_checkpoint` latest to go on."
         )
+    # Only now, so that nothing of a process that ends later, such as its bar of progress, comes after them.
+    for one in sentences:
+        print(one, file=sys.stderr)
     return status if status >= 0 else 128 - status
 
 
