@@ -106,7 +106,7 @@ def image_of(image: Any, data_format: str | ChannelDimension | None = None) -> I
         data_format: where its channels are, if not at the usual end.
 
     Raises:
-        ValueError: for shapes and values that are no image.
+        ValueError: for shapes, values and other things that are no image.
     """
     if isinstance(image, (np.ndarray, Tensor)):
         if image.ndim not in (2, 3):
@@ -124,6 +124,8 @@ def image_of(image: Any, data_format: str | ChannelDimension | None = None) -> I
         elif _place_of_channels(image, data_format) == ChannelDimension.FIRST:
             pixels = np.moveaxis(pixels, 0, -1)
         image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    if not isinstance(image, Image.Image):  # such as text in a list whose first entry is a batch of arrays
+        raise ValueError(f"An image is an array, a tensor or an image of Pillow; got {type(image).__name__}.")
     return image
 
 

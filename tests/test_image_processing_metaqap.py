@@ -270,6 +270,7 @@ def test_the_channels_of_tiny_arrays_are_found(small, pixels, shape):
         (np.zeros((8, 8, 2), dtype=np.uint8), "1, 3 or 4 channels"),
         (np.zeros((0, 8, 3), dtype=np.uint8), "at least one pixel"),
         ([Image.new("L", (8, 8)), np.zeros((), dtype=np.uint8)], "two or three dimensions"),
+        ([np.zeros((0, 8, 8, 3), dtype=np.uint8), np.array(["no image"])], "got str_"),
         ("nowhere.png", "'nowhere.png' is neither an existing image file nor a web address"),
     ],
 )
