@@ -11,7 +11,6 @@ ratings with the learners as they are (`scripts/fit_meta_learner.py`), and as ma
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from curve_methods import Learned, adapted, fused, medians
 from rich.console import Console
 from study_tables import curves_table
 
@@ -28,9 +28,8 @@ from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_s
 from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc, rmse
-from modeling_metaqap.fusion.expectation import choose_fit, cross_validated, predict
-from modeling_metaqap.fusion.residual_regression import USUAL, draw_centers, fit_basis, fit_line, functions_of
-from modeling_metaqap.fusion.stepwise import fit_stepwise
+from modeling_metaqap.fusion.expectation import cross_validated
+from modeling_metaqap.fusion.residual_regression import USUAL, fit_line
 from modeling_metaqap.fusion.suggesting import most_instructive
 from modeling_metaqap.fusion.widths import recalibrated_widths
 from modeling_metaqap.inference.features import image_features
@@ -50,7 +49,7 @@ def refuse(path: Path, reason: str) -> None:
     raise MetaQAPError(f"{path} cannot be read: {reason}.")
 
 
-class Photographs:
+class Photographs(Learned):
     """All photographs of a data set: features, scores and ratings."""
 
     def __init__(self, args: argparse.Namespace):
@@ -60,41 +59,37 @@ class Photographs:
         stages = all_stages(scorer.model.config)
         refuse_seen(stages, dataset, weights=args.checkpoint, dataset=args.dataset, **where)
         self.ids = list(dataset["image_id"])
-        self.quality = np.array(dataset["quality"])
         start = time.perf_counter()
         paths = [Path(row["image"]["path"]) for row in dataset.select_columns("image")]
         features = image_features(scorer, paths, cache_dir=args.features, on_unreadable=refuse)
         console.print(f"Features of {len(paths):,} photographs: {time.perf_counter() - start:.0f} s.")
-        self.standardized = features.standardized(scorer.model)
-        self.base_scores = features.base_scores
-        self.scores = features.quality(scorer.model)
+        super().__init__(
+            standardized=features.standardized(scorer.model),
+            base_scores=features.base_scores,
+            scores=features.quality(scorer.model),
+            quality=np.array(dataset["quality"]),
+        )
         self.distances = features.distances
         self.config = scorer.model.config
         self.radii = interval_radii(self.config, self.scores, self.base_scores, self.distances)
-
-    def functions(self, rated: IntArray, rows: IntArray, **options: Any) -> Any:
-        """Functions around the rated photographs, at these rows."""
-        drawn = draw_centers(len(rated))
-        bases = [fit_basis(features[rated], drawn) for features in self.standardized]
-        return functions_of(bases, [features[rows] for features in self.standardized], **options)
 
 
 def measure(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict[str, dict[str, float]]:
     """What the ratings of some photographs give on those that they do not know: figures by method."""
     scores, quality = photographs.scores, photographs.quality
-    adapted, functions = _adapted(photographs, rated, unseen)
+    by_adapting, functions = adapted(photographs, rated, unseen)
     known = np.arange(len(rated))
     cross = cross_validated(scores[rated], quality[rated], functions, groups=known)
     line = fit_line(scores[rated], quality[rated])
     on_line = line.offset + line.slope * scores[unseen]
     methods = {
-        "adapted": adapted,
+        "adapted": by_adapting,
         "scale alone": on_line,
-        "fusion fitted anew": _fused(photographs.base_scores, quality, rated, unseen),
+        "fusion fitted anew": fused(photographs, rated, unseen),
     }
     widths = recalibrated_widths(photographs.config, cross, quality[rated], photographs.distances[rated])
     radii = {
-        "adapted": interval_radii(widths, adapted, photographs.base_scores[unseen], photographs.distances[unseen]),
+        "adapted": interval_radii(widths, by_adapting, photographs.base_scores[unseen], photographs.distances[unseen]),
         "scale alone": photographs.radii[unseen],
     }
     result = {}
@@ -108,28 +103,11 @@ def measure(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict
 
 def _figures_of(photographs: Photographs, rated: IntArray, unseen: IntArray) -> dict[str, float]:
     """Figures of a checkpoint that is adapted to some ratings, on other photographs."""
-    predicted = _adapted(photographs, rated, unseen)[0]
+    predicted = adapted(photographs, rated, unseen)[0]
     return {
         **plcc_and_srocc(predicted, photographs.quality[unseen]),
         "rmse": rmse(predicted, photographs.quality[unseen]),
     }
-
-
-def _adapted(photographs: Photographs, rated: IntArray, unseen: IntArray) -> tuple[FloatArray, Any]:
-    """Adapted scores of the unseen photographs, and the functions at both."""
-    functions = photographs.functions(rated, np.concatenate([rated, unseen]))
-    known, others = np.arange(len(rated)), np.arange(len(rated), len(rated) + len(unseen))
-    fit = choose_fit(photographs.scores[rated], photographs.quality[rated], functions, known)
-    return predict(fit, photographs.scores[unseen], functions, others), functions
-
-
-def _fused(base_scores: FloatArray, quality: FloatArray, rated: IntArray, unseen: IntArray) -> FloatArray:
-    """Scores of a fusion of the learners that is fitted to the ratings, half-way shrunk as the shipped one is."""
-    try:
-        fit = fit_stepwise(base_scores[rated], quality[rated], shrinkage=0.5)
-    except MetaQAPError:  # no learner is selected
-        return base_scores[unseen].mean(axis=1)
-    return fit.predict(base_scores[unseen])
 
 
 def suggested(photographs: Photographs, pool: IntArray, n: int) -> IntArray:
@@ -169,20 +147,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "repeat_splits": args.repeat_splits,
         "seed": args.seed,
         "shipped_width": 2 * float(photographs.radii.mean()),
-        "before": _medians(before),
+        "before": medians(before),
         "curves": {
-            size: {method: _medians([one[method] for one in several]) for method in several[0]}
+            size: {method: medians([one[method] for one in several]) for method in several[0]}
             for size, several in of_splits.items()
         },
-    }
-
-
-def _medians(several: list[dict[str, float]]) -> dict[str, dict[str, float]]:
-    """Median, lowest and highest of each figure over the splits."""
-    columns = {name: [one[name] for one in several] for name in several[0]}
-    return {
-        name: {"value": statistics.median(values), "low": min(values), "high": max(values)}
-        for name, values in columns.items()
     }
 
 

@@ -60,6 +60,24 @@ def curves_table(result: Json) -> TextTable:
     return TextTable(["ratings", *CURVES], cells)
 
 
+#: Methods of `left_out_curves.py` in the order of its table.
+LEFT_OUT_CURVES = ("adapted", "scale alone", "fusion fitted anew", "from ImageNet weights")
+
+
+def left_out_curves_table(result: Json) -> TextTable:
+    """Median PLCC / SROCC by source, method and number of ratings, from `left_out_curves.py`."""
+    sizes = list(dict.fromkeys(size for one in result["sources"].values() for size in one["curves"]))
+    cells = []
+    for source, one in result["sources"].items():
+        before = plcc_srocc(correlations(one["before"]))
+        for method in LEFT_OUT_CURVES:
+            none = UNDEFINED if method == "from ImageNet weights" else before
+            figures = (one["curves"].get(size) for size in sizes)
+            row = (UNDEFINED if by is None else plcc_srocc(correlations(by[method])) for by in figures)
+            cells.append([source, method, none, *row])
+    return TextTable(["source, left out", "method", "0 ratings", *sizes], cells)
+
+
 def intervals_table(result: Json) -> TextTable:
     """Share of opinions in the interval, and its width, by the number of ratings, from `learning_curves.py`."""
     before = result["before"]["covered"]["value"]
