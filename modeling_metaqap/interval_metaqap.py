@@ -50,10 +50,19 @@ def interval_scale(config: Calibrated, quality: Tensor, base_scores: Tensor, dis
     Args:
         config, quality, base_scores, distances: see `prediction_interval`.
     """
-    scale = config.interval_scale
-    if scale is None:
+    if config.interval_scale is None:
         return torch.ones_like(quality.detach())
-    distance, spread, quality, square = indicators(quality, base_scores, distances).unsqueeze(2).unbind(1)
+    return scale_of(indicators(quality, base_scores, distances), config.interval_scale).unsqueeze(1)
+
+
+def scale_of(indicators: Tensor, scale: dict[str, float]) -> Tensor:
+    """How wide the interval is beside the mean width, `(B,)`.
+
+    Args:
+        indicators: `(B, 4)`, see the function of that name.
+        scale: as in `MetaQAPConfig.interval_scale`.
+    """
+    distance, spread, quality, square = indicators.unbind(1)
     exponent = (
         scale["intercept"]
         + scale["distance"] * distance
@@ -98,4 +107,12 @@ def familiarity(config: Calibrated, distances: Tensor) -> Tensor | None:
     return 1 - below.clamp(0, 1).mean(dim=1, keepdim=True)
 
 
-__all__ = ["SPREAD_FLOOR", "Calibrated", "familiarity", "indicators", "interval_scale", "prediction_interval"]
+__all__ = [
+    "SPREAD_FLOOR",
+    "Calibrated",
+    "familiarity",
+    "indicators",
+    "interval_scale",
+    "prediction_interval",
+    "scale_of",
+]

@@ -19,16 +19,15 @@ from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.utils import logging as transformers_logging
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
+from modeling_metaqap import MetaQAPConfig, Scorer
 from modeling_metaqap.checkpoint_reading import read_model
 from modeling_metaqap.data.atomic import write_atomically
-from modeling_metaqap.data.iqa_datasets import load_training_split
-from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.data.unseen_split import add_split_options, load_unseen_split
 from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.evaluation.tables import TextTable
 from modeling_metaqap.fusion.choosing import choose_learners
 from modeling_metaqap.inference.predicting import predict
-from modeling_metaqap.lineage import learner_stages, weights_sha256
+from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.memory import keep_freed_memory
 
 OUTPUT = Path(__file__).parents[1] / "studies" / "results" / "learners.json"
@@ -44,18 +43,9 @@ def multiply_adds(learner: torch.nn.Module, side: int) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
     scorer = Scorer(args.checkpoint, engine="auto")
     config = scorer.engine.config
-    stages = [stage for learner in learner_stages(config) for stage in learner]
-    refuse_seen(
-        stages,
-        dataset,
-        weights=str(args.checkpoint),
-        dataset=args.dataset,
-        data_dir=args.data_dir,
-        cache_dir=args.cache_dir,
-    )
+    dataset = load_unseen_split(args, config)
     predictions = predict(scorer, dataset)
     targets = np.array(dataset["quality"])
     coverage = config.interval_coverage
@@ -107,11 +97,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder (the shipped one)")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--split", default="validation", help="images that no learner was trained on (validation)")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--cache_dir")
+    add_split_options(parser)
     parser.add_argument(
         "--shrinkage", type=float, default=0.0, help="part of the way to equal weights, as the checkpoint was fused"
     )

@@ -37,14 +37,16 @@ from rich.console import Console
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap import Scorer
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.distortions import LEVELS, applicable_distortions, distort
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_split
 from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.data.unseen_split import add_split_options, load_unseen_split
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.fusion.conformal import conformal_radius
 from modeling_metaqap.fusion.expectation import choose_fit, cross_validated, predict
+from modeling_metaqap.fusion.folds import random_folds
 from modeling_metaqap.fusion.residual_regression import draw_centers, fit_basis, functions_of
 from modeling_metaqap.fusion.stepwise import cross_fitted
 from modeling_metaqap.fusion.widths import Widths, fit_widths, recalibrated_widths
@@ -120,8 +122,7 @@ def at_home(home: Rated) -> dict[str, Any]:
         "quality": {"distance": False, "spread": False},
     }
     radii = {name: np.empty(len(everyone)) for name in ("nothing", *choices)}
-    for rows in np.array_split(np.random.default_rng(0).permutation(len(everyone)), FOLDS):
-        others = np.setdiff1d(everyone, rows)
+    for others, rows in random_folds(len(everyone), folds=FOLDS, seed=0):
         radii["nothing"][rows] = conformal_radius(home.quality[others], home.opinions[others], coverage=COVERAGE)
         for name, options in choices.items():
             radii[name][rows] = home.radii(home.fit(others, **options), rows)
@@ -308,10 +309,8 @@ def elsewhere(place: Rated, rows: IntArray, home: Rated, known: IntArray, *, see
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
-    where = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
     scorer = Scorer(args.checkpoint, device=args.device)
-    stages = all_stages(scorer.model.config)
-    dataset = load_training_split(args.dataset, split=args.split, **where)
+    dataset = load_unseen_split(args, scorer.model.config)
     home = Rated(scorer, dataset, args.features, fused=True)
     everyone = np.arange(len(home.ids))
     widths = home.fit(everyone)
@@ -332,6 +331,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if "strangers" in args.parts:
         result["strangers"] = strangers(scorer, dataset, widths, count=args.strangers, seed=args.seed)
     if "sources" in args.parts:
+        where = {"data_dir": args.data_dir, "cache_dir": args.cache_dir}
         training = load_training_split(args.dataset, split="train", **where)
         sources, of_centers = (np.array([_source(name) for name in ids]) for ids in (home.ids, training["image_id"]))
         for source in sorted(set(sources)):
@@ -342,6 +342,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.elsewhere:
         place_at = {"data_dir": args.elsewhere_dir, "cache_dir": args.cache_dir}
         photographs = load_iqa_dataset(args.elsewhere, split="all", decode=False, **place_at)
+        stages = all_stages(scorer.model.config)
         refuse_seen(stages, photographs, weights=str(args.checkpoint), dataset=args.elsewhere, **place_at)
         place = Rated(scorer, photographs, args.features, fused=False)
         result["elsewhere"][args.elsewhere] = elsewhere(
@@ -361,11 +362,7 @@ def read_known(output: Path) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder (the shipped one)")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--split", default="validation", help="photographs that no learner was trained on")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--cache_dir")
+    add_split_options(parser)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure (all)")
     parser.add_argument("--elsewhere", help="a data set that no learner has seen, such as livec")
     parser.add_argument("--elsewhere_dir", help="its folder")

@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer, ScoreRecord
+from modeling_metaqap import Scorer, ScoreRecord
+from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.distortions import LEVELS, applicable_distortions, distort
-from modeling_metaqap.data.iqa_datasets import load_training_split
-from modeling_metaqap.data.seen import refuse_seen
+from modeling_metaqap.data.unseen_split import add_split_options, load_unseen_split
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.evaluation.tables import TextTable
 from modeling_metaqap.inference.decoding import Photograph
-from modeling_metaqap.lineage import learner_stages, weights_sha256
+from modeling_metaqap.lineage import weights_sha256
 from modeling_metaqap.memory import keep_freed_memory
 
 OUTPUT = Path(__file__).with_name("results") / "looks_like.json"
@@ -104,21 +104,13 @@ def choose(
 
 
 def run(args: argparse.Namespace) -> None:
-    dataset = load_training_split(args.dataset, split=args.split, data_dir=args.data_dir, cache_dir=args.cache_dir)
-    scorer = Scorer(args.checkpoint, engine="auto", num_images=2 * len(dataset))
-    config = scorer.engine.config
+    config = read_config(args.checkpoint)
+    dataset = load_unseen_split(args, config)
     if not config.distortion_labels:
         raise MetaQAPError("This checkpoint names no distortions.")
-    refuse_seen(
-        [stage for learner in learner_stages(config) for stage in learner],
-        dataset,
-        weights=str(args.checkpoint),
-        dataset=args.dataset,
-        data_dir=args.data_dir,
-        cache_dir=args.cache_dir,
-    )
     if args.images is not None:
         dataset = dataset.select(range(args.images))
+    scorer = Scorer(args.checkpoint, engine="auto", num_images=2 * len(dataset))
     truths: list[tuple[str | None, int]] = []
 
     def seen() -> Iterator[Photograph]:
@@ -154,11 +146,7 @@ def run(args: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder (the shipped one)")
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--split", default="validation", help="photographs that no learner was trained on")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--cache_dir")
+    add_split_options(parser)
     parser.add_argument("--images", type=int, help="only the first ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON of the figures (%(default)s)")

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..evaluation.metrics import plcc, srocc
+from .folds import random_folds
 from .stepwise import shrink
 from .widths import fit_widths
 
@@ -50,15 +51,13 @@ def choose_learners(
         raise ValueError(
             f"Need base scores and distances (n, K) and targets (n,), got {x.shape}, {away.shape} and {y.shape}."
         )
-    held_out = np.array_split(np.random.default_rng(seed).permutation(len(y)), folds)
     chosen = []
     for count in range(1, x.shape[1] + 1):
         tried = []
         for learners in combinations(range(x.shape[1]), count):
             columns = x[:, list(learners)]
             fused = np.empty(len(y))
-            for rows in held_out:
-                others = np.setdiff1d(np.arange(len(y)), rows)
+            for others, rows in random_folds(len(y), folds=folds, seed=seed):
                 weights, intercept = _regression(columns[others], y[others], shrinkage)
                 fused[rows] = columns[rows] @ weights + intercept
             tried.append((srocc(fused, y), learners, columns, fused))

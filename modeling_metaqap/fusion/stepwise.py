@@ -9,6 +9,7 @@ import numpy.typing as npt
 import statsmodels.api as sm
 
 from ..errors import MetaQAPError
+from .folds import random_folds
 
 #: See `_tolerance`; 1 by its square root is the factor by which the standard error of a weight may grow.
 _LEAST_TOLERANCE = 1e-3
@@ -212,8 +213,7 @@ def cross_fitted(
         # A learner that cannot score one image cannot fuse that one, so no fold may select it.
         x[:, ~np.isfinite(x).all(axis=0)] = np.nan
     fused = np.empty(len(y))
-    for held_out in np.array_split(np.random.default_rng(seed).permutation(len(y)), min(folds, len(y))):
-        others = np.setdiff1d(np.arange(len(y)), held_out)
+    for others, held_out in random_folds(len(y), folds=folds, seed=seed):
         fused[held_out] = fit_stepwise(x[others], y[others], **options).predict(x[held_out])
     return fused
 

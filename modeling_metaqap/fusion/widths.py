@@ -13,8 +13,9 @@ import torch
 from scipy.optimize import lsq_linear
 
 from ..configuration_metaqap import MetaQAPConfig
-from ..interval_metaqap import Calibrated, indicators
+from ..interval_metaqap import Calibrated, indicators, scale_of
 from .conformal import conformal_radius
+from .folds import random_folds
 
 #: With fewer images all intervals are equally wide: the slopes would be chance.
 FEWEST_IMAGES = 200
@@ -84,8 +85,7 @@ def fit_widths(
         values = _indicators(predicted, base_scores, distances)
         errors = np.abs(predicted - opinions)
         sizes = np.empty(len(errors))
-        for rows in np.array_split(np.random.default_rng(seed).permutation(len(errors)), folds):
-            others = np.setdiff1d(np.arange(len(errors)), rows)
+        for others, rows in random_folds(len(errors), folds=folds, seed=seed):
             sizes[rows] = _sizes(_fit_scale(values[others], errors[others]), values[rows])
         scale = _fit_scale(values, errors)
         radius = conformal_radius(errors / sizes, np.zeros(len(errors)), coverage=coverage)
@@ -170,8 +170,7 @@ def _scale_with_mean_1(slopes: FloatArray, values: FloatArray) -> dict[str, floa
 
 
 def _sizes(scale: dict[str, float], values: FloatArray) -> FloatArray:
-    exponent = scale["intercept"] + values @ np.array([scale[name] for name in _NAMES])
-    return np.clip(np.exp(exponent), scale["lowest"], scale["highest"])
+    return np.asarray(scale_of(torch.from_numpy(values), scale))
 
 
 __all__ = ["FEWEST_IMAGES", "SHARES", "Widths", "familiar_distances", "fit_widths", "recalibrated_widths"]

@@ -10,13 +10,13 @@ import tempfile
 import zipfile
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from kill_training import make_images
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
 pytest.importorskip("datasets")
 pytest.importorskip("matplotlib")
+
+from rated_photographs import QUICK, rate_photographs
 
 from modeling_metaqap import MetaQAPModel, Scorer
 from modeling_metaqap.data.rating_options import RatingOptions
@@ -27,11 +27,10 @@ from modeling_metaqap.demo.assessment import Assessor
 from modeling_metaqap.demo.limits import Limits
 from modeling_metaqap.demo.unpacking import Upload
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt
+from modeling_metaqap.fusion.adapting import adapt
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 STARS = RatingOptions(mos_range=(1, 5))
-QUICK = AdaptationSettings(folds=5, draws=2, n_bootstrap=20)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +47,7 @@ def scorer(checkpoint):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory, scorer):
-    """30 photographs, and by their names ratings from 1 to 5 between the scores and the true quality."""
-    folder = tmp_path_factory.mktemp("rated")
-    make_images(folder)
-    (folder / "labels.csv").unlink()
-    paths = sorted(folder.glob("*.png"))
-    scores = np.array([record.quality for record in scorer.score(paths)])
-    truth = np.array([int(path.stem[1:]) / 29 for path in paths])
-    ratings = 2 + (scores - scores.mean()) / scores.std() * 0.3 + truth
-    return {path: float(rating) for path, rating in zip(paths, ratings, strict=True)}
+    return rate_photographs(tmp_path_factory.mktemp("rated"), scorer)
 
 
 @pytest.fixture

@@ -8,19 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kill_training import make_images
+from rated_photographs import QUICK, rate_photographs
 
 from modeling_metaqap import MetaQAPModel, Scorer
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset
 from modeling_metaqap.data.seen import refuse_seen
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt
+from modeling_metaqap.fusion.adapting import adapt
 from modeling_metaqap.fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from modeling_metaqap.fusion.suggesting import suggest
 from modeling_metaqap.inference.features import image_features
 from modeling_metaqap.lineage import all_stages
-
-QUICK = AdaptationSettings(folds=5, draws=2, n_bootstrap=20)
 
 
 @pytest.fixture(scope="module")
@@ -40,16 +38,10 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def all_rated(checkpoint, tmp_path_factory):
-    """30 photographs with ratings between the checkpoint's own scores and the true quality."""
     folder = tmp_path_factory.mktemp("rated")
-    make_images(folder)
-    (folder / "labels.csv").unlink()
-    paths = sorted(folder.glob("*.png"))
-    scores = np.array([record.quality for record in Scorer(checkpoint).score(paths)])
-    truth = np.array([int(path.stem[1:]) / 29 for path in paths])
-    ratings = 2 + (scores - scores.mean()) / scores.std() * 0.3 + truth
+    rated = rate_photographs(folder, Scorer(checkpoint))
     with (folder / "ratings.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["image", "mos"], *zip([path.name for path in paths], ratings, strict=True)])
+        csv.writer(file).writerows([["image", "mos"], *((path.name, rating) for path, rating in rated.items())])
     return folder
 
 
