@@ -1,11 +1,11 @@
 """Kill a small training run again and again at random moments, resume it, and compare its weights with those of one
 that nobody disturbed.
 
-    python studies/kill_training.py --kills 40 --output studies/results/kills.json
+    python studies/kill_training.py --kills 10
 
 Each process is ended by SIGKILL, which it cannot notice. The run is on 20 made-up images with a tiny backbone, and
-saves a state at every second step, so that many kills come while files are being written. POSIX only: processes are
-forked.
+saves a state at every second step, so that many kills come while files are being written. Figures are added to those
+in studies/results/kills.json, so that 40 kills can be had in several goes. POSIX only: processes are forked.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ from modeling_metaqap.training.loop import train
 from modeling_metaqap.training.recipe import Recipe
 from modeling_metaqap.training.run_folder import RunFolder
 from modeling_metaqap.training.settings import RunSettings
+
+OUTPUT = Path(__file__).with_name("results") / "kills.json"
 
 console = Console(width=None if sys.stdout.isatty() else 140)
 
@@ -110,7 +113,7 @@ def differing(first: Path, second: Path) -> list[str]:
     return names
 
 
-def measure(work: Path, *, kills: int, seed: int) -> dict[str, object]:
+def measure(work: Path, *, kills: int, seed: int) -> dict[str, Any]:
     """Kill and resume until there were so many kills; runs that come to their end meanwhile are compared."""
     rng = random.Random(seed)
     images, log = work / "images", work / "log"
@@ -140,8 +143,7 @@ def measure(work: Path, *, kills: int, seed: int) -> dict[str, object]:
         shutil.rmtree(run)
     return {
         "kills": len(steps),
-        "seed": seed,
-        "seconds_of_an_undisturbed_run": round(length, 1),
+        "goes": [{"seed": seed, "kills": len(steps), "seconds_of_an_undisturbed_run": round(length, 1)}],
         "steps_of_a_run": RECIPE.epochs * 20 // RECIPE.batch_size,
         "runs_that_came_to_their_end": runs,
         "last_logged_step_at_each_kill": steps,
@@ -150,17 +152,23 @@ def measure(work: Path, *, kills: int, seed: int) -> dict[str, object]:
     }
 
 
+def added(before: dict[str, Any], figures: dict[str, Any]) -> dict[str, Any]:
+    """The figures of several goes, as those of one."""
+    return figures | {name: value + figures[name] for name, value in before.items() if name != "steps_of_a_run"}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=40)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="write the figures as JSON here")
+    parser.add_argument("--kills", type=int, default=40, help="in this go (%(default)s)")
+    parser.add_argument("--seed", type=int, help="default the number of kills before")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON of the figures (%(default)s)")
     args = parser.parse_args()
     with exit_with_sentence("kill_training"):
+        before = json.loads(args.output.read_text()) if args.output.exists() else {}
         with tempfile.TemporaryDirectory() as work:
-            figures = measure(Path(work), kills=args.kills, seed=args.seed)
-        if args.output is not None:
-            write_atomically(args.output, (json.dumps(figures, indent=2) + "\n").encode())
+            seed = before.get("kills", 0) if args.seed is None else args.seed
+            figures = added(before, measure(Path(work), kills=args.kills, seed=seed))
+        write_atomically(args.output, (json.dumps(figures, indent=2) + "\n").encode())
         console.print_json(json.dumps(figures))
         if figures["weights_that_differ"]:
             raise MetaQAPError("A run that was killed and resumed has other weights than an undisturbed one.")

@@ -68,7 +68,7 @@ def report(
     image_column: TableColumn = "image",
     allow_private: AllowPrivate = False,
     null: Null = False,
-    isolate: Isolate = False,
+    isolate: Isolate = None,
 ) -> None:
     """Write a web page to look through scored photographs: the worst, the best, sorted and filtered.
 

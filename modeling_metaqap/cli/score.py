@@ -76,7 +76,7 @@ def score(
     image_column: TableColumn = "image",
     allow_private: AllowPrivate = False,
     null: Null = False,
-    isolate: Isolate = False,
+    isolate: Isolate = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the rows that an interrupted run has written to --output.")
     ] = False,

@@ -199,7 +199,8 @@ def serve(
     silence_decoders()
     # Pillow itself refuses twice as many, before anyone else is asked.
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)
-    scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS)
+    # Uploads are decoded in processes that may die.
+    scorer = Scorer(checkpoint, device=device, max_pixels=limits.max_pixels, max_crops=MAX_CROPS, isolate=True)
     assessor = Assessor(scorer, max_files=limits.max_files, max_seconds=limits.max_seconds)
     app = build_app(
         assessor,

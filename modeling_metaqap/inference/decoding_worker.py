@@ -13,6 +13,8 @@ import sys
 import warnings
 from typing import IO
 
+from PIL import Image
+
 from ..decoding_metaqap import UnreadableImage
 from .decoding import Seen, read_as_seen
 
@@ -45,6 +47,7 @@ def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
         request = json.loads(line)
         source = request["path"] if "path" in request else io.BytesIO(requests.read(request["bytes"]))
         limit_seconds(request["seconds"])
+        Image.MAX_IMAGE_PIXELS = request["pillow_pixels"]  # as in the program that asks
         try:
             photograph = read_as_seen(source, Seen(**request["seen"]))
         except UnreadableImage as error:

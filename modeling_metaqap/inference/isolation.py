@@ -146,7 +146,7 @@ class IsolatedDecoder:
             MetaQAPError: if no process can be started.
         """
         worker = self._worker()
-        request = {"seen": asdict(seen), "seconds": self.seconds}
+        request = {"seen": asdict(seen), "seconds": self.seconds, "pillow_pixels": Image.MAX_IMAGE_PIXELS}
         content = source if isinstance(source, bytes) else b""
         request |= {"bytes": len(content)} if isinstance(source, bytes) else {"path": os.fspath(source)}
         try:

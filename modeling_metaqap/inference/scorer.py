@@ -23,7 +23,7 @@ from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
 from .decoding import MAX_CROPS, Seen, read_as_seen
-from .engines import CropEngine, TorchEngine, load_engine
+from .engines import CropEngine, TorchEngine, load_engine, resolve_device
 from .isolation import IsolatedDecoder
 from .learner_subsets import check_learners
 from .records import ScoreRecord
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 #: What can be scored: a path, an image in an archive or elsewhere, an open file, an image of Pillow, or what
 #: `Scorer.read` gave.
 AnyImage = str | Path | StoredImage | IO[bytes] | Image.Image | Photograph
+
+
+#: From so many images on it does not matter that processes have to be started to decode them.
+WORTH_ISOLATING = 1000
 
 
 @dataclass
@@ -81,7 +85,8 @@ class Scorer:
         max_crops: images that need more crops, long and narrow ones, are refused too; each takes the time of one
             ordinary photograph.
         isolate: decode files in other processes, within limits of time and memory: a file that makes a decoder crash,
-            loop or take gigabytes is then an error of this file. Pillow images are not concerned.
+            loop or take gigabytes is then an error of this file. Pillow images are not concerned. None isolates where
+            it costs little: `WORTH_ISOLATING` images or more on the CPU, where the model takes most of the time.
         pad_batches: fill up the last batch, which costs time. All batches are then computed in the same way, so that
             scores do not differ in the last bit either when images are shared out among processes.
 
@@ -113,7 +118,7 @@ class Scorer:
         num_workers: int = 4,
         max_pixels: int | None = None,
         max_crops: int | None = MAX_CROPS,
-        isolate: bool = False,
+        isolate: bool | None = False,
         pad_batches: bool = False,
     ):
         if batch_size < 1:
@@ -121,6 +126,9 @@ class Scorer:
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.pad_batches = pad_batches
+        if isolate is None:
+            many = num_images is None or num_images >= WORTH_ISOLATING
+            isolate = many and resolve_device(device).type == "cpu"
         self._decoder = IsolatedDecoder() if isolate else None
         self.max_pixels = max_pixels
         self.max_crops = max_crops
@@ -301,4 +309,4 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["AnyImage", "Prepared", "Scorer", "describe", "name_of"]
+__all__ = ["WORTH_ISOLATING", "AnyImage", "Prepared", "Scorer", "describe", "name_of"]

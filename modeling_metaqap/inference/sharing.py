@@ -41,7 +41,7 @@ class ScoringOptions:
     num_images: int | None = None
     batch_size: int = 8
     num_workers: int = 4
-    isolate: bool = False
+    isolate: bool | None = False
     image_column: str = "image"
     allow_private: bool = False
 

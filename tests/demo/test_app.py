@@ -24,11 +24,15 @@ pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[s
 import gradio as gr
 from repository import ROOT
 
+from modeling_metaqap.demo import app as demo_app
 from modeling_metaqap.demo import assessment, figures
 from modeling_metaqap.demo.app import Demo, build_app
 from modeling_metaqap.demo.assessment import Assessor, probability_better
 from modeling_metaqap.demo.examples import find_examples, originals_of, pairs_of
+from modeling_metaqap.demo.limits import Limits
 from modeling_metaqap.demo.links import PAPER, page_links
+from modeling_metaqap.inference.decoding import read_as_seen
+from modeling_metaqap.inference.isolation import IsolatedDecoder
 from modeling_metaqap.inference.record_files import COLUMNS
 
 LABELS = ["gaussian_blur", "jpeg_compression", "white_noise"]
@@ -336,6 +340,22 @@ class TestLinks:
         monkeypatch.setenv("METAQAP_CARD_URL", "javascript:alert(1)")
         with pytest.raises(MetaQAPError, match="METAQAP_CARD_URL must be a web address"):
             page_links(DEFAULT_CHECKPOINT)
+
+
+def test_uploads_are_decoded_in_processes_that_may_die(photos, tmp_path, monkeypatch):
+    served, decoded = [], []
+    for silence in ("silence_size_warning", "silence_decoders"):
+        monkeypatch.setattr(demo_app, silence, lambda: None)  # for the rest of the process
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    monkeypatch.setattr(gr.Blocks, "launch", lambda *_, **where: served.append(where["server_port"]))
+    monkeypatch.setattr(demo_app, "Assessor", lambda scorer, **_: served.append(scorer) or Assessor(scorer))
+    make_assessor(tmp_path / "tiny")
+    demo_app.serve(tmp_path / "tiny", port=7869, limits=Limits(max_ratings=0, max_pixels=130_000), device="cpu")
+    scorer, port = served
+    monkeypatch.setattr(IsolatedDecoder, "read", lambda _, *what: decoded.append(what) or read_as_seen(*what))
+    assert (scorer.read(photos[0]).width, port) == (300, 7869)
+    assert [(path, seen.max_pixels) for path, seen in decoded] == [(photos[0], 130_000)]
+    assert Image.MAX_IMAGE_PIXELS == 65_000
 
 
 class TestServeCommand:

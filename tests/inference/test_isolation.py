@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from corpus import photograph
+from PIL import Image
 
 from modeling_metaqap.decoding_metaqap import UnreadableImage
 from modeling_metaqap.inference.decoding import Seen, read_as_seen
@@ -46,7 +47,7 @@ def decoder():
     return IsolatedDecoder(seconds=1)
 
 
-def test_an_isolated_decoder_gives_the_same_pixels_and_the_same_reasons(tmp_path, decoder):
+def test_an_isolated_decoder_gives_the_same_pixels_and_the_same_reasons(tmp_path, decoder, monkeypatch):
     path = tmp_path / os.fsdecode(b"caf\xe9 \n.png")
     photograph(90, 60).save(path)
     expected, found = read_as_seen(path, SEEN), decoder.read(path, SEEN)
@@ -54,6 +55,10 @@ def test_an_isolated_decoder_gives_the_same_pixels_and_the_same_reasons(tmp_path
     np.testing.assert_array_equal(np.asarray(found.pixels), np.asarray(expected.pixels))
     path.write_bytes(b"no image")
     with pytest.raises(UnreadableImage, match="not an image"):
+        decoder.read(path, SEEN)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    photograph(90, 60).save(path)
+    with pytest.raises(UnreadableImage, match="more pixels than the limit of 2,000"):
         decoder.read(path, SEEN)
     assert decoder._idle.qsize() == len(decoder._all) == 1
 

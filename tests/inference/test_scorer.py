@@ -4,6 +4,7 @@ import tarfile
 import warnings
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel,
 from modeling_metaqap.decoding_metaqap import read_rgb
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
+from modeling_metaqap.inference import scorer as scorer_module
 from modeling_metaqap.inference.decoding import silence_size_warning
 from modeling_metaqap.inference.scorer import Scorer
 
@@ -144,6 +146,22 @@ def test_a_decompression_bomb_is_a_record_with_an_error(scorer, photos, tmp_path
     bomb, photo = scorer.score([tmp_path / "bomb.png", photos[2]])
     assert bomb.error == "it has more pixels than the limit of 200,000"
     assert photo.error is None
+
+
+@pytest.mark.parametrize(
+    ("options", "is_isolated"),
+    [({}, False), *(({"isolate": None, "num_images": count}, count != 999) for count in (None, 999, 1000))],
+)
+def test_decoding_is_isolated_by_itself_where_there_are_many_images(checkpoint, monkeypatch, options, is_isolated):
+    made = []
+    monkeypatch.setattr(scorer_module, "IsolatedDecoder", lambda: made.append("decoder"))
+    monkeypatch.setattr(scorer_module, "load_engine", lambda *_, **__: SimpleNamespace(config=None))
+    Scorer(checkpoint, device="cpu", **options)
+    assert bool(made) == is_isolated
+    monkeypatch.setattr(scorer_module, "resolve_device", torch.device)
+    made.clear()
+    Scorer(checkpoint, device="cuda", **options)
+    assert not made
 
 
 class TestWarningOfLargeImages:
