@@ -1,7 +1,9 @@
 """One process at a time writes an output."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,4 +62,50 @@ def test_without_locks_of_the_file_system_nobody_is_refused(tmp_path, monkeypatc
 
     monkeypatch.setattr(module.fcntl, "flock", unsupported)
     with only_writer(tmp_path / "a"), only_writer(tmp_path / "a"):
+        pass
+
+
+class WindowsLocks:
+    """The module msvcrt, as its documents describe it: a region of an open file is locked until that is closed."""
+
+    LK_NBLCK = 2
+
+    def __init__(self, monkeypatch):
+        self.owners = {}
+        close, unlink = os.close, Path.unlink
+
+        def close_and_unlock(descriptor):
+            self.owners = {file: owner for file, owner in self.owners.items() if owner != descriptor}
+            close(descriptor)
+
+        def unlink_if_closed(path):
+            if self._file(os.stat(path)) in self.owners:
+                raise PermissionError(13, "The process cannot access the file", str(path))
+            unlink(path)
+
+        monkeypatch.setattr(os, "close", close_and_unlock)
+        monkeypatch.setattr(Path, "unlink", unlink_if_closed)
+
+    @staticmethod
+    def _file(status):
+        return status.st_dev, status.st_ino
+
+    def locking(self, descriptor, mode, count):
+        assert mode == self.LK_NBLCK and count == 1
+        if self.owners.setdefault(self._file(os.fstat(descriptor)), descriptor) != descriptor:
+            raise PermissionError(13, "Permission denied")
+
+
+def test_windows_has_its_own_locks(tmp_path, monkeypatch):
+    import modeling_metaqap.data.locking as module
+
+    windows = WindowsLocks(monkeypatch)
+    monkeypatch.setattr(module, "fcntl", None)
+    monkeypatch.setattr(module, "msvcrt", windows, raising=False)
+    with only_writer(tmp_path / "a.csv"):
+        with pytest.raises(MetaQAPError, match="Another process is writing"), only_writer(tmp_path / "a.csv"):
+            pass
+        assert len(windows.owners) == 1
+    assert windows.owners == {} and list(tmp_path.iterdir()) == []
+    with only_writer(tmp_path / "a.csv"):
         pass
