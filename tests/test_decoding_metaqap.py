@@ -12,6 +12,7 @@ from corpus import SCORE, _in_format, cases, photograph, wide_gamut_profile
 from PIL import Image
 
 from modeling_metaqap.crops_metaqap import crop_layout
+from modeling_metaqap.data.silencing import silence_decoders
 from modeling_metaqap.decoding_metaqap import (
     PHOTO_FORMATS,
     UnreadableImage,
@@ -21,7 +22,7 @@ from modeling_metaqap.decoding_metaqap import (
     read_image,
     read_rgb,
 )
-from modeling_metaqap.inference.decoding import read_photograph, silence_decoders
+from modeling_metaqap.inference.decoding import read_photograph
 
 CASES = [case for case in cases(changed=2) if case.group not in ("far too narrow",)]
 

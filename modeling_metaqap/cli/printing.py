@@ -1,7 +1,6 @@
 """Where commands print: results on standard output, everything else on standard error."""
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +18,10 @@ def silence_libraries() -> None:
     """Keep off the terminal what libraries say of loading weights and of odd image files."""
     from transformers.utils import logging as transformers_logging
 
-    from ..inference.decoding import silence_decoders, silence_size_warning
+    from ..data.silencing import silence_decoders, silence_size_warning
 
     silence_size_warning()
     silence_decoders()
-    # Such as "Corrupt EXIF data": Pillow's words for what has no say in a score.
-    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
 

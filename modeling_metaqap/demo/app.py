@@ -21,8 +21,8 @@ from starlette.middleware import Middleware
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
+from ..data.silencing import silence_decoders, silence_size_warning
 from ..errors import MetaQAPError
-from ..inference.decoding import silence_decoders, silence_size_warning
 from ..inference.html_report import write_html_report
 from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records

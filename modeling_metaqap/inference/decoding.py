@@ -1,9 +1,6 @@
 """Reads image files as upright RGB, large ones with little memory, and refuses what is too large."""
 
-import ctypes
-import logging
 import threading
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,9 +27,6 @@ from ..decoding_metaqap import (
 _LARGE_PIXELS = 50_000_000
 _LARGE_SHORTEST_EDGE = 2048
 _one_large_image_at_a_time = threading.Lock()
-
-_NOWHERE = logging.NullHandler()
-
 
 #: An image at most about this many times longer than wide is scored.
 MAX_CROPS = 48
@@ -86,32 +80,6 @@ def read_as_seen(source: str | Path | IO[bytes], seen: Seen) -> Photograph:
         return seen.shrink(photograph)
 
 
-def silence_size_warning() -> None:
-    """Stop Pillow's warning of images with more pixels than `Image.MAX_IMAGE_PIXELS`, for the rest of this process.
-
-    Photographs of large cameras have more, and Pillow refuses those of twice as many anyhow. It is for programs to
-    call, once when they start; functions of this package leave the filters of warnings alone, since Python keeps one
-    list of filters for all threads and whoever puts it back undoes what others did meanwhile.
-    """
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
-def silence_decoders() -> None:
-    """Stop decoders from printing what they find wrong in files, for the rest of this process.
-
-    The error of the file says it in words for people. libtiff prints by itself unless it is told not to, and Pillow
-    logs, which Python prints where nobody has set up logging. Like `silence_size_warning` it is for programs.
-    """
-    logging.getLogger("PIL").addHandler(_NOWHERE)
-    try:
-        # Looked up in Pillow's module and in the libraries that it was linked with, wherever they lie.
-        set_handler = ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler
-    except (OSError, AttributeError):
-        return  # a Pillow that has no libtiff, or hides it
-    set_handler.argtypes, set_handler.restype = [ctypes.c_void_p], ctypes.c_void_p
-    set_handler(None)
-
-
 def read_photograph(
     source: str | Path | IO[bytes],
     *,
@@ -160,4 +128,4 @@ def _reduce_by_strips(image: Image.Image, factor: int) -> Photograph:
     return Photograph(to_rgb(reduced), *size, is_first_frame)
 
 
-__all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph", "silence_decoders", "silence_size_warning"]
+__all__ = ["MAX_CROPS", "Seen", "read_as_seen", "read_photograph"]

@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Sampler, Subset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
+from ..data.silencing import silence_decoders
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
 from .images import TrainingCrops, whole_images
@@ -88,16 +89,12 @@ class Batches:
         """One crop of each training image, in their order."""
         items = [(0, index) for index in range(len(self._crops))]
         crops = Subset(self._crops, items)  # type: ignore[arg-type]
-        return self.accelerator.prepare(
-            DataLoader(crops, batch_size=self.recipe.batch_size, num_workers=self.num_workers)
-        )
+        return self.accelerator.prepare(self._loader(crops, batch_size=self.recipe.batch_size))
 
     def whole(self, dataset: datasets.Dataset) -> DataLoader:
         """Whole images as they are scored in use, in their order."""
         images = whole_images(dataset, distorted_crop_size=self.recipe.crop_size)
-        return self.accelerator.prepare(
-            DataLoader(images, batch_size=8, collate_fn=MetaQAPImageProcessor.collate, num_workers=self.num_workers)
-        )
+        return self.accelerator.prepare(self._loader(images, batch_size=8, collate_fn=MetaQAPImageProcessor.collate))
 
     def _shared(self, crops: TrainingCrops, order: Sampler, batch_size: int) -> DataLoader:
         """Every process draws the same global batches and reads its own share of each."""
@@ -107,11 +104,18 @@ class Batches:
             process_index=self.accelerator.process_index,
             split_batches=True,
         )
-        pinned = self.accelerator.device.type == "cuda"
-        return DataLoader(crops, batch_sampler=batches, pin_memory=pinned, num_workers=self.num_workers)
+        return self._loader(crops, batch_sampler=batches, pin_memory=self.accelerator.device.type == "cuda")
+
+    def _loader(self, images: Dataset, **options: Any) -> DataLoader:
+        return DataLoader(images, num_workers=self.num_workers, worker_init_fn=_begin_reading, **options)
 
     def _on_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+
+
+def _begin_reading(worker: int) -> None:
+    """In each process that reads images: it has its own libtiff, where it is no copy of the one that trains."""
+    silence_decoders()
 
 
 __all__ = ["Batches"]

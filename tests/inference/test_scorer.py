@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel, images_in
+from modeling_metaqap.data.silencing import silence_size_warning
 from modeling_metaqap.decoding_metaqap import read_rgb
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference import scorer as scorer_module
-from modeling_metaqap.inference.decoding import silence_size_warning
 from modeling_metaqap.inference.scorer import Scorer
 
 

@@ -32,6 +32,7 @@ from ..atomic import write_atomically
 from ..distortions import DISTORTION_NAMES, DISTORTIONS, applicable_distortions
 from ..distortions.base import LEVELS
 from ..image_files import is_image_file
+from ..silencing import silence_decoders
 from .loading import SETTINGS_FILE, features
 from .pseudo_mos import METRICS, full_reference_scores, fuse
 
@@ -198,7 +199,7 @@ def _build_missing(
         return
     # A fresh interpreter for each worker: torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_begin_worker) as pool:
         futures = [pool.submit(build_part, *job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -313,6 +314,11 @@ def _claim(output: Path, directory: Path, photographs: Sequence[str], settings: 
 def _empty(path: Path) -> Path:
     """What stands for a part whose photographs could all not be used; `datasets` cannot read a table of no rows."""
     return path.with_suffix(".empty")
+
+
+def _begin_worker() -> None:
+    silence_decoders()
+    _end_with_parent()
 
 
 def _end_with_parent() -> None:
