@@ -1,23 +1,21 @@
 """Features and scores of photographs by each learner of a checkpoint, computed once and kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ..data.feature_shards import read_shards, write_shard
 from ..data.iqa_datasets.files import file_sha256
+from ..data.user_cache import user_cache
 from ..errors import MetaQAPError
 from ..modeling_metaqap import MetaQAPBaseLearner, MetaQAPModel
 from .scorer import Prepared, Scorer
-from .user_cache import user_cache
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -91,7 +89,7 @@ def image_features(
             unreadable[row] = (error.strerror or str(error)).lower()
     folder = Path(cache_dir or user_cache() / "features") / _scorer_sha256(scorer)[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    known = _read_shards(folder, set(digests.values()))
+    known = read_shards(folder, set(digests.values()))
     path_of = {digest: paths[row] for row, digest in digests.items()}
     reasons: dict[str, str] = {}
     todo = [digest for digest in path_of if digest not in known]
@@ -103,7 +101,7 @@ def image_features(
             reasons |= {digest: one.record.error for digest, one in read.items() if one.record.error is not None}
             if prepared := {digest: one for digest, one in read.items() if digest not in reasons}:
                 columns = _compute(scorer, list(prepared.values()))
-                _write_shard(folder, list(prepared), columns)
+                write_shard(folder, list(prepared), columns)
                 known |= dict(zip(prepared, zip(*columns, strict=True), strict=True))
             on_progress(len(path_of) - len(todo) + start + len(batch), len(path_of))
     unreadable |= {row: reasons[digest] for row, digest in digests.items() if digest in reasons}
@@ -166,33 +164,6 @@ def _scorer_sha256(scorer: Scorer) -> str:
         digest.update(name.encode())
         digest.update(tensor.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _read_shards(folder: Path, wanted: set[str]) -> dict[str, tuple[np.ndarray, ...]]:
-    """Rows of the photographs that are on disk, by digest."""
-    known: dict[str, tuple[np.ndarray, ...]] = {}
-    for file in sorted(folder.glob("*.npz")):
-        try:
-            with np.load(file) as shard:
-                digests = shard["digests"].tolist()
-                if wanted.isdisjoint(digests):
-                    continue
-                columns = [shard[f"column_{number}"] for number in range(len(shard.files) - 1)]
-        except (BadZipFile, OSError, ValueError, KeyError, EOFError):
-            continue  # of another program, or damaged; what it held is computed again
-        known |= {
-            digest: row for digest, row in zip(digests, zip(*columns, strict=True), strict=True) if digest in wanted
-        }
-    return known
-
-
-def _write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndarray]) -> None:
-    file = folder / f"{hashlib.sha256(''.join(digests).encode()).hexdigest()[:16]}.npz"
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with temporary.open("wb") as opened:
-        arrays: dict[str, Any] = {f"column_{number}": column for number, column in enumerate(columns)}
-        np.savez(opened, digests=np.array(digests), **arrays)
-    temporary.replace(file)
 
 
 __all__ = ["TOGETHER", "ImageFeatures", "image_features"]

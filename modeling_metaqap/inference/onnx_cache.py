@@ -14,11 +14,11 @@ from pathlib import Path
 from .. import __version__
 from ..checkpoint_reading import read_image_processor
 from ..configuration_metaqap import MetaQAPConfig
+from ..data.user_cache import user_cache
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
 from .choices import ONNX_FILES, Engine
 from .onnx_export import export_onnx
-from .user_cache import user_cache
 
 #: Largest difference to PyTorch in float32, in units of quality, at which a file is taken without being asked for.
 TOLERANCE = 1e-4

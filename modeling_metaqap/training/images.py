@@ -50,6 +50,12 @@ class WholeImages(Dataset):
         self.dataset = as_stored(dataset)
         self.image_processor = image_processor
 
+    @property
+    def seen(self) -> str:
+        """What a learner sees of an image depends on this."""
+        processor = self.image_processor
+        return f"{processor.seen_edge} {processor.crop_size['height']} {int(processor.resample)}"
+
     def __len__(self) -> int:
         return len(self.dataset)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+import datasets
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
@@ -28,7 +29,9 @@ from ..modeling_metaqap import MetaQAPModel
 from .bad_images import leave_out_bad_images
 from .batches import Batches
 from .curves import plot_curves
+from .frozen_features import frozen_features
 from .heads import fit_distortion_head, fit_kernel_head, fit_ridge_head, pooled_features
+from .images import whole_images
 from .journal import Journal, Steps
 from .learner import add_drop_path, freeze_batch_norm, move_toward_imagenet, new_base_learner
 from .recipe import Recipe
@@ -253,6 +256,25 @@ def features_of(run: Run, model: MetaQAPModel, loader: DataLoader, *targets: str
         )
 
 
+def whole_features(run: Run, model: MetaQAPModel, dataset: datasets.Dataset, *targets: str) -> tuple[Tensor, ...]:
+    """`features_of` whole images; those of a learner that the run has not trained are kept on disk."""
+    if run.recipe.epochs:
+        return features_of(run, model, run.batches.whole(dataset), *targets)
+    seen = whole_images(dataset, distorted_crop_size=run.recipe.crop_size).seen
+    features = frozen_features(
+        model,
+        dataset,
+        lambda part: features_of(run, model, run.batches.whole(part))[0],
+        accelerator=run.accelerator,
+        seen=f"{seen} {run.accelerator.mixed_precision}",
+        cache_dir=run.settings.cache_dir,
+    )
+    columns = {"labels": "quality", "distortion": "distortion"}
+    values = [torch.tensor(dataset[columns[target]][:]) for target in targets]
+    # As a batch has them.
+    return features, *(value.float().double() if value.is_floating_point() else value for value in values)
+
+
 def train_epochs(run: Run, state: TrainingState) -> None:
     """Train, validate and save, epoch by epoch, from where the state stands."""
     position = state.position
@@ -316,12 +338,13 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
         if recipe.imagenet_share:
             move_toward_imagenet(model, recipe.imagenet_share)
     with run.journal.doing("Seeing the training images whole ..."):
-        features, qualities = features_of(run, model, run.batches.whole(run.splits.training), "labels")
+        features, qualities = whole_features(run, model, run.splits.training, "labels")
     distorted = None
     if recipe.distorted_weight or recipe.refit_distortion_head:
         with run.journal.doing("Seeing the distorted images whole ..."):
-            loader = run.batches.whole(run.splits.distorted)
-            distorted_features, scores, distortions = features_of(run, model, loader, "labels", "distortion")
+            distorted_features, scores, distortions = whole_features(
+                run, model, run.splits.distorted, "labels", "distortion"
+            )
         distorted = distorted_features, scores
     fitted = fit_ridge_head(
         model,

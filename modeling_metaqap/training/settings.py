@@ -14,7 +14,7 @@ class RunSettings:
         teacher: a trained checkpoint whose scores are learned from too, a folder or Hub id.
         data_dir: the unpacked data set; None downloads it where its publisher allows that.
         distorted_dir, distorted_validation_dir: sets of distorted images to learn from and to validate on.
-        cache_dir: where prepared data sets are kept.
+        cache_dir: where prepared data sets are kept, and features of whole images by learners that are not trained.
         mixed_precision: "no", "fp16", "bf16", or None for what `accelerate launch` says.
         cpu: stay on the CPU even if there is an accelerator.
         num_workers: processes that read images, for each process that trains.

@@ -64,6 +64,31 @@ def test_a_run_can_be_started_from_python(settings, tmp_path):
     )
 
 
+def test_features_of_a_frozen_learner_are_computed_once(settings, tmp_path, monkeypatch):
+    calls, compute = [], loop.pooled_features
+
+    def counted(*arguments, **options):
+        columns = compute(*arguments, **options)
+        calls.append(len(columns[0]))
+        return columns
+
+    monkeypatch.setattr(loop, "pooled_features", counted)
+    frozen = replace(RECIPE, epochs=0, refit_head=True, ridge_penalty=1.0)
+    loop.train(frozen, settings)
+    assert calls == [20]
+    reset_accelerate()
+    other = replace(settings, output_dir=str(tmp_path / "other"))
+    loop.train(replace(frozen, ridge_penalty=0.1, kernel_components=4), other)
+    assert calls == [20], "what is on disk was computed again"
+    # The heads are those of features that were computed for them.
+    reset_accelerate()
+    anew = replace(settings, output_dir=str(tmp_path / "anew"), cache_dir=str(tmp_path / "empty"))
+    loop.train(replace(frozen, ridge_penalty=0.1, kernel_components=4), anew)
+    assert calls == [20, 20]
+    one, two = (load_file(tmp_path / run / "refitted" / "model.safetensors") for run in ("other", "anew"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
 def test_a_learner_learns_from_a_teacher_and_remembers_it(settings, tmp_path):
     loop.train(RECIPE, settings)
     reset_accelerate()
