@@ -44,7 +44,9 @@ def score(written: list[tuple[Case, Path]], checkpoint: Path, output: Path, *opt
     """
     names = b"\0".join(os.fsencode(path) for _, path in written)
     command = [sys.executable, "-m", "modeling_metaqap", "score", "-", "-0", "--isolate", "-o", str(output), *options]
-    run = subprocess.run([*command, "--checkpoint", str(checkpoint)], input=names, capture_output=True, cwd=ROOT)
+    # Of one engine: to make the file of ONNX Runtime takes 200 MB, once, and would hide what the files take.
+    command += ["--engine", "torch", "--checkpoint", str(checkpoint)]
+    run = subprocess.run(command, input=names, capture_output=True, cwd=ROOT)
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.exists() else []
     outcomes = {from_portable_name(row["path"]): row["error"] for row in rows}
     return {"status": run.returncode, "stderr": run.stderr.decode(errors="replace"), "outcomes": outcomes}

@@ -23,9 +23,10 @@ from ..decoding_metaqap import Photograph, UnreadableImage
 from ..errors import MetaQAPError
 from .decoding import Seen
 
-#: Seconds that one image may take to be decoded, and bytes of addresses that it may need.
-SECONDS = 20.0
-MEMORY = 2 << 30
+#: Seconds of computing that one image may take to be decoded, and bytes of addresses that its process may have. The
+#: largest images that Pillow opens, 179 megapixels, need up to 36 s (JPEG 2000) and 2.8 GB (lossless WebP).
+SECONDS = 60.0
+MEMORY = 3 << 30
 
 # A worker that waits (for a slow disk, say) does not compute; after this many times the limit it is given up.
 _PATIENCE = 4
