@@ -1,10 +1,11 @@
 """`metaqap score`: images -> a table, a file of records or JSON Lines."""
 
 import os
+import stat
 import sys
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TextIO
 
 import typer
 
@@ -187,8 +188,8 @@ def score(
     if notice:
         errors.print(notice, markup=False, soft_wrap=True)
     keeps_lists = as_json or (output is not None and output.suffix.lower() == ".jsonl")
-    # Rows that appear in the same terminal show the progress.
-    is_shown = output is None and sort is Order.input and sys.stdout.isatty()
+    # Rows that appear in the same terminal show the progress, and so do JSON Lines that a pipe leads to `jq`.
+    is_shown = output is None and sort is Order.input and (sys.stdout.isatty() or (as_json and _is_pipe(sys.stdout)))
 
     def scored(done: Container[str] = ()) -> Iterator["ScoreRecord"]:
         fetching = Fetching(allow_private=allow_private)
@@ -245,3 +246,10 @@ def score(
 def started_by_launcher() -> bool:
     """Whether `accelerate launch` or `torchrun` has started this process, and perhaps others beside it."""
     return "ACCELERATE_MIXED_PRECISION" in os.environ or int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def _is_pipe(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # no file of the system
+        return False

@@ -67,7 +67,7 @@ _MODEL = "model"
 _RESULTS = ["mq-results"]
 
 _DISTORTION_CHOICES = [
-    (f"{heading(entry.family)} · {distortion_title(name)}", name)
+    (f"{heading(entry.family.replace('_', ' and '))} · {heading(distortion_title(name))}", name)
     for name, entry in sorted(DISTORTIONS.items(), key=lambda item: item[1].family)
 ]
 
@@ -211,9 +211,12 @@ def serve(
         adapter=make_adapter(scorer, checkpoint, limits),
     )
     try:
-        app.launch(server_name=host, server_port=port, **launch_options(limits))
+        # Quiet, since Gradio's own words advise arguments of `launch`, which this command does not have.
+        app.launch(server_name=host, server_port=port, quiet=True, prevent_thread_lock=True, **launch_options(limits))
     except OSError as error:
         raise MetaQAPError(f"Cannot listen on {host or 'this machine'}, port {port or 'any'}: {error}") from error
+    print(f"The demo is at {app.local_url} until Ctrl-C ends it.", flush=True)
+    app.block_thread()
 
 
 def make_adapter(scorer: Scorer, checkpoint: str | Path, limits: Limits) -> "Adapter | None":
@@ -388,11 +391,14 @@ class Demo:
         if not any(map(_note, records)):
             del columns["note"]
         rows = [[_picture(record), *(cell(record) for cell in columns.values())] for record in records]
+        widths = {"file": 220, "looks like": 160, "pixels": 110, "note": 280}
         numbers = ("quality", "low", "high")
         return gr.update(
             visible=True,
             # Only the pictures, which are made here, may be more than text.
             datatype=["html", *("number" if name in numbers else "str" for name in columns)],
+            # Of pixels; otherwise one long name pushes the scores out of sight.
+            column_widths=[92, *(widths.get(name, 84) for name in columns)],
             value={
                 "headers": ["photo", *columns],
                 "data": rows,
@@ -523,6 +529,7 @@ def _batch_tab(demo: Demo, options: dict[str, Any], max_files: int) -> None:
             label="Click on a heading to sort",
             elem_id="batch-table",
             datatype="auto",
+            wrap=True,
         )
     run.click(
         demo.show_batch,

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..fusion.adapted_card import on_average
+from ..fusion.adapted_card import can_be_drawn, on_average
 from ..inference.pictures import hex_color as color
 from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
 from ..inference.thumbnails import make_thumbnail
-from ..inference.wording import distortion_title, grade, heading, learner_title, unlike_the_known
+from ..inference.wording import distortion_title, grade, heading, learner_title, looks_like, unlike_the_known
 from .assessment import Assessment, Comparison
 
 
@@ -51,6 +51,8 @@ def gauge(record: ScoreRecord) -> str:
         low, high = record.quality_low, record.quality_high
         note = f"{record.interval_name} <b>{low:.2f}</b> to <b>{high:.2f}</b>"
         spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
+    resembled = looks_like(record)
+    look = f"<p>looks like <b>{escape(resembled)}</b></p>" if resembled else ""
     cautions = [text for text in (record.warning, unlike_the_known(record)) if text]
     warning = "".join(f'<p class="mq-note">Careful: {escape(text)}.</p>' for text in cautions)
     word = grade(quality)
@@ -59,7 +61,7 @@ def gauge(record: ScoreRecord) -> str:
 <div class="mq-ruler" role="img" aria-label="Quality {quality:.2f}, {word}{spoken}">
 {_scale(quality, record.quality_low, record.quality_high, colored=True)}
 <span class="mq-ends"><span>0 bad</span><span>excellent 1</span></span></div>
-<div><p>{note}</p>{warning}</div></div>"""
+<div><p>{note}</p>{look}{warning}</div></div>"""
 
 
 def _clip(share: float) -> float:
@@ -228,14 +230,19 @@ def _learning_curve(curve: Sequence[Mapping[str, float]]) -> str:
     points = [point for point in curve if math.isfinite(point["srocc"])]
     if len(points) < 2 or points[0]["n"]:
         return ""
+    can_draw = can_be_drawn(points)
     without, *points = points
+    if not can_draw:
+        return f"""<h3>Would more ratings help?</h3>
+<p class="mq-note">There are too few of them to draw a curve. A fit on {points[0]["n"]:,} ratings predicts the others
+with an SROCC of {points[0]["srocc"]:.2f}; without any it is {without["srocc"]:.2f}.</p>"""
     ends = [without["srocc"]] + [point["srocc"] + side * point["srocc_sd"] for point in points for side in (-1, 1)]
     top = min(1.0, math.ceil(10 * max(ends)) / 10)
     bottom = min(math.floor(10 * min(ends)) / 10, top - 0.2)
     step = 0.1 if top - bottom < 0.55 else 0.2
 
     def x(index: int) -> float:
-        return 200 if len(points) == 1 else 62 + 276 * index / (len(points) - 1)
+        return 62 + 276 * index / (len(points) - 1)
 
     def y(srocc: float) -> float:
         return 180 - 160 * (min(top, max(bottom, srocc)) - bottom) / (top - bottom)

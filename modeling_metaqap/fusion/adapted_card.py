@@ -1,6 +1,6 @@
 """The model card of a checkpoint that was adapted to somebody's own ratings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..configuration_metaqap import MetaQAPConfig
@@ -51,8 +51,9 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         parts += [
             "With fewer ratings, on a fifth that was left out:",
             "| ratings | PLCC | SROCC | RMSE |\n|---|---|---|---|\n" + "\n".join(curve),
-            "![Learning curve](learning_curve.png)",
         ]
+    if can_be_drawn(record["learning_curve"]):
+        parts.append("![Learning curve](learning_curve.png)")
     parts += [
         "These figures hold for photographs and raters like those of the ratings.",
         "## What it was made of",
@@ -60,6 +61,11 @@ def adapted_card(config: MetaQAPConfig, record: dict[str, Any], name: str) -> st
         f"All together: {in_words(read_stages(config.lineage))}.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def can_be_drawn(curve: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a learning curve has more than one number of ratings, besides none: one point is no curve."""
+    return len(curve) > 2
 
 
 def on_average(record: Mapping[str, Any]) -> str:
@@ -82,4 +88,4 @@ def _figure(figure: dict[str, float]) -> str:
     return f"{figure['value']:.3f}{interval}"
 
 
-__all__ = ["adapted_card", "on_average"]
+__all__ = ["adapted_card", "can_be_drawn", "on_average"]

@@ -25,7 +25,11 @@ def plot_learning_curve(record: dict[str, Any], path: Path) -> None:
         axes.spines[side].set_visible(False)
     sizes = [point["n"] for point in points]
     sroccs = [point["srocc"] for point in points]
-    spreads = [point["srocc_sd"] for point in points]
+    # No rank correlation is above 1.
+    spreads = [
+        [point["srocc_sd"] for point in points],
+        [min(point["srocc_sd"], 1 - point["srocc"]) for point in points],
+    ]
     axes.axhline(before["srocc"], color=_INK, linewidth=1.2, linestyle="--", label="without ratings")
     axes.errorbar(
         sizes,

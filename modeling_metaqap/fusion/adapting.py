@@ -20,7 +20,7 @@ from ..inference.features import TOGETHER, ImageFeatures, image_features
 from ..inference.scorer import Scorer
 from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weights_sha256, write_stages
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
-from .adapted_card import adapted_card
+from .adapted_card import adapted_card, can_be_drawn
 from .checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from .expectation import choose_fit, cross_validated, learning_curve
 from .residual_regression import (
@@ -79,7 +79,9 @@ class Adaptation:
         return str(self.record["conclusion"])
 
     def save(self, folder: str | Path) -> None:
-        """Write the checkpoint, and beside it the record, the plot of the learning curve and a model card.
+        """Write the checkpoint, and beside it the record, a model card and, from 21 ratings on, a plot.
+
+        The plot is that of the learning curve.
 
         Raises:
             OSError: if something cannot be written.
@@ -87,7 +89,7 @@ class Adaptation:
         folder = Path(folder)
         save_checkpoint(self.model, folder)
         write_atomically(folder / ADAPTATION_FILE, (json.dumps(self.record, indent=2) + "\n").encode())
-        if self.record["learning_curve"]:
+        if can_be_drawn(self.record["learning_curve"]):
             from .adapted_plot import plot_learning_curve
 
             plot_learning_curve(self.record, folder / CURVE_FILE)

@@ -76,6 +76,7 @@ def fit_stepwise(
     min_beta: float = 0.05,
     shrinkage: float = 0.0,
     sizes: Sequence[int] | None = None,
+    mean_instead: bool = False,
 ) -> StepwiseFit:
     """Forward-backward stepwise linear regression (Efroymson, 1960).
 
@@ -93,10 +94,11 @@ def fit_stepwise(
         p_remove: p-value above which a predictor leaves, >= `p_enter` so that the selection ends.
         min_beta: smallest standardised coefficient of a selected predictor.
         shrinkage, sizes: see `shrink`, which the weights of the selected predictors go through.
+        mean_instead: fit the mean of the targets where no predictor can be selected.
 
     Raises:
         ValueError: for wrong shapes, thresholds, shrinkage or targets.
-        MetaQAPError: for too few images, or where no predictor can be selected.
+        MetaQAPError: for too few images, or where no predictor can be selected and `mean_instead` is not set.
 
     Source: MetaQAP (arXiv 2506.16601), meta-learner; unlike the authors' code it tests every selected coefficient and
     removes predictors again.
@@ -154,8 +156,12 @@ def fit_stepwise(
             )
             # What was removed does not come back: the same evidence would let it enter for ever.
             candidates.remove(leaving)
-    if not selected:
-        raise MetaQAPError("No base learner is related to the targets closely enough to be selected.")
+    if not selected and not mean_instead:
+        raise MetaQAPError(
+            f"No base learner agrees with the opinion scores of these {len(x):,} images well enough to be selected "
+            f"(p at most {p_enter:g}, a standardised coefficient of at least {min_beta:g}). Take more images, or "
+            "train for longer."
+        )
     least_squares = np.zeros(x.shape[1])
     least_squares[selected] = _ols(x, y, selected).params[1:]
     weights = shrink(least_squares, shrinkage, sizes=sizes)
@@ -197,7 +203,7 @@ def cross_fitted(
     """Fused quality `(n,)` of each image by a meta-learner that was selected and fitted on the other folds' images.
 
     Figures of a regression on the images that it was fitted to flatter it, and their residuals are too small for
-    `conformal_radius`.
+    `conformal_radius`. Where the other folds select no learner, their mean opinion is the prediction.
 
     Args:
         base_scores, targets: see `fit_stepwise`.
@@ -214,7 +220,7 @@ def cross_fitted(
         x[:, ~np.isfinite(x).all(axis=0)] = np.nan
     fused = np.empty(len(y))
     for others, held_out in random_folds(len(y), folds=folds, seed=seed):
-        fused[held_out] = fit_stepwise(x[others], y[others], **options).predict(x[held_out])
+        fused[held_out] = fit_stepwise(x[others], y[others], mean_instead=True, **options).predict(x[held_out])
     return fused
 
 

@@ -237,7 +237,7 @@ def _page(collected: _Collected, rows: IO[bytes], *, title: str, about: Mapping[
         median=None if middle is None else collected.on_scale(middle),
         median_grade=None if middle is None else collected.grade_of(middle),
         limits=[f"{limit:g}" for limit in collected.scale],
-        ticks=[_tick(collected.on_scale(fifth / 5)) for fifth in range(6)],
+        ticks=[f"{collected.on_scale(fifth / 5):.4g}" for fifth in range(6)],
         step=f"{collected.on_scale(1 / _BINS) - collected.scale[0]:g}",
         histogram=histogram,
         highest=highest,
@@ -266,12 +266,6 @@ def _split(name: str) -> tuple[str, str, str]:
     """Folder, separator and file of a name; an archive and a table are folders of what they hold."""
     parts = (name.rpartition(separator) for separator in {"/", os.sep, "::"})
     return min(parts, key=lambda part: len(part[2]))
-
-
-def _tick(score: float) -> str:
-    """`0.2` -> `".2"`, as there is little room."""
-    text = f"{score:.4g}"
-    return text[1:] if text.startswith("0.") else text
 
 
 def _map(quality_map: np.ndarray) -> list[Any]:

@@ -15,6 +15,7 @@ _TITLES = {
     "color_saturation_2": "saturation (Lab)",
     "darken": "darkening",
     "denoise": "denoising",
+    "gaussian_blur": "Gaussian blur",
     "high_sharpen": "oversharpening",
     "jitter": "pixel jitter",
     "jpeg2000_compression": "JPEG 2000 compression",
@@ -89,7 +90,7 @@ def unlike_the_known(record: ScoreRecord) -> str | None:
     """What to say of a photograph that is hardly like those that a checkpoint learned from; None of all others."""
     if record.familiarity is None or record.familiarity >= MIN_FAMILIARITY:
         return None
-    return "unlike the photographs that this checkpoint learned from: trust the score less"
+    return "unlike the photographs that this checkpoint learned from, so trust the score less"
 
 
 def heading(text: str) -> str:

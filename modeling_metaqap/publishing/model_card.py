@@ -102,7 +102,8 @@ def card_files(
         interval_varies=config.get("interval_scale") is not None,
         familiarity=config.get("familiar_distances") is not None,
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
-        mos_range=[f"{one:g}" for one in config.get("mos_range") or ()],
+        # Raters who gave 0 to 1 have no scale besides that of the quality.
+        mos_range=[] if config.get("mos_range") in (None, [0, 1]) else [f"{one:g}" for one in config["mos_range"]],
         distortions=len(config["distortion_labels"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,

@@ -1,10 +1,12 @@
 """The `metaqap` command: what it prints, writes and answers to mistakes."""
 
 import csv
+import io
 import itertools
 import json
 import os
 import re
+import shutil
 import warnings
 import zipfile
 
@@ -265,6 +267,26 @@ def test_large_photographs_are_scored_without_pillows_warning(metaqap, photos, c
 def test_the_progress_bar_stays_out_of_redirected_output(metaqap, photos, checkpoint):
     _, out, err = metaqap("score", *[photos] * 2, "--checkpoint", checkpoint)
     assert not re.search(r"\x1b", out + err)
+
+
+@pytest.mark.parametrize(
+    ("options", "in_a_pipe", "has_bar"), [([], True, True), (["--json"], False, True), (["--json"], True, False)]
+)
+def test_no_progress_bar_runs_into_json_lines_that_the_next_program_shows(
+    metaqap, photos, checkpoint, monkeypatch, options, in_a_pipe, has_bar
+):
+    from modeling_metaqap.cli import printing
+
+    for number in range(16):
+        shutil.copy(photos / "[2].png", photos / f"{number}.png")
+    seen = io.StringIO()
+    monkeypatch.setattr(printing, "errors", Console(file=seen, force_terminal=True))
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe, open(os.devnull, "w") as file:
+        monkeypatch.setattr("sys.stdout.fileno", (pipe if in_a_pipe else file).fileno)
+        metaqap("score", photos, "--checkpoint", checkpoint, *options)
+    os.close(reading)
+    assert ("scoring" in seen.getvalue()) == has_bar
 
 
 def test_the_grid_of_all_distortions_is_drawn(tmp_path, metaqap):

@@ -156,6 +156,8 @@ def test_the_page_says_what_to_expect_and_what_was_left_out(adapted):
         assert f"±&nbsp;0.25{words}</p>" in told
     flat = [{"n": number, "srocc": 1.0, "srocc_sd": 0.0} for number in (0, 15, 24)]
     assert "with 15, 1.00 with 24" in figures.adaptation(made.record | {"learning_curve": flat}, {})
+    one_point = figures.adaptation(made.record | {"learning_curve": flat[:2]}, {})
+    assert "A fit on 15 ratings predicts the others" in one_point and "<svg" not in one_point
     many = figures.adaptation(
         made.record | {"learning_curve": []}, {f"{number}.jpg": "too big" for number in range(9)}
     )

@@ -26,7 +26,7 @@ from repository import ROOT
 
 from modeling_metaqap.demo import app as demo_app
 from modeling_metaqap.demo import assessment, figures
-from modeling_metaqap.demo.app import Demo, build_app
+from modeling_metaqap.demo.app import Demo, build_app, serve
 from modeling_metaqap.demo.assessment import Assessor, probability_better
 from modeling_metaqap.demo.examples import find_examples, originals_of, pairs_of
 from modeling_metaqap.demo.limits import Limits
@@ -133,8 +133,15 @@ class TestScore:
         _, table, *_ = demo.show_batch([str(tmp_path / "blank.png")])
         assert table["value"]["headers"][-1] == "note" and table["value"]["data"][0][-1] == expected
 
+    def test_a_poor_photograph_looks_like_what_is_sure_a_good_one_like_nothing(self):
+        poor, good = (
+            ScoreRecord(path="", quality=quality, distortion="gaussian_blur", distortion_probability=0.95)
+            for quality in (0.4, 0.8)
+        )
+        assert "looks like <b>Gaussian blur</b>" in figures.gauge(poor) and "looks like" not in figures.gauge(good)
+
     def test_a_stranger_is_called_one(self, assessor, photos, monkeypatch):
-        sentence = "unlike the photographs that this checkpoint learned from: trust the score less"
+        sentence = "unlike the photographs that this checkpoint learned from, so trust the score less"
         demo = Demo(assessor)
         [expected] = assessor.scorer.score([photos[0]])
         [away] = expected.distances
@@ -252,10 +259,29 @@ class TestBatch:
         assert shown[0][2] == f"{table['value']['data'][0][2]:.2f}" and shown[3][2] == ""
         # Nothing but the small pictures is more than text, or a name could bring markup into the page.
         assert table["datatype"] == ["html", "str", "number", "number", "number", "str", "str", "str"]
+        # A long name does not push the scores out of sight.
+        assert len(table["column_widths"]) == 8 and sum(table["column_widths"][:5]) < 600
 
     @pytest.mark.parametrize(("count", "sentence"), [(0, "choose some photographs"), (201, "more than the 200")])
     def test_none_and_too_many_are_a_sentence(self, assessor, photos, count, sentence):
         assert sentence in Demo(assessor).show_batch(photos[:1] * count)[0]
+
+
+def test_the_server_says_where_the_demo_is(tmp_path, monkeypatch, capsys):
+    """In words for people who start it by the command, where Gradio's own name arguments of a function."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # which it sets
+    launched = {}
+
+    def launch(app, **options):
+        launched.update(options)
+        app.local_url = "http://127.0.0.1:7860/"
+
+    monkeypatch.setattr(gr.Blocks, "launch", launch)
+    monkeypatch.setattr(gr.Blocks, "block_thread", lambda app: print("waiting"))
+    make_assessor(tmp_path / "tiny")
+    serve(tmp_path / "tiny", device="cpu", limits=Limits(max_ratings=0))
+    assert launched["quiet"] and launched["share"] is False
+    assert capsys.readouterr().out == "The demo is at http://127.0.0.1:7860/ until Ctrl-C ends it.\nwaiting\n"
 
 
 class TestApi:

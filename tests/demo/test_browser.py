@@ -305,6 +305,9 @@ def test_a_broken_upload_gets_a_sentence_and_the_next_photograph_its_score(open_
 @pytest.mark.parametrize(("viewport", "color_scheme"), [(PHONE, "dark"), (DESKTOP, "light")], ids=["phone", "desktop"])
 def test_nothing_overflows_or_is_cut_and_text_is_readable(open_page, photos, rated, viewport, color_scheme):
     page = open_page(viewport, color_scheme)
+    first, second = page.locator("#score-map figure").all()
+    assert first.bounding_box()["width"] == second.bounding_box()["width"]
+    assert not page.locator("footer .divider").first.is_visible()
     for tab in fill_every_tab(page, photos, rated):
         # Results are dimmed while new ones are computed, and a moment longer.
         page.wait_for_function(_SETTLED)

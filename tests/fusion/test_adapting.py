@@ -1,6 +1,7 @@
 """Adapting a checkpoint to own ratings, from the folder to the files of the new checkpoint."""
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -90,7 +91,12 @@ def test_the_folder_says_what_to_expect(adapted, tmp_path):
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"{record['figures']['after']['srocc']['value']:.3f}" in card
     assert "adapted to folder all, n 30, rated from 1 to 5" in card
-    assert "lowest rating, 1, and 1 for the highest, 5." in card
+    assert "lowest rating, 1, and 1 for the highest, 5." in card and "![Learning curve]" in card
+    few = dataclasses.replace(adapted, record=record | {"learning_curve": record["learning_curve"][:2]})
+    few.save(tmp_path / "few")
+    card = (tmp_path / "few" / "README.md").read_text()
+    assert not (tmp_path / "few" / CURVE_FILE).exists(), "one point is no curve"
+    assert "![Learning curve]" not in card and "| 15 |" in card
 
 
 def test_its_scores_can_be_had_on_the_scale_of_the_ratings(adapted, rated, tmp_path):

@@ -118,7 +118,7 @@ def test_shrinkage_goes_to_equal_weights_with_the_same_sum():
     [
         (np.zeros((10, 2)), np.arange(9.0), {}, "targets"),
         (np.ones((10, 1)), np.ones(10), {}, "not all the same"),
-        (np.ones((10, 1)), np.arange(10.0), {}, "No base learner"),
+        (np.ones((10, 1)), np.arange(10.0), {}, "of these 10 images well enough to be selected .p at most 0.05"),
         (np.eye(4), np.arange(4.0), {}, "too few"),
         (np.eye(10)[:, :2], np.arange(10.0), {"p_enter": 0.2}, "p_enter"),
         (np.eye(10)[:, :2], np.arange(10.0), {"names": ["one"]}, "names"),
@@ -158,6 +158,19 @@ def test_each_image_is_fused_by_a_meta_learner_that_has_not_seen_it():
     weighted = cross_fitted(both, quality, shrinkage=1, sizes=[1, 3])
     assert np.corrcoef(weighted, both @ [1, 3])[0, 1] > np.corrcoef(equal, both @ [1, 3])[0, 1]
     assert np.array_equal(cross_fitted(scores, quality, folds=99), cross_fitted(scores, quality, folds=30))
+
+
+def test_images_whose_other_folds_select_no_learner_get_the_mean_of_those():
+    """With few images a weak learner may be selected on all of them, and not on each nine tenths."""
+    rng = np.random.default_rng(2)
+    quality = rng.uniform(size=30)
+    scores = (quality + 0.7 * rng.normal(size=30))[:, None]
+    assert fit_stepwise(scores, quality).selected == ["learner 0"]
+    order = np.random.default_rng(0).permutation(30)  # as they are cut into ten folds
+    folds = np.array_split(order, 10)
+    means = np.repeat([np.delete(quality, fold).mean() for fold in folds], 3)
+    of_the_mean = np.isclose(cross_fitted(scores, quality)[order], means).reshape(10, 3)
+    assert of_the_mean.all(axis=1).sum() == of_the_mean.any(axis=1).sum() == 4
 
 
 def test_a_good_predictor_stays_where_a_constant_one_has_its_name(data):

@@ -69,6 +69,7 @@ def test_each_record_is_a_row_with_what_people_read(written):
     scored = record("trip/sea/a.jpg", 0.795, thumbnail=thumbnail, quality_map=quality_map, warning="only one color")
     page = written([scored, ScoreRecord(path="photos.zip::b.jpg", error="the file is empty"), record("c.jpg", 0.3)])
     first, second, third = page.rows
+    assert "".join(f"<span>{tick}</span>" for tick in ("0", "0.2", "0.4", "0.6", "0.8", "1")) in page.html
     # A good photograph looks like no distortion, whatever it resembles most.
     assert "distortion" not in first and (third["distortion"], third["probability"]) == ("JPEG compression", 0.95)
     shown = ["folder", "file", "shown", "grade", "low", "high", "width", "warning"]
@@ -90,7 +91,7 @@ def test_each_record_is_a_row_with_what_people_read(written):
 
 def test_strangers_are_named_counted_and_can_be_chosen(written):
     page = written([record("a.jpg", familiarity=0.01), record("b.jpg", familiarity=0.5), record("c.jpg")])
-    sentence = "Unlike the photographs that this checkpoint learned from: trust the score less"
+    sentence = "Unlike the photographs that this checkpoint learned from, so trust the score less"
     assert [row.get("unlike") for row in page.rows] == [sentence, None, None]
     assert "1 unlike the photographs" in page.html and ("option", {"value": "unlike"}) in page.elements
     assert "95 % of the photographs that the interval was calibrated on" in " ".join(page.html.split())

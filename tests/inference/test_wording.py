@@ -49,6 +49,7 @@ def test_each_distortion_has_a_name_of_its_own_without_underscores():
     assert not [title for title in titles if "_" in title]
     assert distortion_title("jpeg_compression") == "JPEG compression"
     assert distortion_title("non_eccentricity_patch") == "displaced patches"
+    assert distortion_title("gaussian_blur") == "Gaussian blur"
     assert heading(distortion_title("lens_blur")) == "Lens blur"
 
 
@@ -61,7 +62,12 @@ def test_the_shipped_learners_have_names_for_people():
 
 def test_only_a_stranger_is_called_one():
     said = [unlike_the_known(ScoreRecord(path="", familiarity=value)) for value in (0.0, MIN_FAMILIARITY, 1.0, None)]
-    assert said == ["unlike the photographs that this checkpoint learned from: trust the score less", None, None, None]
+    assert said == [
+        "unlike the photographs that this checkpoint learned from, so trust the score less",
+        None,
+        None,
+        None,
+    ]
 
 
 def test_a_photograph_looks_like_a_distortion_only_where_it_is_poor_and_the_name_is_sure():

@@ -356,3 +356,11 @@ def test_a_fit_of_before_there_was_shrinkage_says_nothing_of_it(card_dir, tmp_pa
     assert "of the way to equal ones" in " ".join(card_files(checkpoint, card_dir)["README.md"].split())
     change(checkpoint / "fit.json", lambda fit: fit.pop("shrinkage"))
     assert "of the way" not in card_files(checkpoint, card_dir)["README.md"]
+
+
+def test_the_scale_of_the_raters_is_told_where_it_is_not_that_of_the_quality(card, card_dir, tmp_path):
+    assert "**Scale.**" not in card and "**Direction.**" in card  # BIQ2021's raters: 0 to 1
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    change(checkpoint / "config.json", lambda config: config.update(mos_range=[1, 5]))
+    text = " ".join(card_files(checkpoint, card_dir)["README.md"].split())
+    assert "lowest score that a rater could give, 1, and 1 for the highest, 5; `metaqap" in text

@@ -122,7 +122,9 @@
       interval.append(element("span", "unseen", settings.interval + " "), `${shownOf(row.low)} to ${shownOf(row.high)}`);
       text.append(interval);
     }
-    const title = element("h3", "", row.file);
+    const title = element("h3", "");
+    // A long name breaks behind these signs rather than within a word.
+    for (const part of row.file.split(/(?<=[_-])/)) title.append(part, element("wbr"));
     title.title = row.full;
     text.append(title);
     if (row.folder && folders.size > 1) {
