@@ -203,7 +203,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000, help="photographs of a run")
     parser.add_argument("--kills", type=int, default=34, help="kills for each format")
-    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--formats", nargs="*", choices=FORMATS, default=list(FORMATS), help="none: only --memory")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory", action="store_true", help="also measure memory at 1,000 images and at --images")
     parser.add_argument("--output", type=Path, default=OUTPUT)
@@ -216,6 +216,7 @@ def main() -> None:
         if arguments.memory:
             results["peak_memory_mb"] = measure_memory(directory, [1000, arguments.images])
             print(results["peak_memory_mb"], flush=True)
+            write_atomically(arguments.output, (json.dumps(results, indent=2) + "\n").encode())
         for suffix in arguments.formats:
             outcome = run(directory, suffix, images=arguments.images, kills=arguments.kills, seed=arguments.seed)
             results[f"{suffix}, {arguments.images} images"] = outcome

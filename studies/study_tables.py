@@ -304,6 +304,19 @@ def scoring_table(section: Json) -> TextTable:
     return TextTable(["", "images a second", *beside, "of the peak", "MB at most"], cells)
 
 
+def fleet_table(section: Json, *, photographs: int = 100_000_000, cores: int = 3_200) -> TextTable:
+    """Hours that a hundred million photographs take on many cores, from `scripts/benchmark.py --sections scoring`.
+
+    As if each core did what one did when the rate was measured.
+    """
+    names = [name for name in section["contenders"] if name.startswith(("default", "fast")) and "one at a" not in name]
+    cells = []
+    for name in names:
+        rate = section["contenders"][name]["images_per_second"] / section["threads"]
+        cells.append([name, f"{rate:.2f}", f"{photographs / (rate * cores) / 3600:.1f}"])
+    return TextTable(["", "photographs a second and core", f"hours on {cores:,} cores"], cells)
+
+
 def decoding_table(result: Json) -> TextTable:
     """Shift of scores and time when the JPEG decoder shrinks, from `compare_decoding.py`."""
     cells = [

@@ -4,12 +4,13 @@
     OMP_NUM_THREADS=1 metaqap benchmark --sections pseudo_mos --seconds 5
     OMP_NUM_THREADS=1 metaqap benchmark --sections inference --seconds 30 --output cost.json
     OMP_NUM_THREADS=1 metaqap benchmark --sections distributed --threads 2
+    OMP_NUM_THREADS=1 metaqap benchmark --sections start_up training --threads 2 --seconds 5 --before old/clone
 
 A section replaces its own part of the JSON and leaves the others as they are. Everything is measured on one thread, so
 that the figures are for one core, and on the same photographs: those that ship with scikit-image, or `--images DIR`.
 A figure is taken from the fastest of its repetitions, which other work on the machine disturbs least; the engines of
 `inference`, and the loops of `training`, take turns, and what compares them is the median over the turns. So do one
-process and as many workers of Ray in `distributed`, which needs the extra `ray`.
+process and as many workers of Ray in `distributed`, which needs the extra `ray`, and the programs of `start_up`.
 """
 
 import argparse
@@ -29,11 +30,11 @@ def _options(add: AddOption) -> None:
     add("--checkpoint", type=Path, default=DEFAULT_CHECKPOINT, help="folder that inference measures")
     add("--backbone", default="mobilenetv2_100", help="timm CNN that training trains (%(default)s)")
     add("--seconds", type=float, default=0.3, help="time for each repeated measurement (0.3)")
-    add("--threads", type=int, default=1, help="scoring, distributed: of each contender, on as many cores (1)")
-    add("--turns", type=int, default=5, help="scoring, distributed: of all contenders (5)")
-    add("--size", type=int, nargs=2, default=[512, 512], help="scoring, distributed: of the JPEG files (512 512)")
+    add("--threads", type=int, default=1, help="of each contender that is a process of its own, on as many cores (1)")
+    add("--turns", type=int, default=5, help="of all contenders that are processes of their own (5)")
+    add("--size", type=int, nargs=2, default=[512, 512], help="of the JPEG files that are read (512 512)")
     add("--scored", type=int, default=400, help="distributed: photographs to measure a rate on (%(default)s)")
-    add("--before", type=Path, help="scoring: clone of an older version to compare with")
+    add("--before", type=Path, help="scoring, training, start_up: clone of an older version to compare with")
     add("--pyiqa_python", help="scoring: interpreter of an environment with pyiqa to compare with")
     add("--contenders", nargs="+", default=[], help="scoring: only these (default: all)")
     add("--output", type=Path, default=Path("benchmark.json"), help="JSON to write (%(default)s)")

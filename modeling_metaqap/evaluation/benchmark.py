@@ -49,6 +49,8 @@ from ..training.state import begin_state
 from ..training.step import Batch, training_step
 from .distributed_speed import distributed_speed
 from .racing import contenders, race, ratio
+from .start_up_speed import start_up_speed
+from .training_speed import training_speed
 
 #: Sides of the images that the pseudo opinion score is measured at.
 METRIC_SIDES = (256, 384, 512)
@@ -64,7 +66,8 @@ class Bench:
         checkpoint: Folder of the model that `inference` measures.
         backbone: That `training` trains.
         threads, turns, size, before, pyiqa_python, contenders: Of `scoring`, see `race`. The size is width and height
-            of its JPEG files in pixels. The first three also of `distributed`.
+            of its JPEG files in pixels. The first three also of `distributed`, the first four of `training` and
+            `start_up`.
         scored: Photographs that `distributed` measures a rate on.
     """
 
@@ -218,12 +221,17 @@ def scoring(bench: Bench) -> dict[str, Any]:
         "files": len(bench.photographs),
         "crops_for_one_photograph": crops,
         "contenders": results,
-        "ratios": {
-            reference: {
-                name: ratio(results, name, reference) for name in results if name not in (reference, "matrix product")
+        **{
+            title: {
+                reference: {
+                    name: ratio(results, name, reference, of=of)
+                    for name in results
+                    if name not in (reference, "matrix product")
+                }
+                for reference in references
+                if reference in results
             }
-            for reference in references
-            if reference in results
+            for title, of in (("ratios", "rates"), ("processor_ratios", "processor_rates"))
         },
     }
 
@@ -243,18 +251,39 @@ def distributed(bench: Bench) -> dict[str, Any]:
 
 
 def _jpeg_files(bench: Bench, folder: Path) -> list[Path]:
+    """The photographs in the size that is asked for; larger than they are, with mirrored copies beside them.
+
+    A photograph that is enlarged would have no fine detail, and its file would be decoded faster than a real one.
+    """
     files = [folder / f"{index}.jpg" for index in range(len(bench.photographs))]
     for file, photograph in zip(files, bench.photographs, strict=True):
-        ImageOps.fit(Image.fromarray(photograph), bench.size).save(file, quality=92)
+        missing = [max(0, wanted - side) for wanted, side in zip(bench.size[::-1], photograph.shape, strict=False)]
+        mosaic = np.pad(photograph, [(0, missing[0]), (0, missing[1]), (0, 0)], mode="symmetric")
+        ImageOps.fit(Image.fromarray(mosaic), bench.size).save(file, quality=92)
     return files
+
+
+def start_up(bench: Bench) -> dict[str, Any]:
+    """Seconds until `metaqap score` says the score of one photograph, beside those of the imports it needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        measured = start_up_speed(
+            bench.checkpoint,
+            _jpeg_files(bench, Path(folder))[0],
+            threads=bench.threads,
+            turns=bench.turns,
+            before=bench.before,
+        )
+    about = {"checkpoint": bench.checkpoint.name, "weights_sha256": weights_sha256(bench.checkpoint)}
+    return about | {"size": list(bench.size)} | measured
 
 
 def training(bench: Bench) -> dict[str, Any]:
     """Images a second of a training step, beside the same backbone in a bare loop over timm's own classifier.
 
-    Both learn one number from the same batches with AdamW, from random weights, with BatchNorm frozen. The bare loop
-    has timm's global pooling and the mean squared error; ours has the pooling of all stages, the quality-aware loss,
-    clipping, the schedule and the moving average on top.
+    And with reading, see `training_speed`. The step and the bare loop learn one number from the same batches with
+    AdamW, from random weights, with BatchNorm frozen. The bare loop has timm's global pooling and the mean squared
+    error; ours has the pooling of all stages, the quality-aware loss, clipping, the schedule and the moving average on
+    top.
     """
     recipe = Recipe(backbone=bench.backbone)
     crops = np.stack([_resized(image, recipe.crop_size).transpose(2, 0, 1) for image in bench.photographs])
@@ -285,6 +314,15 @@ def training(bench: Bench) -> dict[str, Any]:
     for network in (bare, state.model):
         freeze_batch_norm(network.train())
     seconds = in_turns({"timm": bare_step, "metaqap": own_step}, bench.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        with_reading = training_speed(
+            bench.backbone,
+            _jpeg_files(bench, Path(folder)),
+            threads=bench.threads,
+            seconds=bench.seconds,
+            turns=bench.turns,
+            before=bench.before,
+        )
     return {
         "backbone": recipe.backbone,
         "crop_size": recipe.crop_size,
@@ -295,6 +333,7 @@ def training(bench: Bench) -> dict[str, Any]:
         "over_timm": round(
             statistics.median(base / own for base, own in zip(seconds["timm"], seconds["metaqap"], strict=True)), 3
         ),
+        "with_reading": {"size": list(bench.size)} | with_reading,
     }
 
 
@@ -343,6 +382,7 @@ SECTIONS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "scoring": scoring,
     "training": training,
     "distributed": distributed,
+    "start_up": start_up,
 }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 
 from ..data.distorted.pseudo_mos import METRIC_SETS, METRICS
@@ -45,19 +46,27 @@ def show_inference(result: dict[str, Any]) -> Table:
     return table
 
 
+#: What `race` measures of a contender.
+_RATES = ("images/s", "images/s of a processor")
+
+
+def _rates(row: dict[str, Any]) -> list[str]:
+    return [f"{row['images_per_second']:.2f}", f"{row['images_per_processor_second']:.2f}"]
+
+
 def show_scoring(result: dict[str, Any]) -> Table:
     cells = []
     for name, row in result["contenders"].items():
         if name == "matrix product":
             continue
         if "error" in row:
-            cells.append([name, "did not run", "", ""])
+            cells.append([name, "did not run", "", "", ""])
             continue
         share = f"{row['share_of_peak']:.0%}" if "share_of_peak" in row else ""
-        cells.append([name, f"{row['images_per_second']:.2f}", share, f"{row['peak_memory_megabytes']:.0f}"])
+        cells.append([name, *_rates(row), share, f"{row['peak_memory_megabytes']:.0f}"])
     width, height = result["size"]
     title = f"Photographs of {width} x {height} from file to score, {result['threads']} threads"
-    table = TextTable(["", "images/s", "of the peak", "MB at most"], cells).rich(title=title)
+    table = TextTable(["", *_RATES, "of the peak", "MB at most"], cells).rich(title=title)
     table.caption = f"median of {result['turns']} turns; the peak is that of a product of large matrices"
     return table
 
@@ -74,22 +83,53 @@ def show_distributed(result: dict[str, Any]) -> Table:
     return table
 
 
-def show_training(result: dict[str, Any]) -> Table:
+def show_training(result: dict[str, Any]) -> Group:
     size = f"{result['batch_size']} crops of {result['crop_size']} px"
     cells = [[name, f"{rate:.2f}"] for name, rate in result["images_per_second"].items()]
     title = f"Training {result['backbone']} on {size}, {result['threads']} thread"
     table = TextTable(["loop", "images/s"], cells).rich(title=title)
     table.caption = f"{result['over_timm']:.1%} of the bare loop, median of {result['turns']} turns"
+    return Group(table, _show_with_reading(result["with_reading"]))
+
+
+def _show_with_reading(result: dict[str, Any]) -> Table:
+    cells = [
+        [name, "did not run", "", ""]
+        if "error" in row
+        else [name, *_rates(row), f"{row['peak_memory_megabytes']:.0f}"]
+        for name, row in result["contenders"].items()
+    ]
+    title = f"With {result['processes_that_read']} processes that read, {result['threads']} threads on as many cores"
+    table = TextTable(["", *_RATES, "MB at most"], cells).rich(title=title)
+    shown = (f"{name} {value:.2f}" for name, value in result["ratios"].items() if value is not None)
+    table.caption = f"{'; '.join(shown)}; median of {result['turns']} turns"
     return table
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], Table]] = {
+def show_start_up(result: dict[str, Any]) -> Table:
+    columns = (
+        "first_line_seconds",
+        "beyond_imports",
+        "whole_seconds",
+        "processor_seconds",
+        "processor_seconds_beyond_imports",
+    )
+    cells = [[name, *(f"{row[column]:.2f}" for column in columns)] for name, row in result["programs"].items()]
+    title = f"Seconds to the score of one photograph, {result['threads']} threads"
+    headings = ["", "first line", "beyond the imports", "end", "of a processor", "of it beyond the imports"]
+    table = TextTable(headings, cells).rich(title=title)
+    table.caption = f"median of {result['turns']} turns"
+    return table
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], Table | Group]] = {
     "distortions": show_distortions,
     "inference": show_inference,
     "pseudo_mos": show_pseudo_mos,
     "scoring": show_scoring,
     "training": show_training,
     "distributed": show_distributed,
+    "start_up": show_start_up,
 }
 
 __all__ = ["TABLES"]

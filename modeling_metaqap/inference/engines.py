@@ -63,6 +63,7 @@ class TorchEngine:
         dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where the device has it in hardware.
         config: of the checkpoint, if it has been read already.
         learners: how many of the learners to take, see `keep_learners`; default all.
+        fold: whether to fold; it takes as long as it saves on `WORTH_FOLDING` photographs.
 
     Attributes:
         model: as it was loaded, to export or to look into.
@@ -76,6 +77,7 @@ class TorchEngine:
         dtype: str = "float32",
         config: MetaQAPConfig | None = None,
         learners: int | None = None,
+        fold: bool = True,
     ):
         self.device = resolve_device(device)
         if dtype == "auto":
@@ -85,7 +87,7 @@ class TorchEngine:
         self.model: MetaQAPModel = model if learners is None else keep_learners(model, learners)
         self.config = self.model.config
         self.model.eval().to(self.device, memory_format=torch.channels_last)
-        self._folded = fold_for_inference(self.model)
+        self._network = fold_for_inference(self.model) if fold else self.model
         self._crop_by_crop = _CropByCrop()
 
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> Outputs:
@@ -95,7 +97,7 @@ class TorchEngine:
     @torch.inference_mode()
     def _run(self, crops: npt.NDArray[np.uint8], *, quality_map: bool) -> Outputs:
         pixel_values = torch.from_numpy(crops).to(self.device, memory_format=torch.channels_last)
-        outputs = self._folded(pixel_values=pixel_values.to(self.model.dtype) / 255, output_quality_map=quality_map)
+        outputs = self._network(pixel_values=pixel_values.to(self.model.dtype) / 255, output_quality_map=quality_map)
         names = (*IMAGE_OUTPUTS, "quality_map")
         return {name: outputs[name].float().cpu() for name in names if outputs.get(name) is not None}
 
@@ -236,6 +238,9 @@ class OnnxEngine:
 #: From how many images on an ONNX file is made: that takes as long as PyTorch takes for about so many.
 WORTH_AN_EXPORT = 200
 
+#: From how many images on PyTorch's model is folded.
+WORTH_FOLDING = 8
+
 
 def load_engine(
     checkpoint: str | Path,
@@ -255,7 +260,8 @@ def load_engine(
             Otherwise it is PyTorch.
         device, dtype: see `Scorer`.
         learners: how many of the learners to take, see `keep_learners`; default all.
-        num_images: how many will be scored, if that is known: for few, `auto` makes no file.
+        num_images: how many will be scored, if that is known: for few, `auto` makes no file, and PyTorch does not fold
+            (scores differ by about 1e-6).
 
     Raises:
         MetaQAPError: for an engine, device, dtype or number of learners that cannot be used, or a checkpoint of
@@ -269,19 +275,23 @@ def load_engine(
         raise MetaQAPError(f"The dtype must be {', '.join(Dtype)}, not {dtype}.")
     config = read_config(checkpoint)
     check_learners(config, learners)
+
+    def pays_from(number: int) -> bool:
+        return num_images is None or num_images >= number
+
     if name is Engine.auto:
         # Here, since an export is compared with what a `Scorer` says, which needs this module.
         from .onnx_cache import cached_onnx
 
         folder = None
         if resolve_device(device).type == "cpu" and dtype == "float32":
-            many = num_images is None or num_images >= WORTH_AN_EXPORT
-            folder = cached_onnx(checkpoint, config, learners=learners, make=many)
+            folder = cached_onnx(checkpoint, config, learners=learners, make=pays_from(WORTH_AN_EXPORT))
         if folder is not None:
             return OnnxEngine(folder)
         name = Engine.torch
     if name is Engine.torch:
-        return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners)
+        fold = pays_from(WORTH_FOLDING)
+        return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners, fold=fold)
     if learners is not None and learners != config.num_base_learners:
         raise MetaQAPError(f"The exported file has all learners; leave out the engine {name}, or their number.")
     return OnnxEngine(checkpoint, name, device=device, dtype=dtype, config=config)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__
+from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__, checkpoint_reading
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
@@ -35,6 +35,15 @@ def test_a_folder_is_scored_to_a_table(metaqap, photos, checkpoint):
     rows = [line.split("\t") for line in out.splitlines()]
     assert [row[-1].rsplit("/", 1)[1] for row in rows] == [f"[{index}].png" for index in range(3)]
     assert all(-5 < float(row[0]) < 5 for row in rows)
+
+
+def test_the_configuration_is_read_once(metaqap, photos, checkpoint, monkeypatch):
+    names, read = [], checkpoint_reading._read_json
+    monkeypatch.setattr(
+        checkpoint_reading, "_read_json", lambda folder, name: names.append(name) or read(folder, name)
+    )
+    assert metaqap("score", photos, "--checkpoint", checkpoint)[0] == 0
+    assert sorted(names) == ["config.json", "preprocessor_config.json"]
 
 
 @pytest.fixture

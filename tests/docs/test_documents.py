@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT, SCRIPTS
 from rich.console import Console
+from study_tables import fleet_table
 from typer.main import get_command
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
@@ -92,6 +93,19 @@ def test_the_readme_quotes_what_is_reached_on_photographs_from_elsewhere():
     [shipped] = [row for label, row in fusions["rows"].items() if label.endswith("(shipped)")]
     *first, last = (f"{figures['srocc']:.3f}" for figures in shipped.values())
     assert f"an SROCC of {', '.join(first)} and {last}" in " ".join(README.read_text().split())
+
+
+def test_the_page_on_many_machines_works_out_the_cost_from_what_was_measured():
+    measured = json.loads((ROOT / "studies/results/scoring.json").read_text())["scoring"]
+    section = measured["512 x 512, 2 threads"]
+    page = " ".join((ROOT / "docs/how-to/many-machines.md").read_text().split())
+    assert " ".join(fleet_table(section).markdown().split()) in page
+    rate = section["contenders"]["default, with ONNX Runtime"]["images_per_second"] / section["threads"]
+    core_hours = 1e8 / rate / 3600
+    assert (
+        f"{round(core_hours, -2):,.0f} hours of a core, or {round(core_hours / 32, -1):.0f} hours of a machine" in page
+    )
+    assert f"at {rate:.1f} a second on 3,200 cores is {rate * 3200 * 200e3 / 1e9:.1f} GB a second" in page
 
 
 def test_the_page_on_the_interval_quotes_its_radius_and_coverage():

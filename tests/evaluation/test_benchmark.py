@@ -4,6 +4,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -45,3 +46,17 @@ def test_photographs_are_cut_to_the_asked_side(tmp_path: Path) -> None:
     images: list[Any] = benchmark.load_photographs(tmp_path, side=40, count=3)
     assert [image.shape for image in images] == [(40, 40, 3)]
     assert [image.shape for image in benchmark.load_photographs(None, side=40, count=2)] == [(40, 40, 3)] * 2
+
+
+def test_files_larger_than_the_photographs_keep_their_fine_detail(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    pictures = {}
+    for size in ((64, 64), (160, 100), (32, 32)):
+        [file] = benchmark._jpeg_files(benchmark.Bench([noise], seconds=0, size=size), tmp_path)
+        pictures[size] = np.asarray(Image.open(file)).astype(float)
+        assert pictures[size].shape == (*size[::-1], 3)
+    assert pictures[160, 100].std() == pytest.approx(pictures[64, 64].std(), rel=0.05)
+    assert abs(pictures[160, 100][:56, :56] - pictures[64, 64][:56, :56]).max() < 1  # the same blocks
+    assert np.diff(pictures[160, 100], axis=1).std() == pytest.approx(
+        np.diff(pictures[64, 64], axis=1).std(), rel=0.05
+    )

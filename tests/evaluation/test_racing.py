@@ -49,11 +49,13 @@ def test_processes_take_turns_and_one_that_cannot_run_says_why(checkpoint, tmp_p
         Contender("matrix product", "scorer_worker.py", {"matrices": True}),
         Contender("scorer", "scorer_worker.py", options, macs=1000),
         Contender("bare", "scorer_worker.py", options | {"bare": True}, macs=1000),
+        Contender("one at a time", "scorer_worker.py", options | {"one_at_a_time": True}, macs=1000),
         Contender("broken", "scorer_worker.py", options | {"checkpoint": str(tmp_path)}),
     ]
     results = race(taking_part, [str(tmp_path / "photo.jpg")], threads=1, seconds=0.2, turns=2)
-    for name in ("scorer", "bare"):
+    for name in ("scorer", "bare", "one at a time"):
         assert len(results[name]["rates"]) == 2 and min(results[name]["rates"]) > 0
+        assert len(results[name]["processor_rates"]) == 2 and min(results[name]["processor_rates"]) > 0
         assert results[name]["peak_memory_megabytes"] > 100
         assert results[name]["share_of_peak"] >= 0
     assert results["matrix product"]["gigamacs_per_second"] > 0

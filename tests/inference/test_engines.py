@@ -13,7 +13,8 @@ from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine
+from modeling_metaqap.inference import engines
+from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine, load_engine
 from modeling_metaqap.inference.fastest import Choice
 from modeling_metaqap.inference.onnx_cache import cache_folder
 from modeling_metaqap.inference.scorer import Scorer
@@ -56,6 +57,18 @@ def test_a_crop_scores_the_same_to_the_last_bit_in_any_batch(checkpoint, crops, 
     for name, values in engine(crops).items():
         assert torch.equal(values.flip(0), engine(crops[::-1].copy())[name])
         assert torch.equal(values[:3], engine(crops[:3])[name])
+
+
+def test_folding_waits_until_it_pays_and_changes_no_score(checkpoint, crops, monkeypatch):
+    folded, fold = [], engines.fold_for_inference
+    monkeypatch.setattr(engines, "fold_for_inference", lambda model: folded.append(1) or fold(model))
+    few = load_engine(checkpoint, device="cpu", num_images=engines.WORTH_FOLDING - 1)
+    assert folded == []
+    for num_images in (None, engines.WORTH_FOLDING):
+        many = load_engine(checkpoint, device="cpu", num_images=num_images)
+        assert len(folded) == (1 if num_images is None else 2)
+        for name, values in many(crops).items():
+            torch.testing.assert_close(few(crops)[name], values, atol=1e-5, rtol=1e-4)
 
 
 def edit_json(path, **values):

@@ -1,8 +1,8 @@
-"""Speed of scoring, each contender in a process of its own, in turns.
+"""Speed of scoring and of training, each contender in a process of its own, in turns.
 
-`race` starts the processes and asks them turn by turn. `scorer_worker.py` and `pyiqa_worker.py` are the programs that
-they run; they are started by their paths, so that another version of this package, or pyiqa in an environment of its
-own, can take part.
+`race` starts the processes and asks them turn by turn. `scorer_worker.py`, `pyiqa_worker.py` and `training_worker.py`
+are the programs that they run; they are started by their paths, so that another version of this package, or pyiqa in
+an environment of its own, can take part.
 """
 
 import json
@@ -41,11 +41,20 @@ class Contender:
     macs: int | None = None
 
 
+def worker_environment(*, threads: int, package: str | Path | None = None) -> dict[str, str]:
+    """Environment of a program that is measured: no settings of glibc's memory, and nothing is downloaded.
+
+    Args:
+        threads: that it computes with.
+        package: folder that `modeling_metaqap` is imported from; default that of this process.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    settings = {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(package or _HERE.parents[2]), "HF_HUB_OFFLINE": "1"}
+    return kept | settings
+
+
 class _Process:
     def __init__(self, contender: Contender, threads: int):
-        package = contender.package or str(_HERE.parents[2])
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-        environment |= {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": package, "HF_HUB_OFFLINE": "1"}
         self.contender = contender
         self._process = subprocess.Popen(
             [contender.python, str(_HERE / contender.worker), json.dumps(contender.options)],
@@ -53,7 +62,7 @@ class _Process:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=worker_environment(threads=threads, package=contender.package),
         )
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -89,14 +98,16 @@ def race(
         turns: after a first one that does not count.
 
     Returns:
-        For each contender's name `rates` (images a second in each turn), their median `images_per_second`,
-        `peak_memory_megabytes`, and `share_of_peak` where the multiply-adds are known: of what a product of large
-        matrices reaches in the same turns. A contender that cannot run has an `error` instead.
+        For each contender's name `rates` (images a second in each turn), their median `images_per_second`, the same
+        for a second that a processor computed (`processor_rates`, `images_per_processor_second`), which other work on
+        the machine changes little, `peak_memory_megabytes`, and `share_of_peak` where the multiply-adds are known: of
+        what a product of large matrices reaches in the same turns. A contender that cannot run has an `error` instead.
     """
     # As many cores as threads, so that nobody decodes on another one; only once all are loaded, as they do together.
     cores = sorted(os.sched_getaffinity(0))[:threads] if hasattr(os, "sched_getaffinity") else []
     processes = [_Process(contender, threads) for contender in contenders]
     rates: dict[str, list[float]] = {process.contender.name: [] for process in processes}
+    processor_rates: dict[str, list[float]] = {name: [] for name in rates}
     results: dict[str, dict[str, Any]] = {name: {} for name in rates}
     try:
         for turn in range(turns + 1):
@@ -109,6 +120,7 @@ def race(
                     results[name] = {"error": answer["error"]}
                 elif turn:
                     rates[name].append(answer["images"] / answer["seconds"])
+                    processor_rates[name].append(answer["images"] / answer["processor_seconds"])
                     results[name]["peak_memory_megabytes"] = answer["peak_memory_megabytes"]
     finally:
         for process in processes:
@@ -120,6 +132,10 @@ def race(
             continue
         median = statistics.median(rates[name])
         results[name] |= {"rates": [round(rate, 4) for rate in rates[name]], "images_per_second": round(median, 4)}
+        results[name] |= {
+            "processor_rates": [round(rate, 4) for rate in processor_rates[name]],
+            "images_per_processor_second": round(statistics.median(processor_rates[name]), 4),
+        }
         if peak is not None and macs is not None:
             results[name]["share_of_peak"] = round(median * macs / (peak * 1e9), 3)
     if peak is not None:
@@ -128,11 +144,17 @@ def race(
     return results
 
 
-def ratio(results: dict[str, Any], one: str, other: str) -> float | None:
-    """How many times as fast a contender is as another: the median over the turns, in each of which they met."""
-    if any("rates" not in results.get(name, {}) for name in (one, other)):
+def ratio(results: dict[str, Any], one: str, other: str, *, of: str = "rates") -> float | None:
+    """How many times as fast a contender is as another: the median over the turns, in each of which they met.
+
+    Args:
+        results: of `race`.
+        one, other: names of contenders.
+        of: `"rates"` or `"processor_rates"`.
+    """
+    if any(of not in results.get(name, {}) for name in (one, other)):
         return None
-    pairs = zip(results[one]["rates"], results[other]["rates"], strict=True)
+    pairs = zip(results[one][of], results[other][of], strict=True)
     return round(statistics.median(first / second for first, second in pairs), 3)
 
 
@@ -156,16 +178,20 @@ def contenders(
     most = max(macs)
     own = {"checkpoint": str(checkpoint), "keep_memory": True}
 
-    def scorer(name: str, learners: int = most, bare: bool = False, **options: Any) -> Contender:
+    def scorer(
+        name: str, learners: int = most, bare: bool = False, one_at_a_time: bool = False, **options: Any
+    ) -> Contender:
         if learners != most:
             options["learners"] = learners
-        settings = {**own, "bare": bare, "scorer": {"device": "cpu", **options}}
+        settings = {**own, "bare": bare, "one_at_a_time": one_at_a_time, "scorer": {"device": "cpu", **options}}
         return Contender(name, "scorer_worker.py", settings, macs=macs[learners])
 
     everybody = [
         Contender("matrix product", "scorer_worker.py", {"matrices": True}),
         scorer("default, core install", engine="torch"),
         scorer("default, with ONNX Runtime", engine="auto"),
+        scorer("default, core install, one at a time", engine="torch", one_at_a_time=True),
+        scorer("default, with ONNX Runtime, one at a time", engine="auto", one_at_a_time=True),
         scorer("fast", fast=True),
         *(scorer(f"fast, {count} of {most} learners", learners=count, fast=True) for count in sorted(macs)[-2::-1]),
         scorer("bare forward, PyTorch folded", bare=True, engine="torch"),
@@ -186,4 +212,4 @@ def contenders(
     return [contender for contender in everybody if not chosen or contender.name in (*chosen, "matrix product")]
 
 
-__all__ = ["Contender", "contenders", "race", "ratio"]
+__all__ = ["Contender", "contenders", "race", "ratio", "worker_environment"]

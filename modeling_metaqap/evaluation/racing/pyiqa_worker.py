@@ -9,10 +9,9 @@ import itertools
 import json
 import pkgutil
 import sys
-import time
 from typing import Any
 
-from worker_protocol import answer, report, tasks
+from worker_protocol import Watch, answer, report, tasks
 
 
 def without_downloads() -> None:
@@ -57,18 +56,18 @@ def main() -> None:
         report({"error": f"{type(error).__name__}: {error}"})
         return
     for task in tasks():
-        started, images = time.perf_counter(), 0
+        watch, images = Watch(), 0
         try:
             with torch.inference_mode():
                 for file in itertools.cycle(task["files"]):
                     metric(imread2tensor(file, rgb=True).unsqueeze(0))
                     images += 1
-                    if time.perf_counter() - started >= task["seconds"]:
+                    if watch.running >= task["seconds"]:
                         break
         except Exception as error:
             report({"error": f"{type(error).__name__}: {error}"})
             return
-        answer(images, time.perf_counter() - started)
+        answer(images, watch.stop())
 
 
 if __name__ == "__main__":

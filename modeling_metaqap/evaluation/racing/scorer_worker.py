@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.utils import logging
-from worker_protocol import answer, report, tasks
+from worker_protocol import Watch, answer, report, tasks
 
 
 def until(seconds: float, files: Sequence[str]) -> Iterator[str]:
@@ -34,6 +34,11 @@ def multiply_matrices(seconds: float) -> float:
     return count * side**3 / 1e9
 
 
+def score_one_by_one(scorer: Any, files: Iterator[str]) -> int:
+    """Photographs that are read and scored, each before the next one is looked at."""
+    return sum(1 for file in files for _ in scorer.score([file]))
+
+
 def run_bare(scorer: Any, crops: np.ndarray, seconds: float) -> int:
     """Crops that the engine alone computes, in the scorer's batches."""
     end, count = time.perf_counter() + seconds, 0
@@ -49,6 +54,7 @@ def main() -> None:
     logging.set_verbosity_error()
     scorer: Any = None
     crops: Any = None
+    crops_of_one = 1.0
     try:
         if options.get("keep_memory"):
             from modeling_metaqap.memory import keep_freed_memory
@@ -64,15 +70,18 @@ def main() -> None:
     for task in tasks():
         if scorer is not None and options["bare"] and crops is None:
             prepared = [scorer.prepare(file).crops for file in task["files"]]
+            crops_of_one = sum(map(len, prepared)) / len(prepared)
             crops = np.resize(np.concatenate(prepared), (scorer.batch_size, *prepared[0].shape[1:]))
-        started = time.perf_counter()
+        watch = Watch()
         if scorer is None:
             images: float = multiply_matrices(task["seconds"])
         elif options["bare"]:
-            images = run_bare(scorer, crops, task["seconds"])
+            images = run_bare(scorer, crops, task["seconds"]) / crops_of_one
+        elif options.get("one_at_a_time"):
+            images = score_one_by_one(scorer, until(task["seconds"], task["files"]))
         else:
             images = sum(1 for _ in scorer.score(until(task["seconds"], task["files"])))
-        answer(images, time.perf_counter() - started)
+        answer(images, watch.stop())
 
 
 if __name__ == "__main__":
