@@ -378,10 +378,11 @@ class Demo:
 
     def _table(self, records: list[ScoreRecord]) -> dict[str, Any]:
         columns: dict[str, Callable[[ScoreRecord], Any]] = {
-            "file": lambda record: record.path,
+            # A phone shows no more of the table than pictures and numbers.
             "quality": lambda record: record.quality,
             "low": lambda record: record.quality_low,
             "high": lambda record: record.quality_high,
+            "file": lambda record: record.path,
             "looks like": lambda record: looks_like(record) or "",
             "pixels": lambda record: f"{record.width} × {record.height}" if record.width else "",
             "note": _note,

@@ -24,7 +24,7 @@ def conformal_radius(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, cove
 
     Raises:
         ValueError: for different lengths or values that are not finite.
-        MetaQAPError: for too few images for the coverage.
+        MetaQAPError: for a coverage that is none, and too few images for it.
 
     Source: Lei et al., "Distribution-free predictive inference for regression", JASA 113 (2018), algorithm 2.
     """
@@ -33,9 +33,15 @@ def conformal_radius(predictions: npt.ArrayLike, targets: npt.ArrayLike, *, cove
         raise ValueError(f"Need two vectors of one length, got {np.shape(predictions)} and {np.shape(targets)}.")
     if not np.isfinite(residuals).all():
         raise ValueError("Predictions and targets must be finite.")
+    if not 0 < coverage < 1:
+        raise MetaQAPError(f"The coverage of an interval must lie between 0 and 1, got {coverage}.")
     rank = math.ceil((len(residuals) + 1) * coverage)
-    if not 0 < coverage < 1 or rank > len(residuals):
-        raise MetaQAPError(f"{len(residuals)} residuals are too few for a coverage of {coverage}.")
+    if rank > len(residuals):
+        needed = math.ceil(round(coverage / (1 - coverage), 6))
+        raise MetaQAPError(
+            f"To calibrate an interval that holds {100 * coverage:g} % takes {needed:,} images or more, not "
+            f"{len(residuals):,}; give more of them, or ask for a lower coverage."
+        )
     return float(np.sort(residuals)[rank - 1])
 
 

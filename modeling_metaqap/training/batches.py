@@ -43,7 +43,8 @@ class Batches:
                 )
         if len(splits.training) < recipe.batch_size:
             raise MetaQAPError(
-                f"There are {len(splits.training)} training images, fewer than one batch of {recipe.batch_size}."
+                f"There are {len(splits.training)} training images, fewer than one batch of {recipe.batch_size}; "
+                "lower `batch_size` in the recipe. For few ratings there is `metaqap adapt`."
             )
         self.recipe = recipe
         self.accelerator = accelerator

@@ -249,16 +249,16 @@ class TestBatch:
         demo = Demo(assessor)  # the files last as long as this
         summary, table, _, report = demo.show_batch([*photos, str(broken)])
         assert "3 photographs scored, 1 could not be read" in summary
-        assert table["value"]["headers"] == ["photo", "file", "quality", "low", "high", "looks like", "pixels", "note"]
-        assert [row[2] is None for row in table["value"]["data"]] == [False, False, False, True]
+        assert table["value"]["headers"] == ["photo", "quality", "low", "high", "file", "looks like", "pixels", "note"]
+        assert [row[1] is None for row in table["value"]["data"]] == [False, False, False, True]
         assert [row[0].count("data:image/jpeg") for row in table["value"]["data"]] == [1, 1, 1, 0]
         page = Path(report["value"]).read_text(encoding="utf-8")
         assert page.count('"picture":') == 3 and "broken.jpg" in page and report["visible"]
         assert str(tmp_path) not in page and str(Path(photos[0]).parent) not in page
         shown = table["value"]["metadata"]["display_value"]
-        assert shown[0][2] == f"{table['value']['data'][0][2]:.2f}" and shown[3][2] == ""
+        assert shown[0][1] == f"{table['value']['data'][0][1]:.2f}" and shown[3][1] == ""
         # Nothing but the small pictures is more than text, or a name could bring markup into the page.
-        assert table["datatype"] == ["html", "str", "number", "number", "number", "str", "str", "str"]
+        assert table["datatype"] == ["html", "number", "number", "number", "str", "str", "str", "str"]
         # A long name does not push the scores out of sight.
         assert len(table["column_widths"]) == 8 and sum(table["column_widths"][:5]) < 600
 

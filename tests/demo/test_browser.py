@@ -239,7 +239,7 @@ def test_batch_gives_a_table_that_sorts_a_histogram_and_a_file(open_page, photos
     assert "3 photographs scored, 1 could not be read" in page.inner_text("#batch-summary")
 
     def files():
-        cells = page.locator("#batch-table [role=gridcell][aria-colindex='2']").all_inner_texts()
+        cells = page.locator("#batch-table [role=gridcell][aria-colindex='5']").all_inner_texts()
         return list(dict.fromkeys(name.strip() for name in cells if name.strip()))
 
     assert files() == ["bright.png", "broken.jpg", "dark.png", "grey.png"]

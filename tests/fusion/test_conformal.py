@@ -24,7 +24,7 @@ def test_it_is_about_the_distance_of_predictions_and_targets_and_nine_in_ten_of_
 
 @pytest.mark.parametrize("coverage", [0, -0.5, 1, 1.5])
 def test_a_coverage_that_is_no_share_is_refused(coverage):
-    with pytest.raises(MetaQAPError, match=f"for a coverage of {coverage}"):
+    with pytest.raises(MetaQAPError, match=f"between 0 and 1, got {coverage}"):
         conformal_radius(np.zeros(50), np.arange(50), coverage=coverage)
 
 

@@ -164,7 +164,7 @@ def test_settings_that_do_not_fit_are_one_sentence(settings, changes, message):
 
 
 def test_too_few_images_for_the_interval_are_one_sentence(learner, settings, scored):
-    with pytest.raises(MetaQAPError, match="20 residuals are too few for a coverage of 0.99"):
+    with pytest.raises(MetaQAPError, match="holds 99 % takes 99 images or more, not 20; give"):
         fuse(settings(models=[learner("one")], coverage=0.99))
 
 

@@ -2,7 +2,8 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def load_iqa_dataset(
     else:
         builder = IQA_DATASETS[name](data_dir=data_dir, cache_dir=cache_dir, **options)
         spec = _builder_split(split, builder.split_names, title=builder.title)
-        builder.download_and_prepare()
+        with nullcontext() if data_dir is None else _without_bars():
+            builder.download_and_prepare()
         # What the Arrow files point to can be gone although they are still cached; this brings it back.
         _ = builder.root
         lengths = {kind: info.num_examples or 0 for kind, info in builder.info.splits.items()}
@@ -97,6 +99,18 @@ def load_iqa_dataset(
             raise DataError(f"{builder.title} has no images in the split {split!r}.")
         dataset = builder.as_dataset(split=spec)
     return dataset if decode else dataset.cast_column("image", datasets.Image(decode=False))
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """`datasets` shows a bar for each split, up to thirty of them, for what takes seconds."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def split_names(

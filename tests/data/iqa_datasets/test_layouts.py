@@ -4,6 +4,7 @@ import shutil
 import statistics
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import scipy.io
@@ -200,6 +201,12 @@ class TestFolder:
         loaded = rows("folder", source("folder"))
 
         assert loaded["holiday/photo 1.png"]["quality"] == pytest.approx(1 / 12)
+
+    def test_thirty_splits_do_not_show_thirty_bars(self, source, rows, capfd):
+        rows("folder", source("folder"))
+
+        assert "Generating" not in capfd.readouterr().err
+        assert not datasets.are_progress_bars_disabled()
 
     def test_columns_scale_and_direction_can_be_named(self, tmp_path, rows):
         write_image(tmp_path / "a.png")
