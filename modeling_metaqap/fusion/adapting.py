@@ -367,13 +367,18 @@ def _with_heads(
 
 
 def _conclusion(record: dict[str, Any]) -> str:
-    before, after = (record["figures"][name]["srocc"]["value"] for name in ("before", "after"))
+    before, after = (record["figures"][name] for name in ("before", "after"))
     what = {
         "nothing": "The ratings agree with the scores as they are, so nothing was changed",
         "scale": "The ratings gave the scores another scale; heads of their own would not have helped",
         "heads": "The ratings gave the scores another scale and heads of their own",
     }[record["fitted"]]
-    return f"{what}: SROCC {before:.3f} before and {after:.3f} after, on ratings that were left out."
+    # Both, since what makes scores come nearer to the ratings may put a few of them into another order.
+    figures = ", ".join(
+        f"{name.upper()} {before[name]['value']:.3f} before and {after[name]['value']:.3f} after"
+        for name in ("srocc", "rmse")
+    )
+    return f"{what}: {figures}, on ratings that were left out."
 
 
 __all__ = [

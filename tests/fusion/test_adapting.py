@@ -88,6 +88,8 @@ def test_the_folder_says_what_to_expect(adapted, tmp_path):
         assert figure["low"] <= figure["value"] <= figure["high"]
     assert [point["n"] for point in record["learning_curve"]] == [0, 15, 24]
     assert (tmp_path / "after" / CURVE_FILE).read_bytes().startswith(b"\x89PNG")
+    rmse = [record["figures"][when]["rmse"]["value"] for when in ("before", "after")]
+    assert "RMSE {:.3f} before and {:.3f} after, on ratings".format(*rmse) in record["conclusion"]
     card = (tmp_path / "after" / "README.md").read_text()
     assert f"{record['figures']['after']['srocc']['value']:.3f}" in card
     assert "adapted to folder all, n 30, rated from 1 to 5" in card
