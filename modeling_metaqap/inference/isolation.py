@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import weakref
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,8 @@ class _Worker:
         self.process.kill()
         status = self.process.wait()
         self._selector.close()
-        self._input.close()
+        with suppress(BrokenPipeError):  # of a request that the process did not live to read
+            self._input.close()
         self._output.close()
         return status
 

@@ -255,7 +255,7 @@ class _Worker:
                 tally = self._score(ShardTask.from_json(text))
             except (MetaQAPError, OSError) as mistake:
                 # Told as data: an exception would come back in the words of Ray.
-                error = f"{sentence(mistake)} (on {socket.gethostname()})"
+                error = f"{sentence(mistake).removesuffix('.')} (on {socket.gethostname()})."
             yield {"rows": [tally.rows], "failed": [tally.failed], "error": [error]}
 
     def _score(self, task: ShardTask) -> Tally:

@@ -9,6 +9,8 @@ from repository import SCRIPTS
 from modeling_metaqap.cli import app, program, recipes, train
 from modeling_metaqap.data.dataset_names import DATASET_NAMES
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
+from modeling_metaqap.inference import onnx_export
+from modeling_metaqap.inference.choices import ONNX_FILES, Engine
 from modeling_metaqap.training import recipe_files
 from modeling_metaqap.training.launching import launch_command, run_processes
 
@@ -185,3 +187,24 @@ def test_a_process_that_was_killed_and_settings_that_cannot_be_used_are_one_sent
         run_processes({"output_dir": "x"})
     with pytest.raises(MetaQAPError, match="was ended by SIGKILL; start the run again"):
         run_processes({"output_dir": "x"})
+
+
+def test_an_export_says_how_far_each_file_is_from_pytorch(metaqap, tmp_path, monkeypatch):
+    """The export itself has tests of its own."""
+    asked = []
+
+    def export(checkpoint, folder, **options):
+        asked.append((checkpoint, folder, options))
+        (folder / ONNX_FILES[Engine.onnx]).parent.mkdir(parents=True, exist_ok=True)
+        (folder / ONNX_FILES[Engine.onnx]).write_bytes(bytes(2_500_000))
+        return onnx_export.Export(folder, {Engine.onnx: onnx_export.Agreement(8, 1.5e-5, 2e-6)}, {})
+
+    monkeypatch.setattr(onnx_export, "export_onnx", export)
+    (tmp_path / "a.png").touch()
+    options = ("--checkpoint", "tiny", "--output-dir", tmp_path / "out", "--photos", tmp_path, "--int8")
+    status, output, error = metaqap("export", *options)
+    assert status == 0, error
+    assert asked == [("tiny", tmp_path / "out", {"photographs": [str(tmp_path / "a.png")], "int8": True})]
+    for cell in (ONNX_FILES[Engine.onnx], "2.5", "8", "1.5e-05", "2.0e-06"):
+        assert cell in output
+    assert "in units of quality" in error

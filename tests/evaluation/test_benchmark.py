@@ -1,16 +1,23 @@
 """How speed is measured."""
 
 import functools
+import io
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from repository import ROOT
+from rich.console import Console
 
 pytest.importorskip("accelerate")
 
 from modeling_metaqap.evaluation import benchmark
+from modeling_metaqap.evaluation.benchmark_tables import TABLES
+
+RESULTS = ROOT / "studies/results"
 
 
 def test_turns_take_every_engine_once_and_leave_the_first_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,3 +67,47 @@ def test_files_larger_than_the_photographs_keep_their_fine_detail(tmp_path: Path
     assert np.diff(pictures[160, 100], axis=1).std() == pytest.approx(
         np.diff(pictures[64, 64], axis=1).std(), rel=0.05
     )
+
+
+def shown(section: str, result: dict[str, Any]) -> str:
+    """The table of a section, as text."""
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(TABLES[section](result))
+    return " ".join(console.export_text().split())
+
+
+@pytest.mark.parametrize("section", ["distortions", "pseudo_mos", "training"])
+def test_the_table_of_a_section_has_the_figures_that_were_measured(section: str) -> None:
+    result = json.loads((RESULTS / "benchmark.json").read_text())[section]
+    text = shown(section, result)
+    if section == "distortions":
+        assert f"The slowest, {result['slowest']}, takes {result['slowest_over_median']:.1f} x the median." in text
+        names = result["images_per_second"]
+    elif section == "pseudo_mos":
+        names = next(iter(result["sides"].values()))["milliseconds"]
+    else:
+        assert f"{result['over_timm']:.1%} of the bare loop" in text
+        names = result["images_per_second"]
+    assert names and all(name in text for name in names)
+
+
+def test_a_contender_that_did_not_run_is_named_and_the_peak_is_no_row() -> None:
+    [result] = json.loads((RESULTS / "scoring.json").read_text())["scoring"].values()
+    name = next(name for name, row in result["contenders"].items() if "share_of_peak" in row)
+    row = result["contenders"][name]
+    text = shown("scoring", result | {"contenders": result["contenders"] | {"pyiqa dbcnn": {"error": "broken"}}})
+    assert f"{name} │ {row['images_per_second']:.2f} │ {row['share_of_peak']:.0%}" in text.replace("┃", "│")
+    assert "pyiqa dbcnn │ did not run" in text and "matrix product" not in text
+
+
+def test_the_tables_of_engines_and_of_ray_say_what_stands_beside_what() -> None:
+    engines = {
+        "torch": {"crops_per_second": 4.0, "over_torch": 1.0},
+        "onnx": {"crops_per_second": 6.0, "over_torch": 1.5},
+    }
+    about = {"checkpoint": "tiny", "side": 64, "threads": 1, "turns": 3, "parameters": 2e6, "macs": 3e9}
+    text = shown("inference", about | {"weights_megabytes": 4.5, "peak_memory_megabytes": 700, "engines": engines})
+    assert "onnx │ 6.00 │ 1.50 x" in text and "2.00 M parameters, 3.00 G multiply-adds" in text
+    rates = {"Ray": {"images_per_second": 9.0, "start_up_seconds": 5.0}}
+    ray = {"size": [512, 512], "workers": 2, "turns": 3, "ray_over_one_process": 0.93, "contenders": rates}
+    assert "Ray │ 9.00 │ 5.0" in (text := shown("distributed", ray)) and "Ray 93.0% of one process" in text

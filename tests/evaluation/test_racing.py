@@ -1,12 +1,15 @@
 """Contenders take turns, each in a process of its own."""
 
+import io
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.evaluation.racing import Contender, contenders, race, ratio
+from modeling_metaqap.evaluation.racing import Contender, contenders, race, ratio, worker_protocol
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
 
@@ -39,6 +42,57 @@ def test_an_older_version_and_pyiqa_take_part_only_where_they_are(checkpoint, tm
     assert [one.name for one in chosen] == ["matrix product", "fast"]
     with pytest.raises(MetaQAPError, match="no contender 'abacus'"):
         contenders(checkpoint, macs={1: 10}, chosen=["abacus"])
+
+
+WORKER = """
+import json, sys
+options = json.loads(sys.argv[1])
+print("words of a library", flush=True)
+for number, line in enumerate(sys.stdin):
+    task = json.loads(line)
+    open(options["log"], "a").write(f"{options['name']} {len(task['files'])} {task['seconds']}\\n")
+    if options.get("ends") == number:
+        break
+    values = {"images": options["images"] * (number + 1), "seconds": 2.0, "peak_memory_megabytes": 50}
+    print(json.dumps({"error": "broken"} if options.get("broken") else values), flush=True)
+"""
+
+
+def test_contenders_are_asked_in_turn_and_the_first_turn_does_not_count(tmp_path):
+    """Programs that compute nothing stand in for the scorers."""
+    (tmp_path / "worker.py").write_text(WORKER)
+
+    def contender(name, images, macs=None, **more):
+        options = {"name": name, "log": str(tmp_path / "log"), "images": images, **more}
+        return Contender(name, str(tmp_path / "worker.py"), options, macs=macs)
+
+    taking_part = [
+        contender("matrix product", 100),
+        contender("a", 2, macs=10**9),
+        contender("broken", 1, broken=True),
+        contender("ends", 1, ends=1),
+    ]
+    results = race(taking_part, ["x.jpg", "y.jpg"], threads=1, seconds=0.5, turns=2)
+    assert results["a"]["rates"] == [2.0, 3.0]  # 4 and 6 images in 2 seconds; the 2 of the first turn are left out
+    assert (results["a"]["images_per_second"], results["a"]["peak_memory_megabytes"]) == (2.5, 50)
+    assert results["matrix product"]["gigamacs_per_second"] == 125
+    assert results["a"]["share_of_peak"] == pytest.approx(2.5 / 125)
+    assert results["broken"] == {"error": "broken"} and results["ends"] == {"error": "the process has ended"}
+    turns = [["matrix product", "a", "broken", "ends"], ["matrix product", "a", "ends"], ["matrix product", "a"]]
+    expected = [f"{name} 2 {0.5 if turn else 0}" for turn, names in enumerate(turns) for name in names]
+    assert (tmp_path / "log").read_text().splitlines() == expected
+
+
+def test_a_program_of_a_race_keeps_to_its_cores_and_answers_each_task_with_a_line(monkeypatch, capsys):
+    cores = []
+    monkeypatch.setattr(worker_protocol.os, "sched_setaffinity", lambda _, own: cores.append(own), raising=False)
+    lines = [{"files": ["a"], "cores": [0, 1]}, {"files": ["b"], "cores": []}]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in lines)))
+    for task in worker_protocol.tasks():
+        worker_protocol.answer(len(task["files"]), 0.5)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["images"], one["seconds"]) for one in answers] == [(1, 0.5), (1, 0.5)]
+    assert cores == [[0, 1]] and all(one["peak_memory_megabytes"] >= 0 for one in answers)
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from modeling_metaqap import MetaQAPModel
+from modeling_metaqap.cli.app import main
 from modeling_metaqap.data.iqa_datasets import hold_out, load_training_split
 from modeling_metaqap.data.rating_options import RatingOptions
 from modeling_metaqap.errors import MetaQAPError
@@ -175,3 +176,35 @@ def test_a_process_scores_on_its_own_device(monkeypatch):
     process_scorer("a")
     process_scorer("a", device="cpu")
     assert devices == ["cuda:3", "cpu"]
+
+
+class TestFitCommand:
+    @pytest.fixture
+    def call(self, rated_sources, tmp_path, scored, monkeypatch, capsys):
+        """Runs `metaqap fit` in this process: (exit status, standard output, standard error)."""
+
+        def call(*arguments):
+            data = ("--dataset", "folder", "--split", "train", "--data-dir", rated_sources, "--bootstrap", 0)
+            words = ["metaqap", "fit", *arguments, *data, "--cache-dir", tmp_path / "cache"]
+            monkeypatch.setattr("sys.argv", list(map(str, words)))
+            with pytest.raises(SystemExit) as exit_:
+                main()
+            said = capsys.readouterr()
+            return exit_.value.code, said.out, said.err
+
+        return call
+
+    def test_it_says_how_the_learners_were_chosen_and_writes_the_checkpoint(self, call, learner, tmp_path):
+        models, folder = (learner("one"), learner("two", seed=1)), tmp_path / "fused"
+        status, output, error = call("--models", *models, "--names", "first", "second", "--output-dir", folder)
+        assert status == 0, error
+        assert "Stepwise linear regression" in output and "enter" in output and f"Wrote {folder}." in output
+        figures = json.loads((folder / "fit.json").read_text())["figures"]
+        for name, figure in figures.items():
+            assert f"{name}: PLCC {figure['plcc']['value']:.4f}, SROCC {figure['srocc']['value']:.4f}" in output
+        assert MetaQAPModel.from_pretrained(folder).config.interval_radius > 0
+
+    def test_a_learner_is_not_written_over(self, call, learner):
+        path = learner("one")
+        status, output, error = call("--models", path, "--output-dir", path)
+        assert status == 2 and "--output-dir" in error and "is one of the learners" in error and not output

@@ -1,6 +1,7 @@
 """Images are decoded in processes that may die."""
 
 import os
+import shutil
 import signal
 import time
 
@@ -10,6 +11,8 @@ from corpus import photograph
 from PIL import Image
 
 from modeling_metaqap.decoding_metaqap import UnreadableImage
+from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.inference import isolation
 from modeling_metaqap.inference.decoding import Seen, read_as_seen
 from modeling_metaqap.inference.isolation import IsolatedDecoder
 
@@ -101,3 +104,35 @@ def test_a_process_ends_when_the_program_is_killed(tmp_path):
     while worker.process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert worker.process.poll() == 0
+
+
+def test_a_decoder_that_the_system_ended_says_so_and_the_next_image_is_read(tmp_path, decoder):
+    photograph().save(tmp_path / "a.png")
+    decoder.read(tmp_path / "a.png", SEEN)
+    [worker] = decoder._all
+    worker.process.kill()
+    worker.process.wait()
+    with pytest.raises(UnreadableImage, match="ended by the system, mostly for want of memory"):
+        decoder.read(tmp_path / "a.png", SEEN)
+    assert decoder.read(tmp_path / "a.png", SEEN).width == 96
+
+
+def test_a_decoder_that_does_not_start_is_a_mistake_of_the_machine_and_not_of_the_image(tmp_path, monkeypatch):
+    monkeypatch.setattr(isolation.sys, "executable", shutil.which("false"))
+    decoder = IsolatedDecoder()
+    with pytest.raises(MetaQAPError, match="does not start; leave out --isolate"):
+        decoder.read(tmp_path / "a.png", SEEN)
+
+
+def test_ctrl_c_is_no_fault_of_the_image(tmp_path, decoder, monkeypatch):
+    photograph().save(tmp_path / "a.png")
+    decoder.read(tmp_path / "a.png", SEEN)
+    [worker] = decoder._all
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "ask", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        decoder.read(tmp_path / "a.png", SEEN)
+    assert worker.process.poll() is not None and decoder._all == set()

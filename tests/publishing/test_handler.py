@@ -3,7 +3,6 @@
 import base64
 import importlib.util
 import json
-import shutil
 
 import pytest
 from PIL import Image
@@ -20,7 +19,7 @@ PHOTO = ROOT / "space" / "examples" / "coffee_crushed.jpg"
 def folder(make_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint") / "repository"
     save_checkpoint(make_model("test_resnet", interval_radius=0.2), folder)
-    shutil.copy(source.__file__, folder / "handler.py")
+    (folder / "handler.py").symlink_to(source.__file__)
     return folder
 
 

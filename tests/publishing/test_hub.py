@@ -6,16 +6,19 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from hub_stand_in import StandInHub
 from repository import ROOT
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap.cli.app import main
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.adapting import Adaptation
 from modeling_metaqap.lineage import weights_sha256
-from modeling_metaqap.publishing.hub import assemble, publish, try_out
+from modeling_metaqap.publishing import hub as hub_module
+from modeling_metaqap.publishing.hub import Trial, assemble, publish, try_out
 
 HUB_CARD = ROOT / "hub_card"
 PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
@@ -125,6 +128,71 @@ def test_the_folder_scores_a_photograph_where_only_torch_timm_and_transformers_c
     assert {"torch", "timm", "transformers", "transformers_modules"} <= roots
     assert not roots & {"modeling_metaqap", "scipy", "datasets", "accelerate", "onnxruntime", "typer", "pytest"}
     assert 0 < trial.quality < 1
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        (None, "hub does not work with torch, timm and transformers alone: ImportError: no module"),
+        ((0.9, 0.9, 0.9), "0.9000 in a fresh process, and 0.5 here"),
+        ((0.5, 0.5, 0.6), "0.6000 in a fresh process, and 0.5 here"),
+    ],
+)
+def test_a_trial_that_fails_or_gives_another_score_is_one_sentence(monkeypatch, tmp_path, scores, message):
+    status = int(scores is None)
+    output = json.dumps(dict(zip(("quality", "pipeline", "endpoint"), scores or (), strict=False)))
+    run = SimpleNamespace(returncode=status, stdout=output, stderr="Traceback\nImportError: no module")
+    monkeypatch.setattr(hub_module.subprocess, "run", lambda *_, **__: run)
+    scorer = SimpleNamespace(score=lambda _: [SimpleNamespace(quality=0.5, error=None)])
+    monkeypatch.setattr(hub_module, "Scorer", lambda *_, **__: scorer)
+    with pytest.raises(MetaQAPError, match=re.escape(message)):
+        try_out(tmp_path / "hub", PHOTO)
+
+
+class TestPushCommand:
+    @pytest.fixture
+    def call(self, monkeypatch, capsys):
+        """Runs the command in this process; trial and upload, which have tests of their own, are stand-ins."""
+        uploads = []
+
+        def upload(folder, repo_id, **options):
+            uploads.append((repo_id, {path.name for path in folder.iterdir()}, options))
+            return SimpleNamespace(commit_url="https://hub/commit/1")
+
+        monkeypatch.setattr(hub_module, "try_out", lambda folder, photo: Trial(0.7321, []))
+        monkeypatch.setattr(hub_module, "publish", upload)
+
+        def call(*arguments):
+            monkeypatch.setattr("sys.argv", ["metaqap", "push", "someone/metaqap", *map(str, arguments)])
+            with pytest.raises(SystemExit) as exit_:
+                main()
+            return exit_.value.code, capsys.readouterr(), uploads
+
+        return call
+
+    def test_it_lists_the_files_and_uploads_nothing_by_itself(self, call, tmp_path):
+        status, said, uploads = call("--output-dir", tmp_path / "kept", "--source", "https://example.org/code")
+        assert status == 0, said.err
+        kept = {path.name for path in (tmp_path / "kept").iterdir()}
+        assert CODE < kept and all(name in said.out for name in kept)
+        assert "coffee.jpg: 0.7321" in said.out and "Nothing was uploaded; add --push" in said.out
+        assert "https://example.org/code" in (tmp_path / "kept/README.md").read_text() and uploads == []
+
+    def test_it_uploads_what_it_was_told_to(self, call):
+        status, said, [(repository, files, options)] = call(
+            "--push", "--private", "--message", "New", "--space", "a/b"
+        )
+        assert status == 0 and "Uploaded as one commit: https://hub/commit/1" in said.out
+        assert repository == "someone/metaqap" and {"model.safetensors", "README.md"} < files
+        assert options == {"private": True, "message": "New"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [(["--push", "--dry-run"], "Choose one of"), (["--source", "code"], "must be a web address, not 'code'")],
+    )
+    def test_a_mistake_is_one_sentence(self, call, arguments, message):
+        status, said, uploads = call(*arguments)
+        assert status == 2 and message in said.err and len(said.err.splitlines()) == 1 and uploads == []
 
 
 @pytest.mark.parametrize(

@@ -4,16 +4,19 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 from repository import ROOT
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPImageProcessor
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.inference.scorer import Scorer
 from modeling_metaqap.lineage import Stage, in_words, learner_stages, weights_sha256, write_stages
+from modeling_metaqap.publishing.card_picture import PICTURE, PICTURE_FILE, draw_picture, has_picture
 from modeling_metaqap.publishing.model_card import card_files, write_card
 
 HUB_CARD = ROOT / "hub_card"
@@ -364,3 +367,25 @@ def test_the_scale_of_the_raters_is_told_where_it_is_not_that_of_the_quality(car
     change(checkpoint / "config.json", lambda config: config.update(mos_range=[1, 5]))
     text = " ".join(card_files(checkpoint, card_dir)["README.md"].split())
     assert "lowest score that a rater could give, 1, and 1 for the highest, 5; `metaqap" in text
+
+
+def test_the_picture_shows_each_photograph_with_its_score_and_is_of_these_weights(make_model, tmp_path):
+    model = make_model("test_resnet")
+    model.save_pretrained(tmp_path)
+    MetaQAPImageProcessor(size={"shortest_edge": 64}, crop_size=64).save_pretrained(tmp_path)
+    assert not has_picture(tmp_path, tmp_path)
+    photographs = {"as it is": PHOTO, "crushed": PHOTO.with_name("coffee_crushed.jpg")}
+    draw_picture(tmp_path, tmp_path, photographs)
+    records = Scorer(tmp_path, device="cpu").score(photographs.values())
+    shown = json.loads((tmp_path / PICTURE_FILE).read_text())["shown"]
+    qualities = [f"{record.quality:.2f}" for record in records]
+    assert [(one["title"], one["quality"]) for one in shown] == list(zip(photographs, qualities, strict=True))
+    with Image.open(tmp_path / PICTURE) as picture:
+        assert picture.format == "JPEG" and picture.height > 100
+        rows = np.asarray(picture.convert("L"))
+    half = len(rows) // 2
+    assert rows[:half].std() > 10 and rows[half:].std() > 10  # neither is blank
+    assert has_picture(tmp_path, tmp_path)
+    model.meta_learner.intercept.data += 0.5
+    model.save_pretrained(tmp_path)
+    assert not has_picture(tmp_path, tmp_path)
