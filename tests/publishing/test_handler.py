@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import shutil
 
 import pytest
 from PIL import Image
@@ -19,7 +20,7 @@ PHOTO = ROOT / "space" / "examples" / "coffee_crushed.jpg"
 def folder(make_model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("endpoint") / "repository"
     save_checkpoint(make_model("test_resnet", interval_radius=0.2), folder)
-    (folder / "handler.py").symlink_to(source.__file__)
+    shutil.copy(source.__file__, folder / "handler.py")
     return folder
 
 
