@@ -135,6 +135,11 @@ def template_values() -> dict[str, Any]:
         "fit": fit,
         "cost": cost["inference"],
         "two_threads": results["scoring"]["scoring"]["512 x 512, 2 threads"],
+        "other_sizes": {
+            title: section
+            for title, section in results["scoring"]["scoring"].items()
+            if title != "512 x 512, 2 threads"
+        },
         "onnx": onnx,
         "published": published,
         "shipped": shipped,

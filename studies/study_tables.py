@@ -304,6 +304,36 @@ def scoring_table(section: Json) -> TextTable:
     return TextTable(["", "images a second", *beside, "of the peak", "MB at most"], cells)
 
 
+def training_speed_table(result: Json) -> TextTable:
+    """Images a second of each part of training, from `scripts/benchmark.py --sections training`."""
+    before = ", version before"
+    rows = {name: row for name, row in result["contenders"].items() if "error" not in row}
+    cells = []
+    for name, row in rows.items():
+        if name.endswith(before):
+            continue
+        older = rows.get(name + before)
+        ratio = result["ratios"].get(f"{name} over version before")
+        cells.append(
+            [
+                name,
+                f"{row['images_per_second']:.1f}",
+                UNDEFINED if older is None else f"{older['images_per_second']:.1f}",
+                UNDEFINED if ratio is None else f"{ratio:.2f}",
+            ]
+        )
+    return TextTable(["", "images a second", "version before", "times as fast"], cells)
+
+
+def start_up_table(result: Json) -> TextTable:
+    """Seconds until the score of one photograph is there, from `scripts/benchmark.py --sections start_up`."""
+    cells = [
+        [name, f"{row['first_line_seconds']:.2f}", f"{row['beyond_imports']:.2f}", f"{row['whole_seconds']:.2f}"]
+        for name, row in result["programs"].items()
+    ]
+    return TextTable(["", "first line", "beyond the imports", "end"], cells)
+
+
 def fleet_table(section: Json, *, photographs: int = 100_000_000, cores: int = 3_200) -> TextTable:
     """Hours that a hundred million photographs take on many cores, from `scripts/benchmark.py --sections scoring`.
 
