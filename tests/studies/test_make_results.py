@@ -118,6 +118,46 @@ def test_the_page_quotes_the_training_log(page):
         assert f"| {learner} | {100 * share:.1f} % | {srocc:.3f} |" in page
 
 
+def test_the_page_shows_every_kind_of_speed_once_it_is_measured(monkeypatch):
+    """Whether or not the committed files have it, with made-up figures here."""
+    ours = ["step on a batch in memory", "loop with reading"]
+    everybody = ours + [f"{name}, version before" for name in ours]
+    with_reading = {
+        "processes_that_read": 2,
+        "size": [512, 512],
+        "threads": 1,
+        "turns": 5,
+        "contenders": {name: {"images_per_second": 10.0 + place} for place, name in enumerate(everybody)},
+        "ratios": {f"{ours[1]} over {ours[0]}": 0.9371, f"{ours[1]} over version before": 1.2345},
+    }
+    program = {"first_line_seconds": 4.017, "beyond_imports": 1.279, "whole_seconds": 4.513}
+    read = make_results.read
+
+    def measured(path):
+        values = read(path)
+        if path.name == "benchmark.json":
+            values["start_up"] = {"threads": 1, "turns": 5, "programs": {"first use": program}}
+            values["distributed"] = {"workers": 2, "turns": 5, "ray_over_one_process": 0.9137}
+            values["training"]["with_reading"] = with_reading
+        elif path.name == "kill_scoring.json":
+            values["peak_memory_mb"] = {"1000": 511.2, "20000": 533.3}
+        elif path.name == "scoring.json":
+            values["scoring"]["7000 x 5000, 1 threads"] = values["scoring"]["512 x 512, 2 threads"]
+        return values
+
+    monkeypatch.setattr(make_results, "read", measured)
+    page = " ".join(make_results.results_page().split())
+    assert (
+        "| loop with reading | 11.0 | 13.0 | 1.23 |" in page
+        and "| step on a batch in memory | 10.0 | 12.0 | – |" in page
+    )
+    assert "The loop with reading does 93.7 % of what the step alone does" in page
+    assert "| first use | 4.02 | 1.28 | 4.51 |" in page
+    assert "Ray's 2 workers of one core each scored 91.4 %" in page
+    assert "511 MB at most for 1,000 photographs, and 533 MB at most for 20,000 photographs. ## What" in page
+    assert "photographs of 7000 x 5000 pixels, one thread" in page
+
+
 def test_long_lines_are_filled_and_tables_are_left_alone():
     table = f"| {'wide ' * 40}|\n| --- |"
     text = "a word " * 30
