@@ -5,6 +5,7 @@ import re
 
 import make_results
 import pytest
+import study_tables
 from repository import ROOT
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
@@ -156,6 +157,27 @@ def test_the_page_shows_every_kind_of_speed_once_it_is_measured(monkeypatch):
     assert "Ray's 2 workers of one core each scored 91.4 %" in page
     assert "511 MB at most for 1,000 photographs, and 533 MB at most for 20,000 photographs. ## What" in page
     assert "photographs of 7000 x 5000 pixels, one thread" in page
+
+
+def test_of_a_race_on_a_shared_machine_the_time_of_the_processor_counts():
+    row = {"peak_memory_megabytes": 1000, "share_of_peak": 0.3}
+    names = ["bare forward, PyTorch folded", "bare forward, ONNX Runtime", "default, core install"]
+    names += ["default, with ONNX Runtime"]
+    contenders = {name: row | {"images_per_second": 1.5, "images_per_processor_second": 2.25} for name in names}
+    alone = {bare: {"default, core install": 0.5, "default, with ONNX Runtime": 0.6} for bare in names[:2]}
+    section = {
+        "threads": 2,
+        "contenders": {"matrix product": {"images_per_second": 3.9, "images_per_processor_second": 2.0}} | contenders,
+        "ratios": alone,
+        "processor_ratios": {bare: {name: 2 * ratio for name, ratio in own.items()} for bare, own in alone.items()},
+    }
+    assert not study_tables.was_shared(section)
+    assert "| default, core install | 1.50 | 30 % | 1,000 |" in study_tables.scoring_table(section).markdown()
+    assert study_tables.end_to_end(section) == "50.0 % with PyTorch and 60.0 % with ONNX Runtime"
+    section["contenders"]["matrix product"]["images_per_second"] = 1.0  # each thread had a quarter of a core
+    assert study_tables.was_shared(section)
+    assert "| default, core install | 2.25 | – | 1,000 |" in study_tables.scoring_table(section).markdown()
+    assert study_tables.end_to_end(section) == "100.0 % with PyTorch and 120.0 % with ONNX Runtime"
 
 
 def test_long_lines_are_filled_and_tables_are_left_alone():
