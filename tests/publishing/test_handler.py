@@ -1,4 +1,4 @@
-"""`handler.py` as an Inference Endpoint calls it: loaded from the checkpoint's folder, and asked with JSON."""
+"""`handler.py` as an Inference Endpoint calls it: with the checkpoint's folder, and asked with JSON."""
 
 import base64
 import importlib.util
@@ -26,11 +26,7 @@ def folder(make_model, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def endpoint(folder):
-    """What the endpoint's toolkit makes of the folder."""
-    spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.EndpointHandler(str(folder))
+    return source.EndpointHandler(str(folder))
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +45,14 @@ def test_a_photograph_in_any_form_gets_the_same_score_and_the_answer_is_json(end
         assert answer["quality_high"] - answer["quality_low"] == pytest.approx(0.4, abs=1e-4)
     several = endpoint({"inputs": [text, data], "parameters": {"batch_size": 2}})
     assert [answer["quality"] for answer in several] == pytest.approx([quality] * 2, abs=1e-5)
+
+
+def test_an_endpoint_loads_the_file_that_lies_in_the_folder(folder, quality):
+    spec = importlib.util.spec_from_file_location("handler", folder / "handler.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    answer = module.EndpointHandler(str(folder))({"inputs": PHOTO.read_bytes()})
+    assert answer["quality"] == pytest.approx(quality, abs=1e-5)
 
 
 def test_a_large_jpeg_scores_as_its_file_does(endpoint, folder, tmp_path):
