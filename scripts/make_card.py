@@ -4,7 +4,7 @@
 
 Reads `results.json`, `published.json`, `cost.json` and `template.md` in hub_card/ and the checkpoint's files; every
 number in the card comes from them. `make card` does the same; a test fails while the committed card is another one.
-The picture `examples.jpg` is drawn anew if it was drawn by other weights.
+The picture `examples.jpg` is drawn anew if it was drawn by another checkpoint.
 """
 
 import argparse

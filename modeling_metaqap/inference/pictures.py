@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.names import shown_name
 from .records import ScoreRecord
 from .thumbnails import make_thumbnail
-from .wording import distortion_title, heading
+from .wording import MAX_QUALITY, distortion_title, heading
 
 # From bad to excellent. Red against blue-green, lightest in the middle, so that colour-blind people can tell them.
 _PALETTE = np.array([(192, 57, 84), (226, 125, 86), (233, 196, 106), (96, 178, 158), (22, 122, 140)], dtype=np.float64)
@@ -50,7 +50,8 @@ def explanation_picture(
         labels: names of the distortions, in the order of the record's probabilities.
         side: longer side of each of the two pictures in pixels.
         opacity: of the map over the photograph, in [0, 1].
-        most: how many distortions to name; those that would be shown with 0 % are left out.
+        most: how many distortions to name; those that would be shown with 0 % are left out, and all of them where the
+            quality is high: there they say little.
 
     Raises:
         ValueError: if the record has no score or no quality map.
@@ -94,6 +95,8 @@ def explanation_picture(
     line += 38
     if record.distortion_probabilities is None:
         draw.text((panel, line), "This checkpoint does not name distortions.", fill=_FAINT, font=text)
+        return picture
+    if record.share(record.quality) >= MAX_QUALITY:
         return picture
     draw.text((panel, line), "Resembles", fill=_INK, font=text)
     line += 26

@@ -1,5 +1,6 @@
 """The model card's picture: examples, their maps of local quality, and their scores."""
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
@@ -12,14 +13,26 @@ from ..inference.pictures import explanation_picture
 from ..inference.scorer import Scorer
 from ..lineage import weights_sha256
 
-#: The picture, and beside it what it shows and by which weights it was drawn.
+#: The picture, and beside it what it shows and by which checkpoint it was drawn.
 PICTURE, PICTURE_FILE = "examples.jpg", "examples.json"
 
 
 def has_picture(checkpoint: str | Path, card_dir: str | Path) -> bool:
-    """Whether there is a picture that was drawn by these weights."""
+    """Whether there is a picture that was drawn by these weights with this configuration."""
     file = Path(card_dir) / PICTURE_FILE
-    return file.exists() and json.loads(file.read_text())["weights_sha256"] == weights_sha256(checkpoint)
+    if not file.exists():
+        return False
+    drawn = json.loads(file.read_text())
+    return all(drawn.get(name) == digest for name, digest in _digests(checkpoint).items())
+
+
+def _digests(checkpoint: str | Path) -> dict[str, str | None]:
+    """Of the weights, and of the configuration, where the interval is that the picture shows."""
+    config = Path(checkpoint) / "config.json"
+    return {
+        "weights_sha256": weights_sha256(checkpoint),
+        "config_sha256": hashlib.sha256(config.read_bytes()).hexdigest() if config.exists() else None,
+    }
 
 
 def draw_picture(checkpoint: str | Path, card_dir: str | Path, photographs: Mapping[str, Path]) -> None:
@@ -51,7 +64,7 @@ def draw_picture(checkpoint: str | Path, card_dir: str | Path, photographs: Mapp
         {"title": title, "quality": f"{record.quality:.2f}"}
         for title, record in zip(photographs, records, strict=True)
     ]
-    text = json.dumps({"weights_sha256": weights_sha256(checkpoint), "shown": shown}, indent=2) + "\n"
+    text = json.dumps(_digests(checkpoint) | {"shown": shown}, indent=2) + "\n"
     write_atomically(Path(card_dir) / PICTURE_FILE, text.encode())
 
 

@@ -6,6 +6,7 @@ from PIL import Image
 
 from modeling_metaqap.inference.pictures import explanation_picture, quality_colors, quality_map_image
 from modeling_metaqap.inference.records import ScoreRecord
+from modeling_metaqap.inference.wording import MAX_QUALITY
 
 LABELS = ["gaussian_blur", "jpeg_compression", "mean_shift"]
 
@@ -74,6 +75,17 @@ def test_a_distortion_that_would_have_an_empty_bar_is_left_out():
     assert bars(0.5, 0.4, 0.1) == 3
     assert bars(0.9, 0.006, 0.094) == 3
     assert bars(0.9, 0.004, 0.096) == 2
+
+
+def test_a_good_photograph_resembles_nothing():
+    photograph = Image.new("RGB", (64, 48))
+    good, plain = (
+        np.asarray(
+            explanation_picture(photograph, record(quality=quality, distortion_probabilities=[0.9, 0.1, 0.0]), LABELS)
+        )
+        for quality in (MAX_QUALITY, MAX_QUALITY - 0.01)
+    )
+    assert (good[130:, -340:] == 255).all() and not (plain[130:, -340:] == 255).all()
 
 
 def test_the_photograph_can_be_seen_below_its_map():

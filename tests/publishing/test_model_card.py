@@ -330,13 +330,16 @@ def test_weights_of_the_hub_are_named_as_base_models(card_dir, tmp_path):
 
 
 def test_the_picture_shows_the_examples_with_the_scores_that_the_card_names(card, card_dir):
-    shown = json.loads((HUB_CARD / "examples.json").read_text())["shown"]
+    shown_by = (HUB_CARD / "examples.json").read_text()
+    shown = json.loads(shown_by)["shown"]
     records = Scorer(device="cpu").score([PHOTO, PHOTO.with_name("coffee_crushed.jpg")])
     assert [row["quality"] for row in shown] == [f"{record.quality:.2f}" for record in records]
     alt = "; ".join(f"{row['title']}: {row['quality']}" for row in shown)
     assert f"![{alt}](examples.jpg)\n\n## Use" in card and (HUB_CARD / "examples.jpg").stat().st_size < 150_000
-    change(card_dir / "examples.json", lambda data: data.update(weights_sha256="0" * 64))
-    assert "examples.jpg" not in card_files(DEFAULT_CHECKPOINT, card_dir)["README.md"], "drawn by other weights"
+    for changed, reason in (("config_sha256", "with another interval"), ("weights_sha256", "by other weights")):
+        change(card_dir / "examples.json", lambda data, name=changed: data.update({name: "0" * 64}))
+        assert "examples.jpg" not in card_files(DEFAULT_CHECKPOINT, card_dir)["README.md"], f"drawn {reason}"
+        change(card_dir / "examples.json", lambda data: data.update(json.loads(shown_by)))
 
 
 def test_the_card_links_to_the_paper_and_to_what_the_publisher_names(card, card_dir):
