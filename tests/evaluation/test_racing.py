@@ -53,8 +53,8 @@ for number, line in enumerate(sys.stdin):
     open(options["log"], "a").write(f"{options['name']} {len(task['files'])} {task['seconds']}\\n")
     if options.get("ends") == number:
         break
-    values = {"seconds": 2.0, "processor_seconds": 4.0, "peak_memory_megabytes": 50}
-    values["images"] = options["images"] * (number + 1)
+    values = {"images": options["images"] * (number + 1), "seconds": 2.0, "peak_memory_megabytes": 50}
+    values["processor_seconds"] = 4.0
     print(json.dumps({"error": "broken"} if options.get("broken") else values), flush=True)
 """
 
@@ -76,7 +76,8 @@ def test_contenders_are_asked_in_turn_and_the_first_turn_does_not_count(tmp_path
     results = race(taking_part, ["x.jpg", "y.jpg"], threads=1, seconds=0.5, turns=2)
     assert results["a"]["rates"] == [2.0, 3.0]  # 4 and 6 images in 2 seconds; the 2 of the first turn are left out
     assert (results["a"]["images_per_second"], results["a"]["peak_memory_megabytes"]) == (2.5, 50)
-    assert results["a"]["processor_rates"] == [1.0, 1.5] and results["a"]["images_per_processor_second"] == 1.25
+    assert (results["a"]["processor_rates"], results["a"]["images_per_processor_second"]) == ([1.0, 1.5], 1.25)
+    assert ratio(results, "matrix product", "a", of="processor_rates") == 50
     assert results["matrix product"]["gigamacs_per_second"] == 125
     assert results["a"]["share_of_peak"] == pytest.approx(2.5 / 125)
     assert results["broken"] == {"error": "broken"} and results["ends"] == {"error": "the process has ended"}
@@ -92,11 +93,11 @@ def test_a_program_of_a_race_keeps_to_its_cores_and_answers_each_task_with_a_lin
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(line) + "\n" for line in lines)))
     for task in worker_protocol.tasks():
         watch = worker_protocol.Watch()
-        sum(number * number for number in range(200_000))
-        worker_protocol.answer(len(task["files"]), watch.stop())
+        watch.seconds, watch.processor_seconds = 0.5, 0.25
+        worker_protocol.answer(len(task["files"]), watch)
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [one["images"] for one in answers] == [1, 1]
-    assert all(0 < one["processor_seconds"] < one["seconds"] + 0.05 for one in answers)
+    assert [(one["images"], one["seconds"]) for one in answers] == [(1, 0.5), (1, 0.5)]
+    assert {one["processor_seconds"] for one in answers} == {0.25}
     assert cores == [[0, 1]] and all(one["peak_memory_megabytes"] >= 0 for one in answers)
 
 
