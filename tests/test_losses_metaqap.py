@@ -184,3 +184,55 @@ def test_whole_numbers_are_accepted_as_targets():
 def test_wrong_input_is_refused(predictions, targets, options, message):
     with pytest.raises(ValueError, match=message):
         quality_aware_loss(predictions, targets, **options)
+
+
+def in_sets():
+    """Predictions, targets and sets of 5, 1, 2 and 4 items, mixed."""
+    generator = torch.Generator().manual_seed(3)
+    p, t = torch.rand(2, 12, generator=generator, dtype=torch.double)
+    return p, t, torch.tensor([2, 0, 0, 3, 3, 0, 1, 2, 3, 0, 0, 3])
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_several_sets_have_the_mean_of_their_own_rank_terms_weighted_by_their_sizes(surrogate):
+    p, t, sets = in_sets()
+    expected = 0.15 * ((p - t) ** 2).mean()
+    for number, size in ((0, 5), (2, 2), (3, 4)):  # set 1 has one item and no order
+        own = sets == number
+        expected = expected + 0.7 * size / 11 * (1 - SURROGATES[surrogate](p[own], t[own]))
+    options = {"lambda_mse": 0.3, "lambda_srocc": 0.7, "surrogate": surrogate}
+    loss = quality_aware_loss(p[:, None], t, **options, sets=sets)
+    torch.testing.assert_close(loss, expected)
+    assert quality_aware_loss(p, t, **options, sets=sets.flip(0)) != loss
+    # Only who is with whom counts; so one set is what it was.
+    torch.testing.assert_close(quality_aware_loss(p, t, **options, sets=7 - sets), loss)
+    torch.testing.assert_close(
+        quality_aware_loss(p, t, **options, sets=torch.zeros(12)), quality_aware_loss(p, t, **options)
+    )
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_items_of_different_sets_are_not_compared(surrogate):
+    p, t, sets = in_sets()
+    options = {"lambda_mse": 0.0, "surrogate": surrogate, "sets": sets}
+    # Another constant for each set; a correlation of all items would notice.
+    shift = torch.tensor([0.0, 3.0, -2.0, 5.0], dtype=torch.double)[sets]
+    torch.testing.assert_close(quality_aware_loss(p + shift, t, **options), quality_aware_loss(p, t, **options))
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+def test_the_gradient_within_sets_is_right_and_finite(surrogate):
+    p, t, sets = in_sets()
+    p.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: quality_aware_loss(x, t, surrogate=surrogate, sets=sets), (p,))
+    constant = torch.full((3,), 0.4, requires_grad=True)
+    for found in (torch.tensor([0, 1, 2]), torch.tensor([0, 0, 1])):
+        loss = quality_aware_loss(constant, torch.full((3,), 0.5), surrogate=surrogate, sets=found)
+        assert loss.item() == pytest.approx(0.25 * 0.01 + 0.5)  # nothing is known of the order, as with one item
+        [gradient] = torch.autograd.grad(loss, constant)
+        assert torch.isfinite(gradient).all()
+
+
+def test_each_target_needs_its_set():
+    with pytest.raises(ValueError, match="got 2 sets and 3 targets"):
+        quality_aware_loss(torch.rand(3), torch.rand(3), sets=torch.zeros(2))
