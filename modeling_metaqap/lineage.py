@@ -88,10 +88,13 @@ class Stage:
             learned from are stages of their own, before this one.
         dataset: data set with the opinion scores that were learned from.
         split: of it, in the notation of `load_iqa_dataset`.
+        images: pattern of the ids of those images of this split that were taken, None for all.
         hold_out: rule by which images of this split were held out, see `hold_out`.
         num_images: how many images of it were learned from.
         image_ids_sha256: SHA-256 of their sorted ids, see `image_ids_sha256`.
         mos_low, mos_high: lowest and highest score that their raters could give, higher is better.
+        share: part of all batches that was of this data set, where a training took several together; each of them has
+            a stage then, one after the other.
         image_hashes: the beginning of each file's SHA-256, see `image_hashes`, where names say little.
         distorted: the distorted images that were learned from.
         source: where ImageNet weights come from.
@@ -106,11 +109,13 @@ class Stage:
     taught_by: str | None = None
     dataset: str | None = None
     split: str | None = None
+    images: str | None = None
     hold_out: str | None = None
     num_images: int | None = None
     image_ids_sha256: str | None = None
     mos_low: float | None = None
     mos_high: float | None = None
+    share: float | None = None
     image_hashes: str | None = None
     distorted: DistortedImages | None = None
     source: str | None = None
@@ -136,7 +141,9 @@ class Stage:
         """The opinion scores that were learned from, such as "biq2021 train without fold 1 of 5"."""
         if self.dataset is None:
             return None
-        return f"{self.dataset} {self.split}" + ("" if self.hold_out is None else f" without {self.hold_out}")
+        only = "" if self.images is None else f" only {self.images}"
+        without = "" if self.hold_out is None else f" without {self.hold_out}"
+        return f"{self.dataset} {self.split}{only}{without}"
 
     def __str__(self) -> str:
         if self.kind == "imagenet":
@@ -147,6 +154,8 @@ class Stage:
             images = self.opinions + ("" if self.num_images is None else f", n {self.num_images:,}")
             if self.mos_range not in (None, [0, 1]):
                 images += f", rated from {self.mos_low:g} to {self.mos_high:g}"
+            if self.share is not None:
+                images += f", {self.share:.0%} of each batch"
         taught = None if self.taught_by is None else "the scores of a teacher"
         learned = " and ".join(str(part) for part in (images, self.distorted, taught) if part is not None)
         text = f"{_VERBS[self.kind]} {learned or 'images that are not known'}"
@@ -159,6 +168,7 @@ def rated_images(
     split: str,
     image_ids: Iterable[str],
     *,
+    images: str | None = None,
     hold_out: str | None = None,
     mos_range: Sequence[float] | None = None,
 ) -> dict[str, Any]:
@@ -168,6 +178,7 @@ def rated_images(
     return {
         "dataset": dataset,
         "split": "".join(split.split()),
+        "images": images,
         "hold_out": hold_out,
         "num_images": len(ids),
         "image_ids_sha256": image_ids_sha256(ids),

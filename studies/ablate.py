@@ -138,6 +138,8 @@ def train(variant: Variant, source: str, seed: int, args: argparse.Namespace) ->
 
 def ablate(args: argparse.Namespace) -> None:
     recipe = Recipe.load(args.recipe)
+    if recipe.datasets is not None:
+        raise MetaQAPError("Recipes with several `datasets` are compared by compare_mixtures.py.")
     args.output_dir.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {
         "recipe": asdict(recipe),
@@ -153,9 +155,8 @@ def ablate(args: argparse.Namespace) -> None:
         for variant in found:
             runs = [train(variant, source, seed, args) for seed in args.seeds]
             if source not in result["n"]:
-                parts = load_rated(
-                    measured_on(recipe, source, args.seeds[0]), data_dir=args.data_dir, cache_dir=args.cache_dir
-                )
+                [measured] = measured_on(recipe, source, args.seeds[0]).sets
+                parts = load_rated(measured, **measured.where(args.data_dir, args.cache_dir))
                 result["n"][source] = [len(part) for part in parts]
             row = result["variants"].setdefault(variant.name, {})
             row[source] = {name: statistics.mean(run[name] for run in runs) for name in ("plcc", "srocc")}

@@ -86,7 +86,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         train_split=args.train_split,
         validation_split=args.validation_split,
     )
-    training, validation = load_rated(recipe, data_dir=args.data_dir, cache_dir=args.cache_dir)
+    [source] = recipe.sets
+    training, validation = load_rated(source, **source.where(args.data_dir, args.cache_dir))
     rated = datasets.concatenate_datasets([training, validation])
     row_of = {image_id: row for row, image_id in enumerate(rated["image_id"])}
     images_of = {} if by_source(args.init) else {HOME: (training, validation)}

@@ -9,7 +9,7 @@ import datasets
 
 from ..errors import DataError, MetaQAPError
 from ..lineage import Stage, image_ids_sha256, shares_images
-from .iqa_datasets import hold_out, load_training_split
+from .iqa_datasets import hold_out, load_training_split, only_images
 from .rating_options import FOLDER
 
 
@@ -25,9 +25,9 @@ def refuse_seen(
 ) -> None:
     """Refuse images whose opinion scores any stage of some weights has learned from.
 
-    The ids of a stage's images follow from its data set, split and hold-out rule. All folders of images have the same
-    name, so a folder is that of the stage if the digest of these ids is the same. Where a stage has hashes of its
-    image files, any image with the same content counts, whatever its name or data set.
+    The ids of a stage's images follow from its data set, split, pattern and hold-out rule. All folders of images have
+    the same name, so a folder is that of the stage if the digest of these ids is the same. Where a stage has hashes of
+    its image files, any image with the same content counts, whatever its name or data set.
 
     Args:
         stages: what the weights were made of.
@@ -82,11 +82,11 @@ def _by_opinions(stages: Iterable[Stage], dataset: str) -> dict[str, list[Stage]
 
 
 def _image_ids(same: list[Stage], **where: Any) -> set[str]:
-    """Ids of the images that stages with the same data set, split and rule learned from."""
+    """Ids of the images that stages with the same data set, split, pattern and rule learned from."""
     dataset, split, rule = same[0].dataset, same[0].split, same[0].hold_out
     assert dataset is not None and split is not None
     try:
-        learned = load_training_split(dataset, split=split, **where)
+        learned = only_images(load_training_split(dataset, split=split, **where), same[0].images, name=dataset)
         if rule is not None:
             learned, _ = hold_out(learned, rule, name=dataset)
     except (DataError, ValueError):

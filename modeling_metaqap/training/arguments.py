@@ -53,6 +53,9 @@ def recipe_and_settings(options: dict[str, Any]) -> tuple[Recipe, RunSettings]:
     RatingOptions.of(options)  # names a wrong range as it was typed, not as a setting of the recipe
     of_recipe = {name: options.pop(name) for name in _OF_RECIPE}
     recipe = Recipe.load(options.pop("recipe"), **of_recipe)
+    if options["data_dir"] is not None:
+        folders = [None if folder == "-" else folder for folder in options["data_dir"]]
+        options["data_dir"] = folders[0] if len(folders) == 1 else folders
     return recipe, RunSettings(**options)
 
 
@@ -71,7 +74,12 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--init", help="start from this trained base learner instead of ImageNet weights")
     add("--teacher", help="learn from the scores of this checkpoint too, as `teacher_weight` in the recipe says")
     add("--dataset", metavar="NAME", help="instead of the recipe's; folder for your own photographs and ratings")
-    add("--data_dir", help="unpacked data set; downloaded where the publisher allows it if left out")
+    add(
+        "--data_dir",
+        nargs="+",
+        help="unpacked data set; downloaded where the publisher allows it if left out; for several data sets one "
+        "folder for each, - to download it, or one for all",
+    )
     add_rating_options(add)
     add("--distorted_dir", help="distorted images to learn from, made by `metaqap distort-set`")
     add("--distorted_validation_dir", help="likewise, of other photographs, to validate on")

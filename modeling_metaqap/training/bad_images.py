@@ -3,7 +3,6 @@
 import io
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
 import datasets
@@ -72,15 +71,11 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
     Raises:
         DataError: if there are more.
     """
-    values = {field.name: getattr(splits, field.name) for field in fields(Splits)}
-    chosen = {name: value for name, value in values.items() if isinstance(value, datasets.Dataset)}
-    # In pretraining a data set is there under two names.
-    distinct = {id(dataset): dataset for dataset in chosen.values()}
     bad: dict[int, set[int]] = {}
     errors: list[str] = []
-    for key, dataset in distinct.items():
+    for dataset in splits.all:
         found = _bad_rows(dataset)
-        bad[key] = {index for index, _ in found}
+        bad[id(dataset)] = {index for index, _ in found}
         errors += [error for _, error in found]
     if len(errors) > most:
         raise DataError(f"{len(errors)} images cannot be read, more than `max_bad_images` {most}. {errors[0]}.")
@@ -91,8 +86,7 @@ def leave_out_bad_images(splits: Splits, *, most: int, say: Callable[[str], None
         say(f"  {error}")
     if len(errors) > _SHOWN:
         say(f"  and {len(errors) - _SHOWN} more.")
-    kept = {key: _without(dataset, bad[key]) for key, dataset in distinct.items()}
-    return replace(splits, **{name: kept[id(dataset)] for name, dataset in chosen.items()})
+    return splits.changed(lambda dataset: _without(dataset, bad[id(dataset)]))
 
 
 def _bad_rows(dataset: datasets.Dataset) -> list[tuple[int, str]]:

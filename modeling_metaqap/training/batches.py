@@ -14,9 +14,10 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 from ..data.silencing import silence_decoders
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
-from .images import TrainingCrops, whole_images
+from .images import MixedCrops, TrainingCrops, whole_images
+from .rated_set import shares
 from .recipe import Recipe
-from .samplers import EndlessSampler, EpochSampler
+from .samplers import EndlessSampler, EpochSampler, MixedSampler, seed_of_set, whole_numbers
 from .splits import Splits
 from .step import Batch
 
@@ -31,7 +32,13 @@ class Batches:
         num_workers: processes that read images, for each process that trains.
 
     Raises:
-        MetaQAPError: if a batch cannot be shared among the processes, or there are fewer images than it takes.
+        MetaQAPError: if a batch cannot be shared among the processes, there are fewer images than it takes, or a set
+            has so small a weight that it is never drawn from.
+
+    Attributes:
+        steps_per_epoch: as many as there are full batches of all training images together, whatever the weights of
+            the sets.
+        parts: what part of the photographs of an epoch is drawn from each set.
     """
 
     def __init__(self, splits: Splits, recipe: Recipe, accelerator: Accelerator, *, num_workers: int):
@@ -41,19 +48,29 @@ class Batches:
                     f"`{name}` {getattr(recipe, name)} is the global one and must be divisible by the number of "
                     f"processes, {accelerator.num_processes}."
                 )
-        if len(splits.training) < recipe.batch_size:
+        sizes = [len(one.training) for one in splits.sets]
+        if sum(sizes) < recipe.batch_size:
             raise MetaQAPError(
-                f"There are {len(splits.training)} training images, fewer than one batch of {recipe.batch_size}; "
+                f"There are {sum(sizes)} training images, fewer than one batch of {recipe.batch_size}; "
                 "lower `batch_size` in the recipe. For few ratings there is `metaqap adapt`."
             )
         self.recipe = recipe
         self.accelerator = accelerator
         self.num_workers = num_workers
-        self._crops = TrainingCrops(
-            splits.training, crop_size=recipe.crop_size, seed=recipe.seed, min_scale=recipe.min_scale
-        )
-        self._order = EpochSampler(len(self._crops), seed=recipe.seed)
-        self._photographs = self._shared(self._crops, self._order, recipe.batch_size)
+        self.steps_per_epoch = sum(sizes) // recipe.batch_size
+        self.parts = shares(recipe.sets, sizes)
+        seeds = [seed_of_set(recipe.seed, number) for number in range(len(sizes))]
+        self._crops = [
+            TrainingCrops(one.training, crop_size=recipe.crop_size, seed=seed, min_scale=recipe.min_scale)
+            for one, seed in zip(splits.sets, seeds, strict=True)
+        ]
+        self._order: EpochSampler | MixedSampler
+        if len(sizes) == 1:
+            self._order = EpochSampler(sizes[0], seed=recipe.seed)
+            self._photographs = self._shared(self._crops[0], self._order, recipe.batch_size)
+        else:
+            self._order = MixedSampler(sizes, self._draws(), seeds=seeds)
+            self._photographs = self._shared(MixedCrops(self._crops), self._order, recipe.batch_size)
         self._distorted: DataLoader | None = None
         if recipe.synthetic_batch_size:
             assert splits.distorted is not None
@@ -61,9 +78,13 @@ class Batches:
             self._distorted_order = EndlessSampler(len(crops), seed=recipe.seed)
             self._distorted = self._shared(crops, self._distorted_order, recipe.synthetic_batch_size)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self._crops) // self.recipe.batch_size
+    def _draws(self) -> list[int]:
+        """How many images an epoch draws from each set."""
+        draws = whole_numbers(self.parts, self.steps_per_epoch * self.recipe.batch_size)
+        for one, count in zip(self.recipe.sets, draws, strict=True):
+            if count == 0:
+                raise MetaQAPError(f"No image of the set {one.name} would be drawn in an epoch; raise its `weight`.")
+        return draws
 
     def of_epoch(self, epoch: int, *, first_step: int = 0) -> Iterator[Batch]:
         """This process's share of the batches of one epoch, on its device.
@@ -80,24 +101,29 @@ class Batches:
             distorted_batches = iter(self._distorted)
         for photographs, distorted in zip(self._photographs, distorted_batches, strict=False):
             photographs, distorted = self._on_device(photographs), self._on_device(distorted)
+            distortions: Tensor | None
             if distorted:
                 pixels = torch.cat([photographs["pixel_values"], distorted["pixel_values"]])
-                yield Batch(pixels, photographs["labels"], distorted["distortion"])
+                distortions = distorted["distortion"]
             else:  # in pretraining the "photographs" are distorted themselves
-                yield Batch(photographs["pixel_values"], photographs["labels"], photographs.get("distortion"))
+                pixels, distortions = photographs["pixel_values"], photographs.get("distortion")
+            yield Batch(pixels, photographs["labels"], distortions, photographs.get("set"))
 
-    def one_crop_each(self) -> DataLoader:
-        """One crop of each training image, in their order."""
-        items = [(0, index) for index in range(len(self._crops))]
-        crops = Subset(self._crops, items)  # type: ignore[arg-type]
-        return self.accelerator.prepare(self._loader(crops, batch_size=self.recipe.batch_size))
+    def one_crop_each(self) -> list[DataLoader]:
+        """One crop of each training image, in their order, for each set."""
+        return [self._one_crop_each(crops) for crops in self._crops]
+
+    def _one_crop_each(self, crops: TrainingCrops) -> DataLoader:
+        items = [(0, index) for index in range(len(crops))]
+        first = Subset(crops, items)  # type: ignore[arg-type]
+        return self.accelerator.prepare(self._loader(first, batch_size=self.recipe.batch_size))
 
     def whole(self, dataset: datasets.Dataset) -> DataLoader:
         """Whole images as they are scored in use, in their order."""
         images = whole_images(dataset, distorted_crop_size=self.recipe.crop_size)
         return self.accelerator.prepare(self._loader(images, batch_size=8, collate_fn=MetaQAPImageProcessor.collate))
 
-    def _shared(self, crops: TrainingCrops, order: Sampler, batch_size: int) -> DataLoader:
+    def _shared(self, crops: TrainingCrops | MixedCrops, order: Sampler, batch_size: int) -> DataLoader:
         """Every process draws the same global batches and reads its own share of each."""
         batches = BatchSamplerShard(
             BatchSampler(order, batch_size, drop_last=True),

@@ -58,6 +58,7 @@ def fit_ridge_head(
     targets: Tensor,
     *,
     penalty: float | None = None,
+    weights: Tensor | None = None,
     distorted: tuple[Tensor, Tensor] | None = None,
     distorted_weight: float = 0.0,
 ) -> dict[str, float]:
@@ -78,6 +79,7 @@ def fit_ridge_head(
         penalty: on the squared weights of the standardised features, for each image; by default chosen by generalised
             cross-validation (Golub, Heath and Wahba, 1979). That choice is for images like these; photographs from
             other sources ask for a higher one.
+        weights: `(n,)`, of the photographs, 1 on average; by default all count the same.
         distorted: features and pseudo opinion scores of distorted images, `(m, F)` and `(m,)`.
         distorted_weight: what all of these weigh together, in units of all photographs; 0 leaves them out.
 
@@ -86,10 +88,15 @@ def fit_ridge_head(
     """
     learner = base_learners_of(model)[0]
     x, y = features, targets
-    mean, std = x.mean(dim=0), x.std(dim=0)
+    mean, std, level = x.mean(dim=0), x.std(dim=0), y.mean()
+    if weights is not None:
+        mean, level = weights @ x / weights.sum(), weights @ y / weights.sum()
     # A dead channel has no spread; standardising it by 1 leaves it at zero.
     std = torch.where(std > 1e-6 * std.max(), std, torch.ones_like(std))
-    rows, centered = (x - mean) / std, y - y.mean()
+    rows, centered = (x - mean) / std, y - level
+    if weights is not None:
+        rows, centered = rows * weights.sqrt()[:, None], centered * weights.sqrt()
+    of_photographs = centered
     if distorted is not None and distorted_weight:
         others, scores = distorted
         factor = math.sqrt(distorted_weight * len(x) / len(others))
@@ -102,7 +109,7 @@ def fit_ridge_head(
         for total in np.logspace(-1, 5, 13).tolist():
             shrink = singular_values.square() / (singular_values.square() + total)
             # Of the photographs alone, whatever else weighs in.
-            residual = y - y.mean() - u[: len(y)] @ (shrink * projected)
+            residual = of_photographs - u[: len(y)] @ (shrink * projected)
             freedom = (u[: len(y)].square() @ shrink).sum().item()
             gcv = residual.square().mean().item() / (1 - freedom / len(y)) ** 2
             best = min(best, (gcv, total))
@@ -118,17 +125,25 @@ def fit_ridge_head(
     learner.feature_mean.copy_(mean)
     learner.feature_std.copy_(std)
     learner.quality_head.weight.copy_(weight.unsqueeze(0))
-    learner.quality_head.bias.fill_(y.mean().item())
+    learner.quality_head.bias.fill_(level.item())
     learner.kernel_head = None
     learner.residual_heads = torch.nn.ModuleList()
     model.config.base_learners[0] |= {"kernel_head": None, "residual_heads": []}  # type: ignore[index]
-    fitted = (x - mean) / std @ weight + y.mean()
+    fitted = (x - mean) / std @ weight + level
     return {"ridge_penalty": penalty, "train_rmse": (fitted - y).square().mean().sqrt().item()}
 
 
 def _standardized(learner: MetaQAPBaseLearner, features: Tensor) -> Tensor:
     """As `MetaQAPBaseLearner.standardize`, but where and as precise as the features are: float64 on the CPU."""
     return (features - learner.feature_mean.to(features)) / learner.feature_std.to(features)
+
+
+@torch.no_grad()
+def linear_scores(model: MetaQAPModel, features: Tensor) -> Tensor:
+    """What the linear quality head of a base learner says of features, `(n,)` in float64."""
+    learner = base_learners_of(model)[0]
+    weight, bias = (tensor.cpu().double() for tensor in (learner.quality_head.weight[0], learner.quality_head.bias))
+    return _standardized(learner, features) @ weight + bias
 
 
 @torch.no_grad()
@@ -142,6 +157,7 @@ def fit_kernel_head(
     gamma: float,
     penalty: float,
     seed: int,
+    weights: Tensor | None = None,
 ) -> dict[str, float]:
     """Give the learner a kernel head: kernel ridge regression of what its linear head leaves over.
 
@@ -155,6 +171,7 @@ def fit_kernel_head(
             the training images lie apart, higher values keep the head to photographs that resemble one of them.
         penalty: of the regression, > 0; 1 is the weight of one image.
         seed: of the draw.
+        weights: `(n,)`, of the images, 1 on average; by default all count the same.
 
     Returns:
         The training RMSE.
@@ -165,8 +182,7 @@ def fit_kernel_head(
     learner = base_learners_of(model)[0]
     device = learner.feature_mean.device
     x = _standardized(learner, features)
-    linear = x @ learner.quality_head.weight[0].cpu().double() + learner.quality_head.bias.cpu().double()
-    residual = targets - linear
+    residual = targets - linear_scores(model, features)
     vt = torch.linalg.svd(x, full_matrices=False)[2]
     # Rounded as they are stored, so that the fit makes up for it.
     components = vt[:num_components].T.half().double()
@@ -177,9 +193,10 @@ def fit_kernel_head(
     kernel = torch.exp(-scale * torch.cdist(points, centers).square())
     if len(centers) == len(points):
         matrix, right = kernel.clone(), residual
-        matrix.diagonal().add_(penalty)
+        matrix.diagonal().add_(penalty if weights is None else penalty / weights)
     else:
-        matrix, right = kernel.T @ kernel + penalty * kernel[drawn], kernel.T @ residual
+        counted = kernel if weights is None else kernel * weights[:, None]
+        matrix, right = counted.T @ kernel + penalty * kernel[drawn], counted.T @ residual
         matrix.diagonal().add_(1e-9 * len(x))  # centres that coincide
     coefficients = torch.cholesky_solve(right.unsqueeze(1), torch.linalg.cholesky(matrix))[:, 0]
     sizes = {"num_components": components.shape[1], "num_centers": len(centers)}
@@ -240,4 +257,4 @@ def fit_distortion_head(
     return {"distortion_cross_entropy": cross_entropy().item()}
 
 
-__all__ = ["fit_distortion_head", "fit_kernel_head", "fit_ridge_head", "pooled_features"]
+__all__ = ["fit_distortion_head", "fit_kernel_head", "fit_ridge_head", "linear_scores", "pooled_features"]

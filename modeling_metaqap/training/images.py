@@ -1,5 +1,6 @@
 """How images become tensors: random crops to train on, and whole images as they are scored in use."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -36,6 +37,20 @@ class TrainingCrops(Dataset):
         row = read_row(self.dataset, index)
         crop = random_crop(row["image"], self.crop_size, rng, min_scale=self.min_scale)
         return {"pixel_values": crop, **_labels(row)}
+
+
+class MixedCrops(Dataset):
+    """Crops of several sets. Item `(set, epoch, index)` is that of its set, and says by `set` which one that is."""
+
+    def __init__(self, sets: Sequence[TrainingCrops]):
+        self.sets = sets
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sets))
+
+    def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Tensor]:
+        number, epoch, index = item
+        return self.sets[number][epoch, index] | {"set": torch.tensor(number)}
 
 
 def _labels(row: dict[str, Any]) -> dict[str, Tensor]:
@@ -76,4 +91,4 @@ def whole_images(dataset: datasets.Dataset, *, distorted_crop_size: int) -> Whol
     return WholeImages(dataset, processor)
 
 
-__all__ = ["TrainingCrops", "WholeImages", "whole_images"]
+__all__ = ["MixedCrops", "TrainingCrops", "WholeImages", "whole_images"]

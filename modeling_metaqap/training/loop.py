@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,9 +36,11 @@ from .journal import Journal, Steps
 from .learner import add_drop_path, freeze_batch_norm, move_toward_imagenet, new_base_learner
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .set_lines import SetLines
 from .settings import RunSettings
+from .shared_scale import shared_targets, start_lines
 from .splits import Splits, load_splits
-from .stages import add_stage, gradient_stage, heads_stage
+from .stages import add_stages, gradient_stages, heads_stages
 from .state import TrainingState, begin_state, writing
 from .step import training_step
 from .teacher import Teacher
@@ -105,10 +107,14 @@ def train_with(accelerator: Accelerator, recipe: Recipe, settings: RunSettings) 
             if saved_state is None:
                 folder.forget_after(-1)
     journal.start_tracking(recipe)
+    lines = None
+    if len(splits.sets) > 1:
+        names = [one.name for one in recipe.sets]
+        lines = SetLines(names, learning_rate=recipe.line_learning_rate, device=accelerator.device)
     if saved_state is None and recipe.epochs > 0:
-        start_head(run, model)
+        start_head(run, model, lines)
 
-    state = begin_state(model, recipe, accelerator, steps_per_epoch=batches.steps_per_epoch)
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=batches.steps_per_epoch, lines=lines)
     if saved_state is not None:
         state.load(accelerator, saved_state)
         with failing_together():
@@ -206,11 +212,9 @@ def start_learner(run: Run) -> MetaQAPModel:
             taught_by = None
             if run.teacher is not None:
                 taught_by = run.teacher.sha256
-                for stage in run.teacher.stages:
-                    add_stage(model, stage)
-            add_stage(
-                model, gradient_stage(run.recipe, run.splits, started_from=digest_of_init(run), taught_by=taught_by)
-            )
+                add_stages(model, run.teacher.stages)
+            stages = gradient_stages(run.recipe, run.splits, started_from=digest_of_init(run), taught_by=taught_by)
+            add_stages(model, stages)
     return model.to(run.accelerator.device)
 
 
@@ -229,23 +233,33 @@ def refuse_seen_validation(run: Run, model: MetaQAPModel) -> None:
         origins[run.settings.teacher] = [stage for stage in run.teacher.stages if stage.kind != "fusion"]
     for weights, stages in origins.items():
         if weights is not None:
-            refuse_seen(
-                stages,
-                run.splits.validation,
-                weights=weights,
-                dataset=run.recipe.dataset,
-                data_dir=run.settings.data_dir,
-                cache_dir=run.settings.cache_dir,
-            )
+            for one in run.splits.sets:
+                assert one.source is not None and one.where is not None
+                refuse_seen(stages, one.validation, weights=weights, dataset=one.source.dataset, **one.where)
 
 
-def start_head(run: Run, model: MetaQAPModel) -> None:
-    """Start the quality head from ridge regression, so that the first gradients make sense to the backbone."""
-    loader = run.batches.one_crop_each()
+def start_head(run: Run, model: MetaQAPModel, lines: SetLines | None) -> None:
+    """Start the quality head from ridge regression, so that the first gradients make sense to the backbone.
+
+    With several sets their lines begin here, too.
+    """
+    loaders = run.batches.one_crop_each()
     with run.journal.doing("Starting the head from ridge regression ..."):
-        features, qualities = features_of(run, model, loader, "labels")
-    fitted = fit_ridge_head(model, features, qualities, penalty=run.recipe.ridge_penalty)
-    run.journal.log(step=0, processes=run.accelerator.num_processes, **fitted)
+        features, qualities, sets = of_all_sets([features_of(run, model, loader, "labels") for loader in loaders])
+    if lines is not None:
+        start_lines(model, features, qualities, sets, lines, penalty=run.recipe.ridge_penalty)
+    qualities, weights = shared_targets(qualities, sets, lines, parts=run.batches.parts)
+    fitted = fit_ridge_head(model, features, qualities, penalty=run.recipe.ridge_penalty, weights=weights)
+    run.journal.log(
+        step=0, processes=run.accelerator.num_processes, **fitted, **({} if lines is None else lines.figures())
+    )
+
+
+def of_all_sets(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Features and quality of the images of each set as those of all, and the number of each one's set."""
+    sets = torch.repeat_interleave(torch.arange(len(parts)), torch.tensor([len(part[0]) for part in parts]))
+    features, qualities = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return features, qualities, sets
 
 
 def features_of(run: Run, model: MetaQAPModel, loader: DataLoader, *targets: str) -> tuple[Tensor, ...]:
@@ -292,7 +306,7 @@ def train_epoch(run: Run, state: TrainingState, steps: Steps) -> None:
     steps.start_row()
     for batch in run.batches.of_epoch(position.epoch, first_step=position.step_in_epoch):
         if run.teacher is not None:
-            batch = run.teacher.label(batch)
+            batch = run.teacher.label(batch, lines=state.lines)
         loss = training_step(run.accelerator, state, run.recipe, batch, chunks=settings.gradient_accumulation_steps)
         if not math.isfinite(loss):
             raise MetaQAPError(
@@ -315,7 +329,8 @@ def finish_epoch(run: Run, state: TrainingState) -> None:
     # While gradient steps do not train the distortion head, it recognises nothing.
     figures = run.validation.figures(average, distortions=run.recipe.trains_distortions)
     is_best = state.position.next_epoch(figures["validation_srocc"])
-    run.journal.log(step=state.position.step, epoch=state.position.epoch, **figures)
+    of_lines = {} if state.lines is None else state.lines.figures()
+    run.journal.log(step=state.position.step, epoch=state.position.epoch, **figures, **of_lines)
     run.journal.say(f"epoch {state.position.epoch}: {as_text(figures)}")
     for name in ["last", "best"] if is_best else ["last"]:
         save_model(run, average, name)
@@ -338,7 +353,12 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
         if recipe.imagenet_share:
             move_toward_imagenet(model, recipe.imagenet_share)
     with run.journal.doing("Seeing the training images whole ..."):
-        features, qualities = whole_features(run, model, run.splits.training, "labels")
+        features, qualities, sets = of_all_sets(
+            [whole_features(run, model, one.training, "labels") for one in run.splits.sets]
+        )
+    if state.lines is not None and not recipe.epochs:
+        start_lines(model, features, qualities, sets, state.lines, penalty=recipe.ridge_penalty)
+    qualities, weights = shared_targets(qualities, sets, state.lines, parts=run.batches.parts)
     distorted = None
     if recipe.distorted_weight or recipe.refit_distortion_head:
         with run.journal.doing("Seeing the distorted images whole ..."):
@@ -351,6 +371,7 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
         features,
         qualities,
         penalty=recipe.ridge_penalty,
+        weights=weights,
         distorted=distorted,
         distorted_weight=recipe.distorted_weight,
     )
@@ -364,13 +385,15 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
             gamma=recipe.kernel_gamma,
             penalty=recipe.kernel_penalty,
             seed=recipe.seed,
+            weights=weights,
         )
     if recipe.refit_distortion_head:
         fitted |= fit_distortion_head(model, distorted_features, distortions)
     figures = run.validation.figures(model, distortions=True)
-    run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures)
+    of_lines = {} if state.lines is None else state.lines.figures()
+    run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures, **of_lines)
     run.journal.say(f"refitted head: {as_text(figures)}")
-    add_stage(model, heads_stage(recipe, run.splits, started_from=started_from))
+    add_stages(model, heads_stages(recipe, run.splits, started_from=started_from))
     save_model(run, model, "refitted")
     return {"refitted_validation_srocc": number_or_none(figures["validation_srocc"])}
 

@@ -1,17 +1,16 @@
 """Recipes: every setting of one training run."""
 
-import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from types import UnionType
 from typing import Any
 
 import yaml
 
 from ..data.atomic import write_atomically
-from ..data.rating_options import RatingOptions, checked_range
 from ..errors import MetaQAPError
+from .rated_set import SET_SETTINGS, RatedSet, read_sets
 from .recipe_files import find
+from .setting_values import checked_settings
 
 STAGES = ("pretrain", "finetune")
 OPTIMIZERS = ("adamw", "sgd")
@@ -28,7 +27,12 @@ class Recipe:
         stage: "pretrain" learns pseudo opinion scores and distortions of synthetic images, "finetune" learns human
             opinion scores.
         dataset: name of a data set of `iqa_datasets`, for fine-tuning; "folder" is a folder of your own photographs
-            and a CSV file with their ratings, which the next five settings describe.
+            and a CSV file with their ratings, which the five settings after `images` describe.
+        datasets: several data sets to learn from at once, a list with the settings of each: `dataset` and any of the
+            next nine settings, what its `name` in the log is, and what its `weight` in the batches is relative to the
+            others (without weights each photograph is drawn equally often). Each set keeps a scale of its own, and the
+            scores are on that of the first one; null for the one set that `dataset` names.
+        images: pattern of the ids of the images to take, such as "ss01*"; null for all of them.
         csv: that file, relative to the working directory or else to the folder; null for the folder's only one.
         image_column, mos_column: its columns with the photographs' names and with the ratings; null for the usual
             names.
@@ -55,6 +59,7 @@ class Recipe:
         learning_rate: peak rate of the backbone's weights.
         head_learning_rate: peak rate of the quality head's weights.
         distortion_learning_rate: peak rate of the distortion head's weights.
+        line_learning_rate: with several sets, peak rate of the lines that bring the scores to the scale of each.
         weight_decay: on the backbone's matrices and convolutions only.
         warmup_fraction: part of all steps in which the rates rise linearly.
         max_grad_norm: gradients are clipped to this norm.
@@ -81,6 +86,8 @@ class Recipe:
     backbone: str
     stage: str = "finetune"
     dataset: str = "biq2021"
+    datasets: list[dict[str, Any]] | None = None
+    images: str | None = None
     csv: str | None = None
     image_column: str | None = None
     mos_column: str | None = None
@@ -102,6 +109,7 @@ class Recipe:
     learning_rate: float = 1e-4
     head_learning_rate: float = 1e-5
     distortion_learning_rate: float = 1e-3
+    line_learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_fraction: float = 0.05
     max_grad_norm: float = 1.0
@@ -127,8 +135,15 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.stage not in STAGES:
             raise MetaQAPError(f"`stage` must be one of {', '.join(STAGES)}, got {self.stage!r}.")
+        if self.datasets is not None:
+            if self.stage == "pretrain":
+                raise MetaQAPError("`datasets` is for fine-tuning; pretraining knows no opinion scores.")
+            defaults = {field.name: field.default for field in fields(self)}
+            if own := [name for name in SET_SETTINGS if getattr(self, name) != defaults[name]]:
+                raise MetaQAPError(_belongs_to_a_set(own[0]))
+            self.datasets = [one.given for one in read_sets(self.datasets)]
         if self.stage == "finetune":
-            self.ratings.of_dataset(self.dataset)
+            _ = self.sets
         choices = {"loss_surrogate": SURROGATES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -153,6 +168,7 @@ class Recipe:
             "learning_rate",
             "head_learning_rate",
             "distortion_learning_rate",
+            "line_learning_rate",
             "max_grad_norm",
             "kernel_gamma",
             "kernel_penalty",
@@ -215,41 +231,27 @@ class Recipe:
         Raises:
             MetaQAPError: for unknown or impossible settings.
         """
-        values = dict(values)
-        known = {field.name: field.type for field in fields(cls)}
-        if unknown := sorted(set(values) - set(known)):
-            raise MetaQAPError(f"The recipe {path} has an unknown setting {unknown[0]!r}; known are {sorted(known)}.")
+        values = checked_settings(values, cls, owner=f"The recipe {path}", where=f"in {path}")
         if "backbone" not in values:
             raise MetaQAPError(f"The recipe {path} names no `backbone`.")
-        for name, value in values.items():
-            if value is None and isinstance(known[name], UnionType):
-                continue
-            # YAML reads 1e-4 (without a dot) as text.
-            if known[name] in (float, float | None):
-                try:
-                    number = math.nan if isinstance(value, bool) else float(value)
-                except (TypeError, ValueError, OverflowError):
-                    number = math.nan
-                if not math.isfinite(number):
-                    raise MetaQAPError(f"`{name}` in {path} must be a number, got {value!r}.")
-                values[name] = number
-            elif known[name] is int and (isinstance(value, bool) or not isinstance(value, int)):
-                raise MetaQAPError(f"`{name}` in {path} must be a whole number, got {value!r}.")
-            elif known[name] in (str, str | None) and not isinstance(value, str):
-                raise MetaQAPError(f"`{name}` in {path} must be a text, got {value!r}.")
-            elif name == "mos_range":
-                values[name] = list(checked_range(value, where=f" in {path}"))
-            elif known[name] is bool and not isinstance(value, bool):
-                raise MetaQAPError(f"`{name}` in {path} must be true or false, got {value!r}.")
+        if values.get("datasets") is not None:
+            if own := [name for name in SET_SETTINGS if name in values]:
+                raise MetaQAPError(_belongs_to_a_set(own[0]))
+            read_sets(values["datasets"], where=f"in {path}")
         return cls(**values)
 
     def save(self, path: Path) -> None:
-        write_atomically(path, yaml.safe_dump(asdict(self), sort_keys=False).encode())
+        values = asdict(self)
+        if self.datasets is not None:
+            values = {name: value for name, value in values.items() if name not in SET_SETTINGS}
+        write_atomically(path, yaml.safe_dump(values, sort_keys=False).encode())
 
     @property
-    def ratings(self) -> RatingOptions:
-        """How the CSV file of the data set "folder" is to be read."""
-        return RatingOptions.of(vars(self))
+    def sets(self) -> tuple[RatedSet, ...]:
+        """The data sets with opinion scores; the scores of the learner are on the scale of the first one."""
+        if self.datasets is not None:
+            return read_sets(self.datasets)
+        return (RatedSet(**{name: getattr(self, name) for name in SET_SETTINGS}),)
 
     @property
     def needs_distorted(self) -> bool:
@@ -265,6 +267,10 @@ class Recipe:
     def trains_distortions(self) -> bool:
         """Whether gradient steps train the distortion head."""
         return self.stage == "pretrain" or self.synthetic_batch_size > 0
+
+
+def _belongs_to_a_set(name: str) -> str:
+    return f"`{name}` is a setting of one set; with `datasets` it belongs into an entry of that list."
 
 
 __all__ = ["STAGES", "Recipe"]

@@ -1,6 +1,9 @@
 """How a run is computed and where its files lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from ..errors import MetaQAPError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,7 +15,8 @@ class RunSettings:
         output_dir: the run folder.
         init: a trained base learner to start from, a folder or Hub id; None for ImageNet weights.
         teacher: a trained checkpoint whose scores are learned from too, a folder or Hub id.
-        data_dir: the unpacked data set; None downloads it where its publisher allows that.
+        data_dir: the unpacked data set; None downloads it where its publisher allows that. With several sets one
+            folder for all, or a list with one for each, in their order.
         distorted_dir, distorted_validation_dir: sets of distorted images to learn from and to validate on.
         cache_dir: where prepared data sets are kept, and features of whole images by learners that are not trained.
         mixed_precision: "no", "fp16", "bf16", or None for what `accelerate launch` says.
@@ -30,7 +34,7 @@ class RunSettings:
     output_dir: str
     init: str | None = None
     teacher: str | None = None
-    data_dir: str | None = None
+    data_dir: str | Sequence[str | None] | None = None
     distorted_dir: str | None = None
     distorted_validation_dir: str | None = None
     cache_dir: str | None = None
@@ -43,6 +47,22 @@ class RunSettings:
     logging_steps: int = 20
     checkpointing_steps: int = 100
     resume_from_checkpoint: str | None = None
+
+    def data_dirs(self, number_of_sets: int) -> list[str | None]:
+        """The folder of each data set.
+
+        Raises:
+            MetaQAPError: if there are more folders than one, but not one for each set.
+        """
+        folders = [self.data_dir] if self.data_dir is None or isinstance(self.data_dir, str) else list(self.data_dir)
+        if len(folders) == 1:
+            folders *= number_of_sets
+        if len(folders) != number_of_sets:
+            raise MetaQAPError(
+                f"The recipe names {number_of_sets} data sets but `data_dir` {len(folders)} folders; name one for "
+                "each, in the same order, or one for all of them."
+            )
+        return folders
 
 
 __all__ = ["RunSettings"]

@@ -23,6 +23,7 @@ from .average import WeightAverage
 from .optimizer import make_optimizer
 from .recipe import Recipe
 from .run_folder import RunFolder
+from .set_lines import SetLines
 from .state_files import read_progress, write_digests, write_progress
 
 
@@ -83,6 +84,7 @@ class TrainingState:
         scheduler: of the optimizer's rates.
         average: of the model's weights; this is what is validated and saved for use.
         position: where the run stands.
+        lines: of several sets; None for one.
     """
 
     model: nn.Module
@@ -90,6 +92,7 @@ class TrainingState:
     scheduler: LRScheduler
     average: WeightAverage
     position: Position
+    lines: SetLines | None = None
 
     def save(self, accelerator: Accelerator, folder: RunFolder) -> None:
         """Write everything that the run needs to go on from here; all processes must call this."""
@@ -112,6 +115,7 @@ class TrainingState:
             "position": self.position.state_dict(),
             "average_updates": self.average.updates,
             "scheduler": self.scheduler.state_dict(),
+            "lines": None if self.lines is None else self.lines.state_dict(),
         }
 
     def load(self, accelerator: Accelerator, folder: Path) -> None:
@@ -133,10 +137,17 @@ class TrainingState:
             self.average.load_state_dict({"updates": progress["average_updates"], "model": average})
             self.scheduler.load_state_dict(progress["scheduler"])
             self.position.load_state_dict(progress["position"])
+            if self.lines is not None:
+                self.lines.load_state_dict(progress["lines"])
 
 
 def begin_state(
-    model: MetaQAPModel, recipe: Recipe, accelerator: Accelerator, *, steps_per_epoch: int
+    model: MetaQAPModel,
+    recipe: Recipe,
+    accelerator: Accelerator,
+    *,
+    steps_per_epoch: int,
+    lines: SetLines | None = None,
 ) -> TrainingState:
     """The state at the begin of a run.
 
@@ -145,6 +156,7 @@ def begin_state(
         recipe: of the run.
         accelerator: prepares model and optimizer, and saves the state from now on.
         steps_per_epoch: for the schedule.
+        lines: of several sets.
     """
     optimizer, scheduler = make_optimizer(model, recipe, steps_per_epoch=steps_per_epoch)
     average = WeightAverage(model, decay=recipe.ema_decay)
@@ -160,7 +172,7 @@ def begin_state(
                 "`fsdp_state_dict_type` to FULL_STATE_DICT."
             )
     model, optimizer = accelerator.prepare(model, optimizer)
-    return TrainingState(model, optimizer, scheduler, average, position)
+    return TrainingState(model, optimizer, scheduler, average, position, lines)
 
 
 def _failing_together_if_whole(accelerator: Accelerator) -> AbstractContextManager[None]:

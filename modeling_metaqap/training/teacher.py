@@ -8,6 +8,7 @@ from accelerate import Accelerator
 from ..checkpoint_reading import read_model
 from ..folding import fold_for_inference
 from ..lineage import Stage, all_stages, weights_sha256
+from .set_lines import SetLines
 from .step import Batch
 
 
@@ -15,7 +16,7 @@ class Teacher:
     """Labels each crop anew by what the teacher says of that very crop.
 
     A person's score is about a whole photograph, and there is none for a distorted one. The teacher sees the crop, so
-    its scores say more about it.
+    its scores say more about it. With several sets its scores count as quality on the scale of the first one.
 
     Args:
         checkpoint: folder or Hub id of an ensemble or one learner.
@@ -39,14 +40,23 @@ class Teacher:
         self._accelerator = accelerator
 
     @torch.no_grad()
-    def label(self, batch: Batch) -> Batch:
-        """The batch with the labels to learn: the photographs' mixed ones, then the teacher's of distorted images."""
+    def label(self, batch: Batch, *, lines: SetLines | None = None) -> Batch:
+        """The batch with the labels to learn: the photographs' mixed ones, then the teacher's of distorted images.
+
+        Args:
+            batch: with people's labels.
+            lines: of several sets; the teacher's scores are brought to the scale of each photograph's set, and
+                distorted images are given to the first set.
+        """
         with self._accelerator.autocast():
             pixels = batch.pixels.to(memory_format=torch.channels_last).float() / 255
             scores = self._model(pixel_values=pixels).logits.squeeze(1).float()
-        rated = len(batch.labels)
+        rated, sets = len(batch.labels), batch.sets
+        if sets is not None and lines is not None:
+            sets = torch.cat([sets, sets.new_zeros(len(scores) - rated)])
+            scores = lines.ratings(scores, sets)
         labels = torch.lerp(batch.labels, scores[:rated], self._weight)
-        return batch._replace(labels=torch.cat([labels, scores[rated:]]))
+        return batch._replace(labels=torch.cat([labels, scores[rated:]]), sets=sets)
 
 
 __all__ = ["Teacher"]

@@ -13,7 +13,7 @@ from .splits import Splits
 
 
 class Validation:
-    """The validation images of a run.
+    """The validation images of a run, those of each set for themselves.
 
     Args:
         splits: the images of the run.
@@ -22,15 +22,19 @@ class Validation:
 
     def __init__(self, splits: Splits, batches: Batches):
         self._accelerator = batches.accelerator
-        self._rated = batches.whole(splits.validation)
+        self._rated = [batches.whole(one.validation) for one in splits.sets]
+        self._names = [one.source.name for one in splits.sets if one.source is not None]
         self._distorted: DataLoader | None = None
-        if splits.distorted_validation is splits.validation:
-            self._distorted = self._rated
+        if splits.distorted_validation is splits.sets[0].validation:
+            self._distorted = self._rated[0]
         elif splits.distorted_validation is not None:
             self._distorted = batches.whole(splits.distorted_validation)
 
     def figures(self, model: MetaQAPModel, *, distortions: bool) -> dict[str, float]:
         """PLCC and SROCC on all validation images; all processes must call this.
+
+        Of several sets these are the means over the sets, and those of each follow, such as `validation_srocc_livec`.
+        The line of a set would change neither.
 
         Args:
             model: to validate.
@@ -38,13 +42,21 @@ class Validation:
                 (`validation_distortion_accuracy`), and, where they are other images, the SROCC with their pseudo
                 opinion scores (`validation_distorted_srocc`). Level 1 is left out of the share: it is hardly visible.
         """
-        rated = predict(self._accelerator, model, self._rated)
-        predicted, quality = rated["quality"].numpy(), rated["true_quality"].numpy()
-        figures = {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
+        of_sets = []
+        for loader in self._rated:
+            rated = predict(self._accelerator, model, loader)
+            predicted, quality = rated["quality"].numpy(), rated["true_quality"].numpy()
+            of_sets.append(
+                {"validation_plcc": plcc(predicted, quality), "validation_srocc": srocc(predicted, quality)}
+            )
+        figures = {name: sum(one[name] for one in of_sets) / len(of_sets) for name in of_sets[0]}
+        if len(of_sets) > 1:
+            for set_name, one in zip(self._names, of_sets, strict=True):
+                figures |= {f"{name}_{set_name}": value for name, value in one.items()}
         if not distortions or self._distorted is None:
             return figures
         distorted = rated
-        if self._distorted is not self._rated:
+        if self._distorted is not self._rated[0]:
             distorted = predict(self._accelerator, model, self._distorted)
             figures["validation_distorted_srocc"] = srocc(
                 distorted["quality"].numpy(), distorted["true_quality"].numpy()

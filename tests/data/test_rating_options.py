@@ -67,7 +67,8 @@ def test_each_way_gives_the_same_quality(photographs, tmp_path):
         "backbone: test_resnet\ndataset: folder\ncsv: stars.csv\nimage_column: photo\nmos_column: stars\n"
         "mos_range: [1, 5]\n"
     )
-    training, validation = load_rated(Recipe.load(recipe), data_dir=str(photographs), cache_dir=cache)
+    [source] = Recipe.load(recipe).sets
+    training, validation = load_rated(source, **source.where(str(photographs), cache))
     assert len(validation) == 5 and loaded(training) | loaded(validation) == expected
     fusion = FusionSettings(
         models=["x"], dataset="folder", split="all", data_dir=str(photographs), cache_dir=cache, ratings=ratings

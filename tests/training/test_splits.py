@@ -28,7 +28,8 @@ def test_no_distorted_version_of_a_photograph_that_is_validated_on_is_learned_fr
     )
     recipe = Recipe(backbone="test_resnet", dataset="folder", refit_head=True, distorted_weight=0.1)
     splits = load_splits(recipe, settings)
-    assert "a0.png" in splits.training["image_id"] and "a2.png" in splits.validation["image_id"]
+    [rated] = splits.sets
+    assert "a0.png" in rated.training["image_id"] and "a2.png" in rated.validation["image_id"]
     assert set(splits.distorted["reference_id"]) == {"a0.png"}
     assert set(splits.distorted_validation["reference_id"]) == {"new.png"}
 

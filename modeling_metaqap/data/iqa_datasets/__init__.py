@@ -14,7 +14,7 @@ from .cid2013 import CID2013
 from .csiq import CSIQ
 from .flive import FLIVE
 from .folder import Folder
-from .holding_out import hold_out
+from .holding_out import hold_out, only_images
 from .kadid10k import KADID10k
 from .koniq10k import KonIQ10k
 from .live import LIVE
@@ -42,6 +42,7 @@ __all__ = [
     "hold_out",
     "load_iqa_dataset",
     "load_training_split",
+    "only_images",
     "raters_scale",
     "split_names",
 ]

@@ -1,4 +1,4 @@
-"""Parts of the training images that a run does not see: folds, or the images of one source."""
+"""Parts of the training images: folds or the images of one source, which a run does not see or sees alone."""
 
 import re
 from fnmatch import fnmatchcase
@@ -41,6 +41,25 @@ def hold_out(dataset: datasets.Dataset, rule: str, *, name: str) -> tuple[datase
         share = "all" if held_out.all() else "none"
         raise DataError(f"The rule {rule!r} holds out {share} of the {len(ids)} images of {name}.")
     return dataset.select(np.flatnonzero(~held_out)), dataset.select(np.flatnonzero(held_out))
+
+
+def only_images(dataset: datasets.Dataset, pattern: str | None, *, name: str) -> datasets.Dataset:
+    """The rows with these image ids.
+
+    Args:
+        dataset: rows with `image_id`.
+        pattern: of ids, such as `"ss01*"`; None for all rows.
+        name: of the data set, for messages.
+
+    Raises:
+        DataError: if there are none.
+    """
+    if pattern is None:
+        return dataset
+    kept = [row for row, image_id in enumerate(dataset["image_id"]) if fnmatchcase(image_id, pattern)]
+    if not kept:
+        raise DataError(f"The pattern {pattern!r} names none of the {len(dataset)} images of {name}.")
+    return dataset.select(kept)
 
 
 def fold_of(groups: list[str], folds: int, *, key: str) -> np.ndarray:
