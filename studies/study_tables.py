@@ -47,6 +47,15 @@ def ablation_table(result: Json) -> TextTable:
     return TextTable(["variant", *headings], cells)
 
 
+def mixtures_table(result: Json) -> TextTable:
+    """PLCC / SROCC of each way to mix sets at each place, from `compare_mixtures.py`."""
+    means = {name: row["mean"] for name, row in result["mixtures"].items()}
+    places = {place: figures["n"] for place, figures in next(iter(means.values())).items()}
+    headings = [f"{place} (n {count:,.0f})" for place, count in places.items()]
+    cells = [[name, *(plcc_srocc(mean[place]) for place in places)] for name, mean in means.items()]
+    return TextTable(["trained on", *headings], cells)
+
+
 #: Methods of `learning_curves.py` in the order of its table.
 CURVES = ("adapted", "adapted to suggested ones", "fusion fitted anew", "scale alone")
 

@@ -10,26 +10,31 @@ from two_processes import run_two_processes
 
 from modeling_metaqap import quality_aware_loss
 from modeling_metaqap.training.recipe import Recipe
+from modeling_metaqap.training.set_lines import SetLines
 from modeling_metaqap.training.state import begin_state
 from modeling_metaqap.training.step import Batch, forward_backward, training_step
 
 
 @pytest.mark.parametrize("chunks", [2, 3, 8])
-@pytest.mark.parametrize("synthetic", [0, 3])
-def test_a_step_computed_in_chunks_has_the_loss_and_gradients_of_the_whole(chunks, synthetic, make_model):
+@pytest.mark.parametrize(("synthetic", "mixed"), [(0, False), (3, False), (3, True)])
+def test_a_step_computed_in_chunks_has_the_loss_and_gradients_of_the_whole(chunks, synthetic, mixed, make_model):
     recipe = Recipe(backbone="x", synthetic_batch_size=synthetic, loss_surrogate="soft_rank")
     torch.manual_seed(0)
     pixels = torch.randint(256, (5 + synthetic, 3, 32, 32), dtype=torch.uint8)
     labels, distortions = torch.rand(5), torch.tensor([3, 1, 24]) if synthetic else None
-    found = []
+    sets = torch.tensor([0, 1, 1, 0, 1]) if mixed else None
+    lines = SetLines(["one", "other"], learning_rate=1e-3) if mixed else None
+    found, of_lines = [], []
     for count in (1, chunks):
         model = make_model("test_resnet", distortion_labels=None if synthetic else [])
-        loss, _ = forward_backward(
-            Accelerator(cpu=True), model, recipe, Batch(pixels, labels, distortions), chunks=count
-        )
+        batch = Batch(pixels, labels, distortions, sets)
+        loss, gradients = forward_backward(Accelerator(cpu=True), model, recipe, batch, lines=lines, chunks=count)
+        of_lines.append(gradients)
         found.append((loss, {name: parameter.grad for name, parameter in model.named_parameters()}))
     (whole, expected), (in_chunks, gradients) = found
     torch.testing.assert_close(in_chunks, whole)
+    torch.testing.assert_close(*of_lines, rtol=1e-3, atol=1e-5)
+    assert len(of_lines[0]) == 2 * mixed and all(gradient.abs().min() > 0 for gradient in of_lines[0])
     assert any(gradient.abs().max() > 0 for gradient in expected.values())
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
@@ -57,6 +62,24 @@ def test_a_step_that_diverges_updates_nothing(make_model):
     assert math.isfinite(step(torch.rand(4)))
     assert not torch.equal(model.base_learners[0].quality_head.weight, before["base_learners.0.quality_head.weight"])
     assert state.average.updates == 1
+
+
+def test_a_step_on_several_sets_moves_their_lines_unless_it_diverges(make_model):
+    model = make_model("test_resnet", distortion_labels=[])
+    recipe, accelerator = Recipe(backbone="x", warmup_fraction=0.5), Accelerator(cpu=True)
+    lines = SetLines(["one", "other"], learning_rate=0.1)
+    state = begin_state(model, recipe, accelerator, steps_per_epoch=1, lines=lines)
+    pixels = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
+
+    def step(labels):
+        return training_step(accelerator, state, recipe, Batch(pixels, labels, sets=torch.tensor([0, 1, 0, 1])))
+
+    start = lines.figures()
+    assert math.isnan(step(torch.full((4,), torch.inf))) and lines.figures() == start
+    step(torch.rand(4))
+    assert lines.figures() == start, "the first step of the warm-up has a rate of 0"
+    step(torch.tensor([0.5, 9.0, 0.5, 9.0]))
+    assert lines.figures()["line_offset_other"] == pytest.approx(0.05, rel=0.2), "half the rate, upwards"
 
 
 class Waits(TorchDispatchMode):
