@@ -6,12 +6,12 @@
 Base learners are trained with one recipe on
 
     one set         BIQ2021 as the set that it is
-    its sources     each of BIQ2021's three sources as a set of its own; each photograph is drawn as often as before
+    its sources     each of BIQ2021's sources as a set of its own; each photograph is drawn as often as before
     with another    BIQ2021 and the training part of the first seeded split of another set (with --other)
 
-and measured after the last epoch, so that nothing is chosen: on BIQ2021's validation split, whole and by source, and on
-the 20 % of the other set's split. The recipe and --train_split and --epochs, of BIQ2021, are the budget. The other set
-makes an epoch longer by its own images; --other_weight draws from it more often.
+and measured after the last epoch, so that nothing is chosen: on BIQ2021's validation split, whole and by source, and
+on the 20 % of the other set's split. The recipe, --train_split and --epochs are the budget. The other set makes an
+epoch longer by its own images; --other_weight draws from it more often.
 Runs that are done are not repeated and a stopped one goes on, so the command can be repeated until it is done. Further
 options, after `--`, go to `accelerate launch`.
 """
