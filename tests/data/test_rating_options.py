@@ -142,10 +142,10 @@ def test_options_of_ratings_need_a_folder_of_ratings(tmp_path):
 def test_the_command_line_goes_before_the_recipe(tmp_path):
     (tmp_path / "recipe.yaml").write_text("backbone: test_resnet\nmos_range: [0, 10]\ndataset: folder\n")
     call = ["--recipe", str(tmp_path / "recipe.yaml"), "--output_dir", "x"]
-    assert parse_arguments(call)[0].ratings == RatingOptions(mos_range=(0, 10))
+    assert parse_arguments(call)[0].sets[0].ratings == RatingOptions(mos_range=(0, 10))
     own = ["--csv", "mine.csv", "--mos_range", "1", "5", "--lower_is_better"]
     recipe, settings = parse_arguments([*call, *own])
-    assert recipe.ratings == RatingOptions(csv="mine.csv", mos_range=(1, 5), lower_is_better=True)
+    assert recipe.sets[0].ratings == RatingOptions(csv="mine.csv", mos_range=(1, 5), lower_is_better=True)
     assert not hasattr(settings, "csv")
     recipe.save(tmp_path / "saved.yaml")
     assert Recipe.load(tmp_path / "saved.yaml") == recipe
