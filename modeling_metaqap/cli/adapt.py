@@ -32,6 +32,19 @@ def adapt(
     device: Device = None,
     batch_size: BatchSize = 8,
     cache_dir: CacheDir = None,
+    finetune: Annotated[
+        bool, typer.Option("--finetune", help="Train copies of the best learners too. Takes hours without a GPU.")
+    ] = False,
+    finetune_learners: Annotated[
+        int, typer.Option(min=1, help="How many learners to train; each makes the checkpoint slower.")
+    ] = 2,
+    runs_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to keep unfinished training in; default the user's cache. The same command goes on with it.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the cross-validation and of the learning curve.")] = 0,
 ) -> None:
     """Fit a checkpoint to your own ratings in minutes, without a GPU: 15 ratings or more.
@@ -41,6 +54,9 @@ def adapt(
 
     The new checkpoint is used like any other. Its folder also says what to expect of it: adaptation.json,
     learning_curve.png and README.md.
+
+    With --finetune, learners are trained on your photographs after that, and stand beside the others if that helps. It
+    takes some hundred ratings.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise MetaQAPError(f"{output} is there already; name a new folder.")
@@ -48,6 +64,7 @@ def adapt(
 
     from ..fusion.adapting import AdaptationSettings
     from ..fusion.adapting import adapt as adapt_checkpoint
+    from ..fusion.finetuning_settings import FinetuningSettings
     from ..inference.record_files import cannot_write
     from ..inference.records import scale_title
     from .printing import console, errors, feature_progress, say_left_out, silence_libraries
@@ -63,16 +80,20 @@ def adapt(
             mos_range=mos_range,
             lower_is_better=lower_is_better,
             settings=AdaptationSettings(seed=seed),
+            finetune=FinetuningSettings(learners=finetune_learners) if finetune else False,
+            runs_dir=runs_dir,
             cache_dir=cache_dir,
             device=device,
             batch_size=batch_size,
             on_progress=on_progress,
             on_unreadable=say_left_out,
+            on_run=_say_run,
         )
     try:
         adaptation.save(output)
     except OSError as error:
         raise cannot_write(output, error) from error
+    adaptation.forget_runs()
 
     record = adaptation.record
     table = Table(title=f"{folder}: {record['n']} ratings, each predicted by the others", title_justify="left")
@@ -95,3 +116,9 @@ def adapt(
         scale = scale_title(tuple(record["mos_range"]))
         advice = f"Its scores lie between 0 and 1; `metaqap score --raters-scale` gives them on your scale, {scale}."
         errors.print(advice, markup=False, soft_wrap=True)
+
+
+def _say_run(learner: str, fold: int, folds: int) -> None:
+    from .printing import errors
+
+    errors.print(f"Training {learner}, fold {fold} of {folds} ...", markup=False, soft_wrap=True)

@@ -1,6 +1,10 @@
-"""Adapting a checkpoint to a person's own ratings: minutes for the features, and seconds for heads in closed form."""
+"""Adapting a checkpoint to a person's own ratings: minutes for the features, and seconds for heads in closed form.
+
+On request learners are fine-tuned beside that, see `finetuning`.
+"""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -18,11 +22,22 @@ from ..errors import MetaQAPError
 from ..evaluation.metrics import evaluate_scores
 from ..inference.features import TOGETHER, ImageFeatures, image_features
 from ..inference.scorer import Scorer
-from ..lineage import Stage, image_hashes, image_ids_sha256, read_stages, weights_sha256, write_stages
+from ..interval_metaqap import Calibrated
+from ..lineage import (
+    Stage,
+    all_stages,
+    image_hashes,
+    image_ids_sha256,
+    read_stages,
+    shares_images,
+    weights_sha256,
+    write_stages,
+)
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
 from .adapted_card import adapted_card, can_be_drawn
 from .checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
 from .expectation import choose_fit, cross_validated, learning_curve
+from .finetuning_settings import FEWEST_TO_FINETUNE, FinetuningSettings
 from .residual_regression import (
     CENTERS,
     Basis,
@@ -33,7 +48,7 @@ from .residual_regression import (
     fit_basis,
     functions_of,
 )
-from .widths import recalibrated_widths
+from .widths import more_learners, recalibrated_widths
 
 #: With fewer ratings nothing can be said about what they bring.
 FEWEST = 15
@@ -68,15 +83,22 @@ class Adaptation:
         model: with its interval and its lineage.
         record: what `adaptation.json` holds: which ratings, what was fitted, the figures before and after by
             cross-validation, and the learning curve.
+        runs: folder of the runs that fine-tuned learners come from, if there are any.
     """
 
     model: MetaQAPModel
     record: dict[str, Any]
+    runs: Path | None = None
 
     @property
     def conclusion(self) -> str:
         """One sentence on what the ratings brought."""
         return str(self.record["conclusion"])
+
+    def forget_runs(self) -> None:
+        """Remove the folder of the runs: all that is needed of them is in the model. It holds gigabytes."""
+        if self.runs is not None:
+            shutil.rmtree(self.runs, ignore_errors=True)
 
     def save(self, folder: str | Path) -> None:
         """Write the checkpoint, and beside it the record, a model card and, from 21 ratings on, a plot.
@@ -106,27 +128,34 @@ def adapt(
     mos_range: tuple[float, float] | None = None,
     lower_is_better: bool = False,
     settings: AdaptationSettings | None = None,
+    finetune: bool | FinetuningSettings = False,
+    runs_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     device: str | None = None,
     batch_size: int = 8,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
+    on_run: Callable[[str, int, int], None] = lambda learner, fold, folds: None,
 ) -> Adaptation:
     """Adapt a checkpoint to a person's own ratings.
 
     The backbones stay as they are. The shipped score is what is known before; the ratings give it a scale, and heads
-    in closed form add what it leaves over. Where they do not help, they are left out.
+    in closed form add what it leaves over. Where they do not help, they are left out. With `finetune` copies of the
+    best learners are then trained on the photographs, and stand beside the others if that helps.
 
     Args:
         folder: with the photographs.
         csv, image_column, mos_column, mos_range, lower_is_better: of the ratings, see `RatingOptions`.
         checkpoint: folder or Hub id to begin with.
         settings: default `AdaptationSettings()`.
+        finetune: whether to take gradient steps too, or how. It takes hours on a CPU. When it was interrupted, the
+            same call goes on where it was.
+        runs_dir, on_run: see `finetune_learners`.
         cache_dir, on_progress, on_unreadable: see `image_features`.
         device, batch_size: see `Scorer`.
 
     Raises:
-        MetaQAPError: for ratings that cannot be used, in one sentence.
+        MetaQAPError: for ratings that cannot be used, or too few of them, in one sentence.
         DataError: see `read_ratings`.
 
     Example:
@@ -148,15 +177,19 @@ def adapt(
             lower_is_better=lower_is_better,
         ),
     )
-    _refuse_too_few(ratings)
+    finetuning = FinetuningSettings() if finetune is True else finetune or None
+    _refuse_too_few(ratings, finetuning)
     return adapt_to_ratings(
         Scorer(checkpoint, device=device, batch_size=batch_size),
         ratings,
         started_from=weights_sha256(checkpoint),
         settings=settings,
+        finetuning=finetuning,
+        runs_dir=runs_dir,
         cache_dir=cache_dir,
         on_progress=on_progress,
         on_unreadable=on_unreadable,
+        on_run=on_run,
     )
 
 
@@ -166,10 +199,13 @@ def adapt_to_ratings(
     *,
     started_from: str | None = None,
     settings: AdaptationSettings | None = None,
+    finetuning: FinetuningSettings | None = None,
+    runs_dir: str | Path | None = None,
     cache_dir: str | Path | None = None,
     together: int = TOGETHER,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     on_unreadable: Callable[[Path, str], None] = lambda path, reason: None,
+    on_run: Callable[[str, int, int], None] = lambda learner, fold, folds: None,
 ) -> Adaptation:
     """As `adapt`, for a checkpoint that is loaded and ratings that have been read.
 
@@ -178,12 +214,14 @@ def adapt_to_ratings(
         ratings: see `read_ratings`.
         started_from: SHA-256 of the checkpoint's weight file.
         settings: default `AdaptationSettings()`.
+        finetuning: how learners are fine-tuned; None for not at all.
+        runs_dir, on_run: see `finetune_learners`.
         cache_dir, together, on_progress, on_unreadable: see `image_features`.
 
     Raises:
         MetaQAPError: see `adapt`.
     """
-    _refuse_too_few(ratings)
+    _refuse_too_few(ratings, finetuning)
     features = image_features(
         scorer,
         ratings.paths,
@@ -204,6 +242,12 @@ def adapt_to_ratings(
         mos_range=ratings.mos_range,
         started_from=started_from,
         settings=settings,
+        finetuning=finetuning,
+        paths=ratings.paths,
+        batch_size=scorer.batch_size,
+        runs_dir=runs_dir,
+        cache_dir=cache_dir,
+        on_run=on_run,
     )
 
 
@@ -220,6 +264,12 @@ def adapt_to_features(
     dataset: str = "folder",
     split: str = "all",
     settings: AdaptationSettings | None = None,
+    finetuning: FinetuningSettings | None = None,
+    paths: Sequence[Path] = (),
+    batch_size: int = 8,
+    runs_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    on_run: Callable[[str, int, int], None] = lambda learner, fold, folds: None,
 ) -> Adaptation:
     """As `adapt`, for photographs whose features are known already.
 
@@ -234,11 +284,16 @@ def adapt_to_features(
         started_from: SHA-256 of the model's weight file.
         dataset, split: which the photographs are of.
         settings: default `AdaptationSettings()`.
+        finetuning: how learners are fine-tuned; None for not at all.
+        paths: of the photographs, to fine-tune on.
+        batch_size, runs_dir, cache_dir, on_run: see `finetune_learners`.
 
     Raises:
         MetaQAPError: see `adapt`.
     """
     settings = settings or AdaptationSettings()
+    if finetuning is not None:
+        _refuse_seen(model, features.digests)
     scores = features.quality(model)
     if np.ptp(scores) == 0:
         raise MetaQAPError("All the photographs have the same score, so nothing can be learned from their ratings.")
@@ -271,28 +326,62 @@ def adapt_to_features(
     if fit is not None and fit.gamma is not None and fit.weights is not None:
         coefficients = functions[fit.gamma].coefficients(fit.weights)
     adapted = _with_heads(model, fit, bases, coefficients)
-    widths = recalibrated_widths(model.config, cross, quality, features.distances, coverage=settings.coverage)
+    images: dict[str, Any] = {
+        "started_from": started_from,
+        "dataset": dataset,
+        "split": split,
+        "num_images": len(names),
+        "image_ids_sha256": image_ids_sha256(sorted(names)),
+        "mos_low": None if mos_range is None else mos_range[0],
+        "mos_high": None if mos_range is None else mos_range[1],
+        "image_hashes": image_hashes(features.digests),
+    }
+    calibrated: Calibrated = model.config
+    distances, finetuned, runs = features.distances, None, None
+    if finetuning is not None:
+        # They take the packages that training takes.
+        from .finetuning import best_learners, finetune_learners, fit_share, with_finetuned
+
+        tuned = finetune_learners(
+            model,
+            best_learners(scores, quality, bases, standardized, count=finetuning.learners),
+            features,
+            quality,
+            paths=paths,
+            stage=Stage(kind="finetune", **images),
+            groups=groups,
+            settings=finetuning,
+            seed=settings.seed,
+            batch_size=batch_size,
+            runs_dir=runs_dir,
+            cache_dir=cache_dir,
+            on_run=on_run,
+        )
+        # On the same folds, for a fair comparison.
+        closed = cross_validated(scores, quality, functions, groups=groups, folds=finetuning.folds, seed=settings.seed)
+        share = fit_share(closed, tuned.scores.mean(axis=1), quality, tuned.parts)
+        runs = tuned.folder
+        finetuned = tuned.record | {"share": share.value if share.helps else 0.0}
+        if share.helps:
+            adapted = with_finetuned(adapted, tuned.models, share.value)
+            rows, cross = tuned.rows, share.mixed
+            distances = np.column_stack([distances, tuned.distances])
+            calibrated = more_learners(calibrated, before=len(bases), after=distances.shape[1])
+    widths = recalibrated_widths(calibrated, cross[rows], quality[rows], distances[rows], coverage=settings.coverage)
     widths.write_into(adapted.config)
     adapted.config.interval_coverage = settings.coverage
     if not are_strengths:
         adapted.config.mos_range = None if mos_range is None else list(mos_range)
     adapted.config.learner_subsets = None  # chosen for other heads and other opinions
+    predicted = {"before": scores, "after": cross}
+    if finetuned is not None:
+        predicted["closed form"] = closed
     figures = {
-        name: evaluate_scores(values, quality, seed=settings.seed, n_bootstrap=settings.n_bootstrap)
-        for name, values in (("before", scores), ("after", cross))
+        name: evaluate_scores(values[rows], quality[rows], seed=settings.seed, n_bootstrap=settings.n_bootstrap)
+        for name, values in predicted.items()
     }
     stage = Stage(
-        kind="adapt",
-        started_from=started_from,
-        dataset=dataset,
-        split=split,
-        num_images=len(names),
-        image_ids_sha256=image_ids_sha256(sorted(names)),
-        mos_low=None if mos_range is None else mos_range[0],
-        mos_high=None if mos_range is None else mos_range[1],
-        image_hashes=image_hashes(features.digests),
-        plcc=figures["after"]["plcc"]["value"],
-        srocc=figures["after"]["srocc"]["value"],
+        kind="adapt", **images, plcc=figures["after"]["plcc"]["value"], srocc=figures["after"]["srocc"]["value"]
     )
     for learner in adapted.config.base_learners:  # type: ignore[union-attr]
         learner["lineage"] = write_stages([*read_stages(learner["lineage"]), stage])
@@ -310,16 +399,38 @@ def adapt_to_features(
         "gamma": None if fit is None else fit.gamma,
         "penalty": None if fit is None else fit.penalty,
         **asdict(widths),
+        "finetuned": finetuned,
         "figures": figures,
         "learning_curve": curve,
     }
     record["conclusion"] = _conclusion(record)
-    return Adaptation(model=adapted, record=record)
+    return Adaptation(model=adapted, record=record, runs=runs)
 
 
-def _refuse_too_few(ratings: Ratings) -> None:
+def _refuse_too_few(ratings: Ratings, finetuning: FinetuningSettings | None) -> None:
     if len(ratings) < FEWEST:
         raise MetaQAPError(f"There are ratings of {len(ratings)} photographs; it takes {FEWEST} to adapt to them.")
+    if finetuning is None:
+        return
+    if ratings.are_strengths:
+        raise MetaQAPError("Fine-tuning takes ratings, not comparisons; leave out `finetune`.")
+    if len(ratings) < FEWEST_TO_FINETUNE:
+        raise MetaQAPError(
+            f"There are ratings of {len(ratings)} photographs; fine-tuning does not help with fewer than "
+            f"{FEWEST_TO_FINETUNE}. Leave out `finetune`: the closed form takes {FEWEST}."
+        )
+
+
+def _refuse_seen(model: MetaQAPModel, digests: Sequence[str]) -> None:
+    """Refuse photographs that a learner knows: it could not be measured on those that are held out."""
+    known = np.zeros(len(digests), dtype=bool)
+    for stage in all_stages(model.config):
+        known |= shares_images(stage, digests)
+    if known.any():
+        raise MetaQAPError(
+            f"The checkpoint has learned from {known.sum():,} of these photographs before; fine-tune the one that it "
+            "was made of."
+        )
 
 
 def _refuse_twins(ratings: Ratings, digests: Sequence[str]) -> None:
@@ -378,7 +489,13 @@ def _conclusion(record: dict[str, Any]) -> str:
         f"{name.upper()} {before[name]['value']:.3f} before and {after[name]['value']:.3f} after"
         for name in ("srocc", "rmse")
     )
-    return f"{what}: {figures}, on ratings that were left out."
+    text = f"{what}: {figures}, on ratings that were left out."
+    if record["finetuned"] is None:
+        return text
+    closed = record["figures"]["closed form"]["srocc"]["value"]
+    if not record["finetuned"]["share"]:
+        return f"{text} Fine-tuning would not have helped, so the learners are as they were."
+    return f"{text} Without the fine-tuned learners the SROCC would be {closed:.3f}."
 
 
 __all__ = [

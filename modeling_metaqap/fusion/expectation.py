@@ -60,7 +60,7 @@ def cross_validated(
         seed: of the sharing out.
     """
     predicted = np.empty(len(targets))
-    for held_out in _folds(groups, folds, seed):
+    for held_out in share_out(groups, folds, seed):
         others = np.setdiff1d(np.arange(len(targets)), held_out)
         fit = choose_fit(scores[others], targets[others], functions, others, groups=groups[others])
         predicted[held_out] = predict(fit, scores[held_out], functions, held_out)
@@ -114,7 +114,8 @@ def learning_curve(
     ]
 
 
-def _folds(groups: IntArray, folds: int, seed: int) -> list[IntArray]:
+def share_out(groups: IntArray, folds: int, seed: int) -> list[IntArray]:
+    """Rows of each of so many parts, with no group in two of them; one group each where there are fewer."""
     numbers = np.random.default_rng(seed).permutation(np.unique(groups))
     return [np.flatnonzero(np.isin(groups, part)) for part in np.array_split(numbers, min(folds, len(numbers)))]
 
@@ -123,4 +124,4 @@ def _loss(fit: Fit, targets: FloatArray) -> float:
     return float(np.square(fit.left_out - targets).mean())
 
 
-__all__ = ["SIZES", "choose_fit", "cross_validated", "learning_curve", "predict"]
+__all__ = ["SIZES", "choose_fit", "cross_validated", "learning_curve", "predict", "share_out"]

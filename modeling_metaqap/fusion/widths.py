@@ -133,6 +133,25 @@ def recalibrated_widths(
     return Widths(interval_radius=radius, interval_scale=scale, familiar_distances=familiar)
 
 
+def more_learners(calibrated: Calibrated, *, before: int, after: int) -> Calibrated:
+    """A calibration for a model that gets further learners, whose distances hardly vary.
+
+    The width depends on the mean distance of all learners, and those that were there make up less of it now.
+
+    Args:
+        calibrated: configuration of the model, or its widths.
+        before, after: numbers of learners.
+    """
+    scale = calibrated.interval_scale
+    if scale is None or calibrated.interval_radius is None or calibrated.familiar_distances is None:
+        return calibrated
+    return Widths(
+        interval_radius=calibrated.interval_radius,
+        interval_scale=scale | {"distance": scale["distance"] * after / before},
+        familiar_distances=calibrated.familiar_distances,
+    )
+
+
 def familiar_distances(distances: FloatArray) -> list[float]:
     """Mean distances at equally spaced shares of the images, from the nearest to the farthest one.
 
@@ -173,4 +192,12 @@ def _sizes(scale: dict[str, float], values: FloatArray) -> FloatArray:
     return np.asarray(scale_of(torch.from_numpy(values), scale))
 
 
-__all__ = ["FEWEST_IMAGES", "SHARES", "Widths", "familiar_distances", "fit_widths", "recalibrated_widths"]
+__all__ = [
+    "FEWEST_IMAGES",
+    "SHARES",
+    "Widths",
+    "familiar_distances",
+    "fit_widths",
+    "more_learners",
+    "recalibrated_widths",
+]

@@ -1,5 +1,6 @@
-"""The moving average of a model's weights, which is what a run validates and saves."""
+"""Averages of weights: the moving one that a run validates and saves, and that of several runs' models."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -52,4 +53,19 @@ def _whole(parameter: Tensor) -> Tensor:
     return weights.full_tensor() if isinstance(weights, DTensor) else weights
 
 
-__all__ = ["WeightAverage"]
+@torch.no_grad()
+def mean_of_models(models: Sequence[MetaQAPModel]) -> MetaQAPModel:
+    """A model with the mean weights of several that were trained from the same weights.
+
+    Source: Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without
+    increasing inference time", ICML 2022 (the uniform soup).
+    """
+    mean = deepcopy(models[0])
+    states = [model.state_dict() for model in models]
+    for name, tensor in mean.state_dict().items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.stack([state[name] for state in states]).mean(dim=0))
+    return mean
+
+
+__all__ = ["WeightAverage", "mean_of_models"]

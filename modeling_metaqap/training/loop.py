@@ -62,12 +62,13 @@ class Run:
     teacher: Teacher | None
 
 
-def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
+def train(recipe: Recipe, settings: RunSettings, *, splits: Splits | None = None) -> dict[str, Any] | None:
     """Train one base learner. Every process that `accelerate launch` has started calls this.
 
     Args:
         recipe: what is learned, and how.
         settings: how that is computed, and where the files are.
+        splits: the images; default those that recipe and settings name.
 
     Returns:
         On the main process a summary: `output_dir`, `best_validation_srocc` if there were epochs, and
@@ -80,17 +81,20 @@ def train(recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
     """
     accelerator = start_accelerator(recipe, settings)
     with watching_the_others("train"), sentences_of_workers():
-        return train_with(accelerator, recipe, settings)
+        return train_with(accelerator, recipe, settings, splits)
 
 
-def train_with(accelerator: Accelerator, recipe: Recipe, settings: RunSettings) -> dict[str, Any] | None:
+def train_with(
+    accelerator: Accelerator, recipe: Recipe, settings: RunSettings, splits: Splits | None = None
+) -> dict[str, Any] | None:
     """`train`, after the processes have found each other."""
     folder = RunFolder(settings.output_dir)
     journal = Journal(accelerator, folder)
     with failing_together():
         saved_state = folder.state_to_resume(settings.resume_from_checkpoint, say=journal.say)
 
-    splits = main_process_first(lambda: load_splits(recipe, settings))
+    if splits is None:
+        splits = main_process_first(lambda: load_splits(recipe, settings))
     if settings.max_bad_images:
         splits = leave_out_bad_images(splits, most=settings.max_bad_images, say=journal.say)
     batches = Batches(splits, recipe, accelerator, num_workers=settings.num_workers)
