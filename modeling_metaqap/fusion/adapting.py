@@ -416,8 +416,8 @@ def _refuse_too_few(ratings: Ratings, finetuning: FinetuningSettings | None) -> 
         raise MetaQAPError("Fine-tuning takes ratings, not comparisons; leave out `finetune`.")
     if len(ratings) < FEWEST_TO_FINETUNE:
         raise MetaQAPError(
-            f"There are ratings of {len(ratings)} photographs; fine-tuning does not help with fewer than "
-            f"{FEWEST_TO_FINETUNE}. Leave out `finetune`: the closed form takes {FEWEST}."
+            f"There are ratings of {len(ratings)} photographs; fine-tuning takes {FEWEST_TO_FINETUNE}. Leave out "
+            f"`finetune`: the closed form takes {FEWEST}."
         )
 
 
