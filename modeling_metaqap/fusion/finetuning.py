@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from ..checkpoint_reading import read_model
+from ..data.user_cache import user_cache
 from ..inference.features import ImageFeatures, image_features
 from ..inference.predicting import distinct_names
 from ..inference.scorer import Scorer
-from ..inference.user_cache import user_cache
 from ..lineage import Stage, read_stages, write_stages
 from ..modeling_metaqap import MetaQAPModel
 from ..training.average import mean_of_models

@@ -9,6 +9,7 @@ import re
 import shutil
 import warnings
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel, __version__, checkpoint_reading
+from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
 
@@ -792,8 +794,13 @@ def rate(folder, score):
 
 
 def test_a_checkpoint_is_adapted_and_says_what_to_expect(
-    metaqap, rated_sources, checkpoint, tmp_path, cheap_adaptation
+    metaqap, rated_sources, checkpoint, tmp_path, cheap_adaptation, monkeypatch
 ):
+    from modeling_metaqap.fusion import adapting
+
+    adapt, runs = adapting.adapt, tmp_path / "runs"
+    monkeypatch.setattr(adapting, "adapt", lambda *args, **options: replace(adapt(*args, **options), runs=runs))
+    runs.mkdir()
     status, _, _ = metaqap("score", rated_sources, "--checkpoint", checkpoint, "--output", tmp_path / "scores.csv")
     with (tmp_path / "scores.csv").open() as file:
         scores = {row["path"].rsplit("/", 1)[-1]: float(row["quality"]) for row in csv.DictReader(file)}
@@ -805,6 +812,7 @@ def test_a_checkpoint_is_adapted_and_says_what_to_expect(
     status, out, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
     assert status == 0, err
     assert "30 ratings, each predicted by the others" in out
+    assert not runs.exists()
     assert "on ratings that were left out" in out
     assert "`metaqap score --raters-scale` gives them on your scale, 1 to 5." in err
     assert {"adaptation.json", "learning_curve.png", "LICENSE", "README.md"} < {
@@ -816,6 +824,25 @@ def test_a_checkpoint_is_adapted_and_says_what_to_expect(
     status, _, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
     assert status == 2
     assert "is there already" in err
+
+
+def test_gradient_steps_are_asked_for(metaqap, rated_sources, checkpoint, tmp_path, monkeypatch):
+    from modeling_metaqap.fusion import adapting
+
+    given = {}
+
+    def adapted(folder, csv, **options):
+        given.update(options)
+        options["on_run"]("mobilenet fine-tuned", 1, 5)
+        raise MetaQAPError("stopped here")
+
+    monkeypatch.setattr(adapting, "adapt", adapted)
+    call = ("adapt", rated_sources, "--output", tmp_path / "mine", "--runs-dir", tmp_path / "runs")
+    status, _, err = metaqap(*call, "--finetune", "--finetune-learners", 3)
+    assert (status, given["finetune"].learners, given["runs_dir"]) == (2, 3, tmp_path / "runs")
+    assert "Training mobilenet fine-tuned, fold 1 of 5 ..." in err
+    metaqap(*call)
+    assert given["finetune"] is False
 
 
 def test_photographs_to_rate_next_are_named_in_a_csv(metaqap, rated_sources, checkpoint, tmp_path, cheap_adaptation):
