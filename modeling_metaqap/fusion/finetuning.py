@@ -41,7 +41,7 @@ from .residual_regression import CENTERS, COMPONENTS, FloatArray, IntArray, fit_
 # Penalties of the linear head to choose from, for each photograph. The kernel head's are those of the middle of what
 # the closed form chooses from.
 _RIDGE_PENALTIES = (0.1, 0.3, 1.0, 3.0)
-_KERNEL = {"gamma": 0.5, "penalty": 0.5}
+_GAMMA, _PENALTY = 0.5, 0.5
 
 # The new learners' share in the score, at most: those that they came from know more kinds of photographs.
 _MOST = 0.9
@@ -321,7 +321,16 @@ def _fit_heads(model: MetaQAPModel, pooled: Tensor, targets: Tensor, *, penalty:
     learned from, and these very photographs would be at no distance.
     """
     fit_ridge_head(model, pooled, targets, penalty=penalty)
-    fit_kernel_head(model, pooled, targets, num_components=COMPONENTS, num_centers=CENTERS, seed=seed, **_KERNEL)
+    fit_kernel_head(
+        model,
+        pooled,
+        targets,
+        num_components=COMPONENTS,
+        num_centers=CENTERS,
+        gamma=_GAMMA,
+        penalty=_PENALTY,
+        seed=seed,
+    )
     learner = base_learners_of(model)[0]
     [described] = model.config.base_learners  # type: ignore[misc]
     assert learner.kernel_head is not None
