@@ -32,7 +32,7 @@ from ..training.loop import train
 from ..training.recipe import Recipe
 from ..training.run_folder import RunFolder
 from ..training.settings import RunSettings
-from ..training.splits import Splits
+from ..training.splits import SetSplits, Splits
 from .checkpoint_folder import save_checkpoint
 from .expectation import share_out
 from .finetuning_settings import FinetuningSettings
@@ -174,7 +174,7 @@ def finetune_learners(
                     logging_steps=10,
                     resume_from_checkpoint="latest",
                 ),
-                splits=Splits(photographs.select(others), photographs.select(held_out)),
+                splits=_splits(recipe, photographs.select(others), photographs.select(held_out)),
             )
             trained.append(run)
         copies = [(read_model(run / "best"), pooled(run / "best")) for run in trained]
@@ -290,6 +290,11 @@ def _recipe(learner: MetaQAPModel, stage: Stage, settings: FinetuningSettings, s
         freeze_stages=settings.freeze_stages,
         seed=seed,
     )
+
+
+def _splits(recipe: Recipe, training: datasets.Dataset, validation: datasets.Dataset) -> Splits:
+    # The rated photographs are in memory, so nobody has to know where they are.
+    return Splits((SetSplits(training=training, validation=validation, source=recipe.sets[0], where={}),))
 
 
 def _choose_heads(

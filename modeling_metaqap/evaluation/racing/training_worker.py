@@ -28,10 +28,10 @@ class Work:
 
     def __init__(self, options: dict[str, Any], files: Sequence[str]):
         from modeling_metaqap import MetaQAPModel
+        from modeling_metaqap.training import splits as training_splits
         from modeling_metaqap.training.batches import Batches
         from modeling_metaqap.training.learner import freeze_batch_norm, model_config
         from modeling_metaqap.training.recipe import Recipe
-        from modeling_metaqap.training.splits import Splits
         from modeling_metaqap.training.state import begin_state
         from modeling_metaqap.training.validation import Validation
 
@@ -45,7 +45,11 @@ class Work:
         ).cast_column("image", datasets.Image())
         self.whole = rows.select(range(WHOLE))
         self.accelerator = Accelerator(cpu=True)
-        splits = Splits(rows, self.whole)
+        if hasattr(training_splits, "SetSplits"):
+            images = training_splits.SetSplits(training=rows, validation=self.whole)
+            splits = training_splits.Splits((images,))
+        else:  # a version that learned from one set only
+            splits = training_splits.Splits(rows, self.whole)
         self.batches = Batches(splits, self.recipe, self.accelerator, num_workers=options["num_workers"])
         self.validation = Validation(splits, self.batches)
         model: Any = MetaQAPModel(model_config(self.recipe))

@@ -203,6 +203,7 @@ class TestFolder:
         assert loaded["holiday/photo 1.png"]["quality"] == pytest.approx(1 / 12)
 
     def test_thirty_splits_do_not_show_thirty_bars(self, source, rows, capfd):
+        datasets.enable_progress_bars()  # whatever was tested before
         rows("folder", source("folder"))
 
         assert "Generating" not in capfd.readouterr().err
