@@ -192,11 +192,14 @@ class OnnxEngine:
             raise MetaQAPError(f"{checkpoint} holds no {ONNX_FILES[name]}; make it with `{export}`.") from error
         self._file = file
         self._providers = _execution_providers(device, onnxruntime.get_available_providers())
-        self.session = self._open(threads=1)
-        exported_from = self.session.get_modelmeta().custom_metadata_map.get("weights_sha256")
+        # For one photograph no other session is needed. It has as many threads as PyTorch, which `OMP_NUM_THREADS` and
+        # the process's share of the cores decide.
+        self._threads = torch.get_num_threads()
+        self._session_of_all_threads = self._open(threads=self._threads)
+        exported_from = self._session_of_all_threads.get_modelmeta().custom_metadata_map.get("weights_sha256")
         if (present := weights_sha256(checkpoint)) is not None and present != exported_from:
             raise MetaQAPError(f"{file} was exported from other weights than {checkpoint} has; repeat `{export}`.")
-        self.output_names = [output.name for output in self.session.get_outputs()]
+        self.output_names = [output.name for output in self._session_of_all_threads.get_outputs()]
         if "distances" not in self.output_names:
             raise MetaQAPError(f"{file} was exported by another version of this package; repeat `{export}`.")
         self._crop_by_crop = _CropByCrop()
@@ -212,26 +215,30 @@ class OnnxEngine:
             raise MetaQAPError(f"onnxruntime cannot read {self._file}: {str(error).splitlines()[0]}") from error
 
     @functools.cached_property
-    def _session_of_all_threads(self) -> Any:
-        # As many threads as PyTorch has, which `OMP_NUM_THREADS` and the process's share of the cores decide.
-        return self._open(threads=torch.get_num_threads())
+    def _session_of_one_thread(self) -> Any:
+        return self._session_of_all_threads if self._threads == 1 else self._open(threads=1)
 
     def __call__(self, crops: npt.NDArray[np.uint8], *, quality_map: bool = False) -> Outputs:
         if quality_map:
             raise MetaQAPError("The quality map needs the PyTorch engine; choose it with --engine torch.")
         if self._providers != ["CPUExecutionProvider"]:
-            return self._run(crops)
-        return self._crop_by_crop(self._run, crops, run_alone=self._run_in_all_threads)
+            return self._run_in_all_threads(crops)
+        if len(crops) > 1:
+            _ = self._session_of_one_thread  # is opened before several threads ask for it
+        return self._crop_by_crop(self._run_in_one_thread, crops, run_alone=self._run_in_all_threads)
 
     def _run_in_all_threads(self, crops: npt.NDArray[np.uint8]) -> Outputs:
-        return self._run(crops, session=self._session_of_all_threads)
+        return self._run(self._session_of_all_threads, crops)
 
-    def _run(self, crops: npt.NDArray[np.uint8], *, session: Any = None) -> Outputs:
+    def _run_in_one_thread(self, crops: npt.NDArray[np.uint8]) -> Outputs:
+        return self._run(self._session_of_one_thread, crops)
+
+    def _run(self, session: Any, crops: npt.NDArray[np.uint8]) -> Outputs:
         pixel_values = crops[:, None].astype(np.float32)
         pixel_values /= np.float32(255)
         crop_weights = np.ones(pixel_values.shape[:2], dtype=np.float32)
         inputs = {"pixel_values": pixel_values, "crop_weights": crop_weights}
-        values = (session or self.session).run(self.output_names, inputs)
+        values = session.run(self.output_names, inputs)
         return {name: torch.from_numpy(value) for name, value in zip(self.output_names, values, strict=True)}
 
 
