@@ -99,6 +99,7 @@ def metaqap(monkeypatch, capsys):
 )
 def test_a_mistake_is_one_sentence_with_options_as_they_are_typed(metaqap, monkeypatch, arguments, message):
     monkeypatch.setattr("modeling_metaqap.training.launching.run_processes", None)  # nothing is started for it
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # and nobody waits for a network
     status, out, err = metaqap(*arguments)
     assert (status, out) == (2, "")
     assert message in err
