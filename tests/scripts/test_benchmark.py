@@ -49,6 +49,7 @@ def test_pseudo_mos_is_measured_by_metric_and_set(tmp_path: Path, monkeypatch: p
     assert row["fast_images_per_second"] > row["full_images_per_second"]
 
 
+@pytest.mark.slow
 def test_a_training_step_is_measured_beside_a_bare_loop(tmp_path: Path) -> None:
     output = tmp_path / "benchmark.json"
     options = ["--sections", "training", "--side", "64", "--count", "2", "--seconds", "0", "--output", str(output)]
