@@ -122,7 +122,7 @@ def at_home(home: Rated) -> dict[str, Any]:
         "quality": {"distance": False, "spread": False},
     }
     radii = {name: np.empty(len(everyone)) for name in ("nothing", *choices)}
-    for others, rows in random_folds(len(everyone), folds=FOLDS, seed=0):
+    for others, rows in random_folds(everyone, folds=FOLDS, seed=0):
         radii["nothing"][rows] = conformal_radius(home.quality[others], home.opinions[others], coverage=COVERAGE)
         for name, options in choices.items():
             radii[name][rows] = home.radii(home.fit(others, **options), rows)

@@ -1,12 +1,15 @@
-"""What learning curves compare: ways to make use of some ratings."""
+"""What the studies of own ratings share: ways to make use of some, and the photographs they are of."""
 
+import argparse
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.expectation import choose_fit, predict
 from modeling_metaqap.fusion.residual_regression import draw_centers, fit_basis, functions_of
@@ -14,6 +17,21 @@ from modeling_metaqap.fusion.stepwise import fit_stepwise
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
+
+
+def add_photograph_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--dataset`, `--data_dir`, `--cache_dir`, `--checkpoint` and `--features`."""
+    add = parser.add_argument
+    add("--dataset", required=True, help="without an official split, such as livec")
+    add("--data_dir")
+    add("--cache_dir")
+    add("--checkpoint", default=str(DEFAULT_CHECKPOINT), help="folder (default: the shipped one)")
+    add("--features", type=Path, help="folder to keep the features in")
+
+
+def refuse(path: Path, reason: str) -> None:
+    """A data set is measured whole or not at all."""
+    raise MetaQAPError(f"{path} cannot be read: {reason}.")
 
 
 @dataclass
@@ -65,4 +83,4 @@ def medians(several: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     }
 
 
-__all__ = ["Learned", "adapted", "fused", "medians"]
+__all__ = ["Learned", "adapted", "add_photograph_options", "fused", "medians", "refuse"]

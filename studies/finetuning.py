@@ -19,13 +19,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+from curve_methods import add_photograph_options, refuse
 from rich.console import Console
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap import Scorer
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_split
 from modeling_metaqap.data.seen import refuse_seen
-from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
+from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc, rmse
 from modeling_metaqap.fusion.adapting import AdaptationSettings, adapt_to_features
 from modeling_metaqap.fusion.finetuning_settings import FinetuningSettings
@@ -36,11 +37,6 @@ from modeling_metaqap.lineage import all_stages, image_ids_sha256, weights_sha25
 console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
 
 OUTPUT = Path(__file__).with_name("results") / "finetuning.json"
-
-
-def refuse(path: Path, reason: str) -> None:
-    """A data set is measured whole or not at all."""
-    raise MetaQAPError(f"{path} cannot be read: {reason}.")
 
 
 def measure(args: argparse.Namespace, scorer: Scorer, split: int, size: int) -> dict[str, Any]:
@@ -108,11 +104,7 @@ def run(args: argparse.Namespace, known: list[dict[str, Any]]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="without an official split, such as livec")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--cache_dir")
-    parser.add_argument("--checkpoint", default=str(DEFAULT_CHECKPOINT), help="folder (default: the shipped one)")
-    parser.add_argument("--features", type=Path, help="folder to keep the features in")
+    add_photograph_options(parser)
     parser.add_argument("--runs", type=Path, help="folder to keep unfinished training in")
     parser.add_argument("--splits", nargs="*", type=int, default=list(range(10)), help="numbers of splits")
     parser.add_argument("--sizes", nargs="*", type=int, default=[930], help="numbers of ratings")

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from curve_methods import Learned, adapted, fused, medians
+from curve_methods import Learned, adapted, add_photograph_options, fused, medians, refuse
 from rich.console import Console
 from study_tables import curves_table
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, Scorer
+from modeling_metaqap import Scorer
 from modeling_metaqap.data.atomic import write_atomically
 from modeling_metaqap.data.iqa_datasets import load_iqa_dataset, load_training_split
 from modeling_metaqap.data.seen import refuse_seen
-from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
+from modeling_metaqap.errors import exit_with_sentence
 from modeling_metaqap.evaluation.metrics import plcc_and_srocc, rmse
 from modeling_metaqap.fusion.expectation import cross_validated
 from modeling_metaqap.fusion.residual_regression import USUAL, fit_line
@@ -42,11 +42,6 @@ OUTPUT = Path(__file__).with_name("results") / "learning_curves.json"
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
-
-
-def refuse(path: Path, reason: str) -> None:
-    """A data set is measured whole or not at all."""
-    raise MetaQAPError(f"{path} cannot be read: {reason}.")
 
 
 class Photographs(Learned):
@@ -157,11 +152,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", required=True, help="without an official split, such as livec")
-    parser.add_argument("--data_dir")
-    parser.add_argument("--cache_dir")
-    parser.add_argument("--checkpoint", default=str(DEFAULT_CHECKPOINT), help="folder (default: the shipped one)")
-    parser.add_argument("--features", type=Path, help="folder to keep the features in")
+    add_photograph_options(parser)
     parser.add_argument("--sizes", nargs="*", type=int, default=[15, 25, 50, 100, 200, 400], help="numbers of ratings")
     parser.add_argument("--suggested", nargs="*", type=int, default=[50, 100, 200], help="of them, also suggested")
     parser.add_argument("--repeat_splits", type=int, default=10)

@@ -8,6 +8,21 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
+from torch import nn
+
+
+def features_key(depends_on: str, network: nn.Module) -> str:
+    """A name for the folder of features.
+
+    Args:
+        depends_on: what else than weights the features depend on, such as what a learner sees of an image.
+        network: its weights are the others.
+    """
+    digest = hashlib.sha256(depends_on.encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def read_shards(folder: Path, wanted: set[str]) -> dict[str, tuple[np.ndarray, ...]]:
@@ -52,4 +67,4 @@ def write_shard(folder: Path, digests: Sequence[str], columns: Sequence[np.ndarr
     temporary.replace(file)
 
 
-__all__ = ["read_shards", "write_shard"]
+__all__ = ["features_key", "read_shards", "write_shard"]

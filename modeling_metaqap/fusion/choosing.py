@@ -57,7 +57,7 @@ def choose_learners(
         for learners in combinations(range(x.shape[1]), count):
             columns = x[:, list(learners)]
             fused = np.empty(len(y))
-            for others, rows in random_folds(len(y), folds=folds, seed=seed):
+            for others, rows in random_folds(np.arange(len(y)), folds=folds, seed=seed):
                 weights, intercept = _regression(columns[others], y[others], shrinkage)
                 fused[rows] = columns[rows] @ weights + intercept
             tried.append((srocc(fused, y), learners, columns, fused))

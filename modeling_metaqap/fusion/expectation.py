@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.metrics import plcc_and_srocc, rmse
+from .folds import random_folds
 from .residual_regression import Fit, FloatArray, Functions, IntArray, fit_line, fit_residual
 
 #: Numbers of ratings that a learning curve shows, as far as there are that many.
@@ -60,8 +61,7 @@ def cross_validated(
         seed: of the sharing out.
     """
     predicted = np.empty(len(targets))
-    for held_out in share_out(groups, folds, seed):
-        others = np.setdiff1d(np.arange(len(targets)), held_out)
+    for others, held_out in random_folds(groups, folds=folds, seed=seed):
         fit = choose_fit(scores[others], targets[others], functions, others, groups=groups[others])
         predicted[held_out] = predict(fit, scores[held_out], functions, held_out)
     return predicted
@@ -114,14 +114,8 @@ def learning_curve(
     ]
 
 
-def share_out(groups: IntArray, folds: int, seed: int) -> list[IntArray]:
-    """Rows of each of so many parts, with no group in two of them; one group each where there are fewer."""
-    numbers = np.random.default_rng(seed).permutation(np.unique(groups))
-    return [np.flatnonzero(np.isin(groups, part)) for part in np.array_split(numbers, min(folds, len(numbers)))]
-
-
 def _loss(fit: Fit, targets: FloatArray) -> float:
     return float(np.square(fit.left_out - targets).mean())
 
 
-__all__ = ["SIZES", "choose_fit", "cross_validated", "learning_curve", "predict", "share_out"]
+__all__ = ["SIZES", "choose_fit", "cross_validated", "learning_curve", "predict"]

@@ -34,8 +34,8 @@ from ..training.run_folder import RunFolder
 from ..training.settings import RunSettings
 from ..training.splits import SetSplits, Splits
 from .checkpoint_folder import save_checkpoint
-from .expectation import share_out
 from .finetuning_settings import FinetuningSettings
+from .folds import share_out
 from .residual_regression import CENTERS, COMPONENTS, FloatArray, IntArray, fit_residual, functions_of
 
 # Penalties of the linear head to choose from, for each photograph. The kernel head's are those of the middle of what
@@ -142,8 +142,8 @@ def finetune_learners(
         MetaQAPError: see `train`.
     """
     device = next(model.parameters()).device
-    parts = share_out(groups, settings.folds, seed)[: settings.runs_for(len(quality))]
-    photographs = _rows(paths, stage, features.digests, quality, groups)
+    parts = share_out(groups, folds=settings.folds, seed=seed)[: settings.runs_for(len(quality))]
+    photographs = _rows(paths, features.digests, quality, groups)
     work = runs_folder(features, quality, groups, settings, seed, started_from=stage.started_from, runs_dir=runs_dir)
     learners = model.base_models()
     taken = [learner["name"] for learner in model.config.base_learners]  # type: ignore[union-attr]
@@ -262,9 +262,7 @@ def runs_folder(
     return Path(runs_dir or user_cache() / "finetuning") / digest
 
 
-def _rows(
-    paths: Sequence[Path], stage: Stage, digests: Sequence[str], quality: FloatArray, groups: IntArray
-) -> datasets.Dataset:
+def _rows(paths: Sequence[Path], digests: Sequence[str], quality: FloatArray, groups: IntArray) -> datasets.Dataset:
     """The photographs as a run takes them. Their files stay where they are."""
     columns = {
         "image": [str(path) for path in paths],

@@ -219,7 +219,7 @@ def cross_fitted(
         # A learner that cannot score one image cannot fuse that one, so no fold may select it.
         x[:, ~np.isfinite(x).all(axis=0)] = np.nan
     fused = np.empty(len(y))
-    for others, held_out in random_folds(len(y), folds=folds, seed=seed):
+    for others, held_out in random_folds(np.arange(len(y)), folds=folds, seed=seed):
         fused[held_out] = fit_stepwise(x[others], y[others], mean_instead=True, **options).predict(x[held_out])
     return fused
 

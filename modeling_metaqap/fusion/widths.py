@@ -85,7 +85,7 @@ def fit_widths(
         values = _indicators(predicted, base_scores, distances)
         errors = np.abs(predicted - opinions)
         sizes = np.empty(len(errors))
-        for others, rows in random_folds(len(errors), folds=folds, seed=seed):
+        for others, rows in random_folds(np.arange(len(errors)), folds=folds, seed=seed):
             sizes[rows] = _sizes(_fit_scale(values[others], errors[others]), values[rows])
         scale = _fit_scale(values, errors)
         radius = conformal_radius(errors / sizes, np.zeros(len(errors)), coverage=coverage)

@@ -1,6 +1,5 @@
 """Features and scores of photographs by each learner of a checkpoint, computed once and kept on disk."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ..data.feature_shards import read_shards, write_shard
+from ..data.feature_shards import features_key, read_shards, write_shard
 from ..data.iqa_datasets.files import file_sha256
 from ..data.user_cache import user_cache
 from ..errors import MetaQAPError
@@ -87,7 +86,7 @@ def image_features(
             digests[row] = file_sha256(path)
         except OSError as error:
             unreadable[row] = (error.strerror or str(error)).lower()
-    folder = Path(cache_dir or user_cache() / "features") / _scorer_sha256(scorer)[:16]
+    folder = Path(cache_dir or user_cache() / "features") / _key(scorer)
     folder.mkdir(parents=True, exist_ok=True)
     known = read_shards(folder, set(digests.values()))
     path_of = {digest: paths[row] for row, digest in digests.items()}
@@ -152,18 +151,13 @@ def _learners(model: MetaQAPModel) -> Iterable[MetaQAPBaseLearner]:
     return model.base_learners  # type: ignore[return-value]
 
 
-def _scorer_sha256(scorer: Scorer) -> str:
+def _key(scorer: Scorer) -> str:
     """Of all the weights, of what each learner's weights are the weights of, and of what they see of an image."""
-    model = scorer.model
-    seen = scorer.seen
+    seen, learners = scorer.seen, scorer.model.config.base_learners
     # The first word says what is kept of a photograph.
-    digest = hashlib.sha256(f"distances {seen.shortest_edge} {seen.crop_size} {seen.resample}\n".encode())
-    for learner in model.config.base_learners:  # type: ignore[union-attr]
-        digest.update(f"{learner['backbone']} {learner['stages']}\n".encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    lines = [f"distances {seen.shortest_edge} {seen.crop_size} {seen.resample}"]
+    lines += [f"{learner['backbone']} {learner['stages']}" for learner in learners]  # type: ignore[union-attr]
+    return features_key("".join(f"{line}\n" for line in lines), scorer.model)
 
 
 __all__ = ["TOGETHER", "ImageFeatures", "image_features"]

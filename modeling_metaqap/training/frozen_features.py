@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from ..data.feature_shards import read_shards, write_shard
+from ..data.feature_shards import features_key, read_shards, write_shard
 from ..data.iqa_datasets.files import file_sha256
 from ..data.user_cache import user_cache
 from ..modeling_metaqap import MetaQAPModel
@@ -85,12 +85,11 @@ def _key(model: MetaQAPModel, seen: str) -> str:
     """Of what a learner's features depend on: its backbone, what it pools of that, and how images come to it."""
     learner = base_learners_of(model)[0]
     [described] = model.config.base_learners  # type: ignore[misc]
-    digest = hashlib.sha256(f"pooled {seen} {described['backbone']} {described['stages']}\n".encode())
-    digest.update(f"{described['image_mean']} {described['image_std']}\n".encode())
-    for name, tensor in sorted(learner.backbone.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    lines = [
+        f"pooled {seen} {described['backbone']} {described['stages']}",
+        f"{described['image_mean']} {described['image_std']}",
+    ]
+    return features_key("".join(f"{line}\n" for line in lines), learner.backbone)
 
 
 __all__ = ["TOGETHER", "frozen_features"]

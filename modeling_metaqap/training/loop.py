@@ -254,9 +254,12 @@ def start_head(run: Run, model: MetaQAPModel, lines: SetLines | None) -> None:
         start_lines(model, features, qualities, sets, lines, penalty=run.recipe.ridge_penalty)
     qualities, weights = shared_targets(qualities, sets, lines, parts=run.batches.parts)
     fitted = fit_ridge_head(model, features, qualities, penalty=run.recipe.ridge_penalty, weights=weights)
-    run.journal.log(
-        step=0, processes=run.accelerator.num_processes, **fitted, **({} if lines is None else lines.figures())
-    )
+    run.journal.log(step=0, processes=run.accelerator.num_processes, **fitted, **figures_of(lines))
+
+
+def figures_of(lines: SetLines | None) -> dict[str, float]:
+    """What the log says of the lines of several sets."""
+    return {} if lines is None else lines.figures()
 
 
 def of_all_sets(parts: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor]:
@@ -333,8 +336,7 @@ def finish_epoch(run: Run, state: TrainingState) -> None:
     # While gradient steps do not train the distortion head, it recognises nothing.
     figures = run.validation.figures(average, distortions=run.recipe.trains_distortions)
     is_best = state.position.next_epoch(figures["validation_srocc"])
-    of_lines = {} if state.lines is None else state.lines.figures()
-    run.journal.log(step=state.position.step, epoch=state.position.epoch, **figures, **of_lines)
+    run.journal.log(step=state.position.step, epoch=state.position.epoch, **figures, **figures_of(state.lines))
     run.journal.say(f"epoch {state.position.epoch}: {as_text(figures)}")
     for name in ["last", "best"] if is_best else ["last"]:
         save_model(run, average, name)
@@ -394,8 +396,7 @@ def refit_heads(run: Run, state: TrainingState) -> dict[str, float | None]:
     if recipe.refit_distortion_head:
         fitted |= fit_distortion_head(model, distorted_features, distortions)
     figures = run.validation.figures(model, distortions=True)
-    of_lines = {} if state.lines is None else state.lines.figures()
-    run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures, **of_lines)
+    run.journal.log(step=state.position.step, refit_head=True, **fitted, **figures, **figures_of(state.lines))
     run.journal.say(f"refitted head: {as_text(figures)}")
     add_stages(model, heads_stages(recipe, run.splits, started_from=started_from))
     save_model(run, model, "refitted")
