@@ -137,27 +137,33 @@ def _register_pipeline() -> None:
     import_module(".pipeline_metaqap", __name__)  # its last line registers it
 
 
-# What to do once one of these modules, of transformers or of this package, has been imported.
+# What to do once one of these modules of transformers has been imported, and files of the model are not half imported.
 _REGISTER = {
     "transformers.models.auto.configuration_auto": _register_config,
-    f"{__name__}.configuration_metaqap": _register_config,
     "transformers.models.auto.image_processing_auto": _register_image_processor,
-    f"{__name__}.image_processing_metaqap": _register_image_processor,
     "transformers.models.auto.modeling_auto": _register_model,
-    f"{__name__}.modeling_metaqap": _register_model,
     "transformers.models.auto.video_processing_auto": _register_no_video_processor,
     "transformers.pipelines": _register_pipeline,
 }
 
+# Files of the model: they need transformers first, which then must not ask for them.
+_FILES = [f"{__name__}.{name}_metaqap" for name in ("configuration", "image_processing", "modeling")]
 
-def _is_half_imported() -> bool:
-    """Whether a file of the model is being imported: it needs transformers first, which then must not ask for it."""
-    modules = (sys.modules.get(name) for name in _REGISTER if name.startswith(__name__))
-    return any(getattr(module.__spec__, "_initializing", False) for module in modules if module is not None)
+# Modules of `_REGISTER` that have been imported and wait for that.
+_waiting: list[str] = []
+
+
+def _register_all(*, but: str | None = None) -> None:
+    """Do what waits, unless a file of the model other than this one is being imported."""
+    files = (sys.modules.get(name) for name in _FILES if name != but)
+    if any(getattr(module.__spec__, "_initializing", False) for module in files if module is not None):
+        return
+    while _waiting:
+        _REGISTER[_waiting.pop(0)]()
 
 
 class _RegisterAfterImport:
-    """Runs the functions of `_REGISTER`, so that `import modeling_metaqap` need not import transformers.
+    """Does what `_REGISTER` says, so that `import modeling_metaqap` need not import transformers.
 
     A `MetaPathFinder` without the base class, whose module takes longer to import than all of this package.
     """
@@ -165,22 +171,23 @@ class _RegisterAfterImport:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        register = _REGISTER.get(fullname)
-        spec = None if register is None else PathFinder.find_spec(fullname, path, target)
-        if register is None or spec is None or spec.loader is None:
+        if fullname not in _REGISTER and fullname not in _FILES:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is None or spec.loader is None:
             return None
         exec_module = spec.loader.exec_module
 
         def exec_module_and_register(module: ModuleType) -> None:
             exec_module(module)
-            if fullname.startswith(__name__) or not _is_half_imported():
-                register()
+            if fullname in _REGISTER:
+                _waiting.append(fullname)
+            _register_all(but=fullname)
 
         spec.loader.exec_module = exec_module_and_register  # type: ignore[method-assign]
         return spec
 
 
-for _name in _REGISTER:
-    if _name in sys.modules:
-        _REGISTER[_name]()
+_waiting += [_name for _name in _REGISTER if _name in sys.modules]
 sys.meta_path.insert(0, _RegisterAfterImport())
+_register_all()

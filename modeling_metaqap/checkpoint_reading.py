@@ -2,26 +2,30 @@
 
 `from_pretrained` of transformers obeys much more of what lies in a folder: code, pickled weights, adapters, settings
 of other libraries. Programs of this package load models with the functions here, which obey nothing of it.
+
+The code of the model and of its image processor takes more than a second to import, so this is done where one is read.
 """
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from transformers import initialization as init
 from transformers.utils import cached_file
 
 from .configuration_metaqap import MetaQAPConfig
+from .crops_metaqap import LONGEST_SIDE
 from .errors import MetaQAPError
-from .image_processing_metaqap import MetaQAPImageProcessor
-from .modeling_metaqap import MetaQAPModel
+
+if TYPE_CHECKING:
+    from .image_processing_metaqap import MetaQAPImageProcessor
+    from .modeling_metaqap import MetaQAPModel
 
 CONFIG_FILE = "config.json"
 PROCESSOR_FILE = "preprocessor_config.json"
@@ -53,7 +57,50 @@ def read_config(checkpoint: str | Path) -> MetaQAPConfig:
     return config
 
 
-def read_image_processor(checkpoint: str | Path) -> MetaQAPImageProcessor:
+@dataclass(frozen=True)
+class CropSettings:
+    """How the image processor of a checkpoint cuts images.
+
+    Attributes:
+        shortest_edge: that images are shrunk to; None if they are not.
+        crop_size: side of the crops.
+        resample: the filter, of Pillow.
+    """
+
+    shortest_edge: int | None
+    crop_size: int
+    resample: int
+
+
+def read_crop_settings(checkpoint: str | Path) -> CropSettings:
+    """How images are cut for a checkpoint: its image processor, without the code of one if it was saved by one.
+
+    Args:
+        checkpoint: folder or Hub id.
+
+    Raises:
+        MetaQAPError: if there is none, or a value in it cannot be.
+    """
+    entries = _read_json(checkpoint, PROCESSOR_FILE)
+    size, crop_size, resample, do_resize = (entries.get(name) for name in _PROCESSOR_FIELDS)
+    match size, crop_size:
+        case {"shortest_edge": int(edge)}, {"height": int(side), "width": int(width)}:
+            sides = (edge, side, width)
+            is_plain = len(size) == 1 and len(crop_size) == 2 and side == width  # type: ignore[arg-type]
+            if (
+                is_plain
+                and all(type(pixels) is int and 1 <= pixels <= LONGEST_SIDE for pixels in sides)
+                and type(resample) is int
+                and resample in set(Image.Resampling)
+                and type(do_resize) is bool
+            ):
+                return CropSettings(edge if do_resize else None, side, resample)
+    # Other ways to say it, and what cannot be, are the image processor's business.
+    processor = read_image_processor(checkpoint)
+    return CropSettings(processor.seen_edge, processor.crop_size["height"], int(processor.resample))
+
+
+def read_image_processor(checkpoint: str | Path) -> "MetaQAPImageProcessor":
     """The image processor of a checkpoint; of its settings those count that can be changed.
 
     Args:
@@ -62,6 +109,8 @@ def read_image_processor(checkpoint: str | Path) -> MetaQAPImageProcessor:
     Raises:
         MetaQAPError: if there is none, or a value in it cannot be.
     """
+    from .image_processing_metaqap import MetaQAPImageProcessor
+
     entries = _read_json(checkpoint, PROCESSOR_FILE)
     with _refused(checkpoint, PROCESSOR_FILE):
         processor = MetaQAPImageProcessor(**{name: entries[name] for name in _PROCESSOR_FIELDS if name in entries})
@@ -74,7 +123,7 @@ def read_image_processor(checkpoint: str | Path) -> MetaQAPImageProcessor:
 
 def read_model(
     checkpoint: str | Path, *, dtype: torch.dtype = torch.float32, config: MetaQAPConfig | None = None
-) -> MetaQAPModel:
+) -> "MetaQAPModel":
     """The model of a checkpoint on the CPU, in evaluation mode.
 
     Nothing is built in memory before the names and shapes in the weight file are those that the configuration asks
@@ -88,6 +137,10 @@ def read_model(
     Raises:
         MetaQAPError: if a file is missing, damaged or does not fit the others, or a weight is not finite.
     """
+    from transformers import initialization as init
+
+    from .modeling_metaqap import MetaQAPModel
+
     config = read_config(checkpoint) if config is None else config
     with _refused(checkpoint, CONFIG_FILE), init.no_init_weights(), torch.device("meta"):
         model = MetaQAPModel(config)  # shapes without memory
@@ -144,7 +197,7 @@ def _refused(checkpoint: str | Path, name: str) -> Iterator[None]:
         raise MetaQAPError(f"{name} of {checkpoint} cannot be used: {reason}") from error
 
 
-def _refuse_other_shapes(model: MetaQAPModel, shapes: dict[str, list[int]], checkpoint: str | Path) -> None:
+def _refuse_other_shapes(model: "MetaQAPModel", shapes: dict[str, list[int]], checkpoint: str | Path) -> None:
     wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     if missing := [name for name in wanted if name not in shapes]:
         reason = f"{missing[0]} is missing"
@@ -157,7 +210,7 @@ def _refuse_other_shapes(model: MetaQAPModel, shapes: dict[str, list[int]], chec
     raise MetaQAPError(f"The weights of {checkpoint} do not fit its configuration: {reason}.")
 
 
-def _converted(model: MetaQAPModel, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+def _converted(model: "MetaQAPModel", name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A copy, so that the model does not depend on the file any more."""
     if not tensor.is_floating_point():
         return tensor.clone()
@@ -177,4 +230,12 @@ def _fill_other_buffers(model: nn.Module, dtype: torch.dtype) -> None:
             module.init_non_persistent_buffers()  # type: ignore[operator]
 
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_config", "read_image_processor", "read_model"]
+__all__ = [
+    "CONFIG_FILE",
+    "WEIGHTS_FILE",
+    "CropSettings",
+    "read_config",
+    "read_crop_settings",
+    "read_image_processor",
+    "read_model",
+]

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 #: Pixels that the shortest edge of an image is shrunk to, where nothing else is said.
 SHORTEST_EDGE = 512
 
+#: Pixels that a crop's side, and the shortest edge that images are shrunk to, can have at most.
+LONGEST_SIDE = 8192
+
 
 @dataclass(frozen=True)
 class CropLayout:
@@ -226,4 +229,4 @@ def merge_crops(values: "Tensor", weights: "Tensor | None" = None) -> "Tensor":
     return (values * shares.reshape(*shares.shape, *[1] * (values.ndim - 2))).sum(dim=1)
 
 
-__all__ = ["SHORTEST_EDGE", "CropLayout", "crop_layout", "merge_crops", "prepare_crops", "shrink"]
+__all__ = ["LONGEST_SIDE", "SHORTEST_EDGE", "CropLayout", "crop_layout", "merge_crops", "prepare_crops", "shrink"]

@@ -5,8 +5,6 @@ The scores stay the same to about 1e-6. What cannot be folded stays as it is, so
 
 import copy
 import operator
-from collections.abc import Mapping
-from typing import Any
 
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame
@@ -14,6 +12,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from .devices import has_bfloat16
 from .modeling_metaqap import MetaQAPModel
 
 #: Largest difference of activations, beside the largest of them, at which a folded backbone is taken.
@@ -214,16 +213,4 @@ def _onednn_computes(weight: Tensor) -> bool:
     return weight.dtype == torch.float32
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes bfloat16 in hardware, faster than float32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        capabilities: Mapping[str, Any] = (
-            torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        )
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return False
-
-
-__all__ = ["fold_for_inference", "has_bfloat16"]
+__all__ = ["fold_for_inference"]

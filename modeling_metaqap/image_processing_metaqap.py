@@ -15,7 +15,7 @@ from transformers.image_processing_backends import PilBackend, TorchvisionBacken
 from transformers.image_processing_utils import BaseImageProcessor, BatchFeature
 from transformers.image_utils import ChannelDimension, PILImageResampling, SizeDict
 
-from .crops_metaqap import CropLayout, crop_layout, merge_crops, prepare_crops, shrink
+from .crops_metaqap import LONGEST_SIDE, CropLayout, crop_layout, merge_crops, prepare_crops, shrink
 from .decoding_metaqap import Photograph, UnreadableImage, read_image, to_rgb
 from .fetching_metaqap import Fetching, fetch, is_web_address
 
@@ -128,9 +128,6 @@ def image_of(image: Any, data_format: str | ChannelDimension | None = None) -> I
         raise ValueError(f"An image is an array, a tensor or an image of Pillow; got {type(image).__name__}.")
     return image
 
-
-# Of crops, and of the shortest edge that images are shrunk to, in pixels.
-_LONGEST_SIDE = 8192
 
 #: The classes of the two backends, for processes that do not have this package.
 BACKENDS = {
@@ -249,8 +246,8 @@ class MetaQAPBaseImageProcessor(BaseImageProcessor):
         if do_resize and (size.shortest_edge is None or size.longest_edge is not None):
             raise ValueError(f"`size` must be `{{'shortest_edge': pixels}}`, got {dict(size)}.")
         for side in (crop_size.height, *((size.shortest_edge,) if do_resize else ())):
-            if type(side) is not int or not 1 <= side <= _LONGEST_SIDE:
-                raise ValueError(f"Sides must be whole numbers of pixels from 1 to {_LONGEST_SIDE:,}, got {side!r}.")
+            if type(side) is not int or not 1 <= side <= LONGEST_SIDE:
+                raise ValueError(f"Sides must be whole numbers of pixels from 1 to {LONGEST_SIDE:,}, got {side!r}.")
         shortest_edge = size.shortest_edge if do_resize else min(height, width)
         return crop_layout(height, width, shortest_edge=shortest_edge, crop_size=crop_size.height)
 

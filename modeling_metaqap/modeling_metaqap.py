@@ -1,7 +1,6 @@
 """MetaQAP: no-reference image quality from an ensemble of CNN base learners and a linear meta-learner."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -17,30 +16,9 @@ from transformers.utils import ModelOutput
 from transformers.utils.import_utils import is_tracing
 
 from .configuration_metaqap import MetaQAPConfig
-from .image_processing_metaqap import merge_crops
+from .crops_metaqap import merge_crops
 from .interval_metaqap import familiarity, prediction_interval
 from .losses_metaqap import quality_aware_loss
-
-#: Outputs that are one thing for each image, see [`MetaQAPOutput`].
-IMAGE_OUTPUTS = ("logits", "base_scores", "distances", "interval", "familiarity", "distortion_logits")
-
-# Of them, those that are the weighted mean over the crops. The others follow from these.
-_MEANS_OF_CROPS = ("logits", "base_scores", "distances", "distortion_logits")
-
-#: What is said of one image, besides what is known of its file.
-ASSESSMENT = (
-    "quality",
-    "quality_low",
-    "quality_high",
-    "interval_coverage",
-    "familiarity",
-    "distortion",
-    "distortion_probability",
-    "base_scores",
-    "distortion_probabilities",
-    "distances",
-    "error",
-)
 
 # Pixels of the input for each cell of the quality map, along each side.
 _QUALITY_MAP_STRIDE = 8
@@ -87,55 +65,6 @@ class MetaQAPOutput(ModelOutput):
     distortion_logits: Tensor | None = None
     quality_map: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
-
-
-def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPConfig) -> dict[str, Any]:
-    """What a model says of one image whose crops it was given one by one, as plain numbers and names.
-
-    Args:
-        crop_outputs: for each crop those of `IMAGE_OUTPUTS` that the model has, `(1, ...)`.
-        config: of the model.
-
-    Returns:
-        `quality`, `quality_low`, `quality_high`, `interval_coverage`, `familiarity`, `distortion` (the most likely
-        one), `distortion_probability`, `base_scores`, `distortion_probabilities` and `distances`, in the order of the
-        configuration's `base_learners` and `distortion_labels`. What the model does not have is None; all of it for an
-        image without a finite score, and `error` says so.
-    """
-    labels = config.distortion_labels
-    merged = {
-        name: merge_crops(torch.cat([outputs[name] for outputs in crop_outputs]).float().unsqueeze(0))[0]
-        for name in _MEANS_OF_CROPS
-        if name in crop_outputs[0]
-    }
-    quality = merged["logits"].item()
-    if not math.isfinite(quality):
-        return dict.fromkeys(ASSESSMENT) | {"error": "the model gave it no finite score"}
-    whole = {name: values.unsqueeze(0) for name, values in merged.items()}
-    distances = whole["distances"]
-    # Of the photograph, as where its crops are given together; that is not the mean over the crops' intervals.
-    interval = prediction_interval(config, whole["logits"], whole["base_scores"], distances)
-    low, high = (None, None) if interval is None else interval[0].tolist()
-    likeness = familiarity(config, distances)
-    distortion, probability, probabilities = None, None, None
-    if "distortion_logits" in merged and labels:
-        probabilities = merged["distortion_logits"].softmax(dim=0).tolist()
-        probability = max(probabilities)
-        distortion = labels[probabilities.index(probability)]
-    coverage = None if low is None else config.interval_coverage
-    return {
-        "quality": quality,
-        "quality_low": low,
-        "quality_high": high,
-        "interval_coverage": coverage,
-        "familiarity": None if likeness is None else likeness.item(),
-        "distortion": distortion,
-        "distortion_probability": probability,
-        "base_scores": merged["base_scores"].tolist(),
-        "distortion_probabilities": probabilities,
-        "distances": merged["distances"].tolist(),
-        "error": None,
-    }
 
 
 def _create_backbone(backbone: str, stages: list[int] | None) -> nn.Module:
@@ -441,7 +370,7 @@ class MetaQAPPreTrainedModel(PreTrainedModel):
         not have this package. What was measured of weights that were trained since (by `Trainer`, say) holds no longer
         and is left out: the interval and the learners to choose from. The lineage says that they were trained.
         """
-        # Not at the top: that module imports this one. Saving copies whatever this file imports.
+        # Not at the top: pipelines take long to import. Saving copies whatever this file imports, here too.
         from .pipeline_metaqap import CUSTOM_PIPELINES
 
         if self._was_trained:
@@ -731,11 +660,9 @@ MetaQAPModel.register_for_auto_class("AutoModel")
 
 
 __all__ = [
-    "IMAGE_OUTPUTS",
     "MetaQAPBaseLearner",
     "MetaQAPKernelHead",
     "MetaQAPModel",
     "MetaQAPOutput",
     "MetaQAPPreTrainedModel",
-    "assess_image",
 ]

@@ -8,10 +8,10 @@ from transformers import AutoModel
 from transformers.pipelines import PIPELINE_REGISTRY
 from transformers.pipelines.base import ChunkPipeline
 
+from .assessment_metaqap import IMAGE_OUTPUTS, assess_image
 from .decoding_metaqap import Photograph, read_image, warning_of
 from .fetching_metaqap import Fetching, is_web_address
 from .image_processing_metaqap import image_of, load_photograph
-from .modeling_metaqap import IMAGE_OUTPUTS, assess_image
 
 #: What a saved configuration says of the pipeline, for processes that do not have this package.
 CUSTOM_PIPELINES = {

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import socket
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel
-from modeling_metaqap.checkpoint_reading import read_config, read_image_processor, read_model
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel, checkpoint_reading
+from modeling_metaqap.checkpoint_reading import read_config, read_crop_settings, read_image_processor, read_model
 from modeling_metaqap.cli.app import main
 from modeling_metaqap.errors import MetaQAPError
 
@@ -278,5 +279,41 @@ def test_a_damaged_file_of_settings_is_one_sentence(text, name, checkpoint):
 )
 def test_settings_of_the_image_processor_that_cannot_be_are_one_sentence(entries, checkpoint):
     change(checkpoint / "preprocessor_config.json", **entries)
-    with pytest.raises(MetaQAPError, match=r"preprocessor_config\.json of .* cannot be used: "):
-        read_image_processor(checkpoint)
+    for read in (read_image_processor, read_crop_settings):
+        with pytest.raises(MetaQAPError, match=r"preprocessor_config\.json of .* cannot be used: "):
+            read(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("entries", "is_plain"),
+    [
+        ({}, True),
+        ({"size": {"shortest_edge": 48}, "crop_size": {"height": 32, "width": 32}, "resample": 2}, True),
+        ({"do_resize": False}, True),
+        ({"size": 48, "crop_size": 32}, False),
+        ({"crop_size": {"height": 8193, "width": 8193}}, False),
+        ({"crop_size": {"height": True, "width": True}}, False),
+        ({"crop_size": {"height": 32, "width": 48}}, False),
+        ({"size": {"shortest_edge": 48, "longest_edge": 64}}, False),
+        ({"resample": True}, False),
+        ({"do_resize": 1}, False),
+    ],
+)
+def test_settings_of_crops_are_those_of_the_image_processor(entries, is_plain, checkpoint, monkeypatch):
+    change(checkpoint / "preprocessor_config.json", **entries)
+    asked, read = [], checkpoint_reading.read_image_processor
+    monkeypatch.setattr(checkpoint_reading, "read_image_processor", lambda path: asked.append(path) or read(path))
+    try:
+        processor = read(checkpoint)
+    except MetaQAPError as error:
+        with pytest.raises(MetaQAPError, match=re.escape(str(error))):
+            read_crop_settings(checkpoint)
+    else:
+        found = read_crop_settings(checkpoint)
+        side = processor.crop_size["height"]
+        assert (found.shortest_edge, found.crop_size, found.resample) == (
+            processor.seen_edge,
+            side,
+            processor.resample,
+        )
+    assert (not asked) == is_plain

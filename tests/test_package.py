@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
-from start_up import imported_packages
+from start_up import fresh_python, imported_packages
 
 import modeling_metaqap
 
@@ -19,6 +19,30 @@ def test_importing_the_package_imports_nothing_else():
     assert process.returncode == 0
     assert "modeling_metaqap" in packages
     assert not packages & HEAVY
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import modeling_metaqap",
+        "import transformers.models.auto.modeling_auto",
+        "from modeling_metaqap import MetaQAPConfig",
+        "from modeling_metaqap import MetaQAPImageProcessor",
+        "from modeling_metaqap import Scorer",
+    ],
+)
+def test_auto_classes_know_the_model_whatever_is_imported_first(first):
+    program = (
+        "from modeling_metaqap import DEFAULT_CHECKPOINT as folder\n"
+        "from transformers import AutoConfig, AutoImageProcessor, AutoModel\n"
+        "config = AutoConfig.from_pretrained(folder)\n"
+        "config.base_learners, config.learner_subsets = config.base_learners[:1], None\n"
+        "made = config, AutoImageProcessor.from_pretrained(folder), AutoModel.from_config(config)\n"
+        "print(*(type(one).__module__ for one in made))\n"
+    )
+    process = fresh_python("-c", f"{first}\n{program}")
+    files = ("configuration_metaqap", "image_processing_metaqap", "modeling_metaqap")
+    assert process.stdout.split() == [f"modeling_metaqap.{name}" for name in files], process.stderr
 
 
 def test_every_public_name_can_be_imported():

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from .. import DEFAULT_CHECKPOINT
-from ..checkpoint_reading import read_config, read_image_processor, read_model
+from ..checkpoint_reading import read_config, read_crop_settings, read_model
 from ..crops_metaqap import crop_layout
 from ..data.distorted.building import find_photographs
 from ..data.distorted.pseudo_mos import METRIC_SETS, METRICS, pseudo_mos
@@ -38,9 +38,10 @@ from ..data.distortions import DISTORTIONS, LEVELS, distort
 from ..decoding_metaqap import read_rgb
 from ..errors import MetaQAPError
 from ..inference.choices import Engine
-from ..inference.engines import CropEngine, TorchEngine, load_engine
+from ..inference.engines import CropEngine, load_engine
 from ..inference.learner_subsets import keep_learners
 from ..inference.onnx_export import export_onnx
+from ..inference.torch_engine import TorchEngine
 from ..lineage import weights_sha256
 from ..modeling_metaqap import MetaQAPModel
 from ..training.learner import freeze_batch_norm, model_config
@@ -186,7 +187,7 @@ def scoring(bench: Bench) -> dict[str, Any]:
     config = read_config(bench.checkpoint)
     model = read_model(bench.checkpoint)
     counts = {len(subset["learners"]) for subset in config.learner_subsets or []} | {config.num_base_learners}
-    side = read_image_processor(bench.checkpoint).crop_size["height"]
+    side = read_crop_settings(bench.checkpoint).crop_size
     width, height = bench.size
     crops = len(crop_layout(height, width, shortest_edge=side, crop_size=side).corners)
     macs = {}

@@ -12,10 +12,11 @@ import torch
 
 from ..configuration_metaqap import MetaQAPConfig
 from ..data.atomic import write_atomically
+from ..devices import has_bfloat16, resolve_device
 from .choices import Engine
-from .engines import CropEngine, OnnxEngine, TorchEngine, has_bfloat16, resolve_device
+from .engines import CropEngine
 from .onnx_cache import cache_folder, cached_onnx
-from .onnx_export import compare
+from .onnx_engine import OnnxEngine
 from .scorer import Scorer
 
 #: Largest difference to PyTorch in float32, in units of quality, of an engine that may be taken for its speed.
@@ -78,6 +79,8 @@ def fastest_engine(
 
 
 def _measure(checkpoint: str | Path, config: MetaQAPConfig, device: str | None, learners: int | None) -> list[Choice]:
+    from .onnx_export import compare
+
     candidates = [(Engine.torch, "float32")]
     resolved = resolve_device(device)
     if has_bfloat16(resolved):
@@ -115,6 +118,9 @@ def _load(
         if folder is not None:
             return OnnxEngine(folder)
         dtype = "float32"
+    # Here, since ONNX Runtime starts faster without it.
+    from .torch_engine import TorchEngine
+
     return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners)
 
 

@@ -1,14 +1,16 @@
 """An ensemble with fewer learners: those that together serve best, as the checkpoint says."""
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
-from ..modeling_metaqap import MetaQAPMetaLearner, MetaQAPModel
+
+if TYPE_CHECKING:
+    from ..modeling_metaqap import MetaQAPModel
 
 
 def check_learners(config: MetaQAPConfig, count: int | None) -> None:
@@ -29,7 +31,7 @@ def check_learners(config: MetaQAPConfig, count: int | None) -> None:
         )
 
 
-def keep_learners(model: MetaQAPModel, count: int) -> MetaQAPModel:
+def keep_learners(model: "MetaQAPModel", count: int) -> "MetaQAPModel":
     """The model with the `count` learners that together serve best; it shares them with the one given.
 
     Which they are, their weights, their intercept and their interval are `config.learner_subsets`.
@@ -40,6 +42,9 @@ def keep_learners(model: MetaQAPModel, count: int) -> MetaQAPModel:
     check_learners(model.config, count)
     if count == model.config.num_base_learners:
         return model
+    # Here, so that a number can be checked without the model's code.
+    from ..modeling_metaqap import MetaQAPMetaLearner
+
     subset = _subset(model.config, count)
     assert subset is not None
     config = MetaQAPConfig.from_dict(model.config.to_dict())

@@ -6,19 +6,18 @@ import logging
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
-from ..checkpoint_reading import read_image_processor
+from ..checkpoint_reading import read_crop_settings
 from ..configuration_metaqap import MetaQAPConfig
 from ..data.user_cache import user_cache
 from ..errors import MetaQAPError
 from ..lineage import weights_sha256
 from .choices import ONNX_FILES, Engine
-from .onnx_export import export_onnx
 
 #: Largest difference to PyTorch in float32, in units of quality, at which a file is taken without being asked for.
 TOLERANCE = 1e-4
@@ -58,6 +57,9 @@ def cached_onnx(
         return folder
     if not make or not can_make_onnx():
         return None
+    # Here, since a file that is there needs none of it.
+    from .onnx_export import export_onnx
+
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
@@ -81,8 +83,8 @@ def cache_folder(
     if weights is None:
         return None
     versions = map(_version, (*_PACKAGES, "torch"))
-    image_processor = read_image_processor(checkpoint).to_json_string()  # a file is for crops of one size
-    key = json.dumps([weights, config.to_json_string(), image_processor, learners, __version__, *versions, *further])
+    crops = asdict(read_crop_settings(checkpoint))  # a file is for crops of one size
+    key = json.dumps([weights, config.to_json_string(), crops, learners, __version__, *versions, *further])
     return user_cache() / "engines" / hashlib.sha256(key.encode()).hexdigest()[:16]
 
 

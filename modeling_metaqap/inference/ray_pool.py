@@ -223,8 +223,8 @@ def _enter(start: str) -> None:
 
 def _prepare(options: "ScoringOptions", start: str) -> PreparedEngine:
     from ..lineage import weights_sha256
-    from .engines import OnnxEngine
     from .onnx_cache import PackedEngine, cached_onnx
+    from .onnx_engine import OnnxEngine
 
     _enter(start)
     scorer = options.make_scorer()

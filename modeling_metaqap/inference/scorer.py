@@ -4,7 +4,8 @@ import io
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -13,23 +14,26 @@ import torch
 from PIL import Image
 
 from .. import DEFAULT_CHECKPOINT
-from ..checkpoint_reading import read_config, read_image_processor
+from ..assessment_metaqap import assess_image
+from ..checkpoint_reading import read_config, read_crop_settings, read_image_processor
 from ..configuration_metaqap import MetaQAPConfig
 from ..crops_metaqap import prepare_crops
 from ..data.rating_options import checked_range
 from ..data.stored_images import StoredImage
 from ..decoding_metaqap import Photograph, UnreadableImage, read_image, warning_of
+from ..devices import resolve_device
 from ..errors import MetaQAPError
-from ..modeling_metaqap import MetaQAPModel, MetaQAPOutput, assess_image
 from .choices import Engine
 from .decoding import MAX_CROPS, Seen, read_as_seen
-from .engines import CropEngine, TorchEngine, load_engine, resolve_device
+from .engines import CropEngine, load_engine
 from .isolation import IsolatedDecoder
 from .learner_subsets import check_learners
 from .records import ScoreRecord
 from .thumbnails import make_thumbnail
 
 if TYPE_CHECKING:
+    from ..image_processing_metaqap import MetaQAPImageProcessor
+    from ..modeling_metaqap import MetaQAPModel
     from .fastest import Choice
 
 #: What can be scored: a path, an image in an archive or elsewhere, an open file, an image of Pillow, or what
@@ -130,8 +134,6 @@ class Scorer:
             many = num_images is None or num_images >= WORTH_ISOLATING
             isolate = many and resolve_device(device).type == "cpu"
         self._decoder = IsolatedDecoder() if isolate else None
-        self.max_pixels = max_pixels
-        self.max_crops = max_crops
         self.engine: CropEngine
         self.choice: Choice | None = None
         if fast:
@@ -145,16 +147,26 @@ class Scorer:
             self.engine = load_engine(
                 checkpoint, engine, device=device, dtype=dtype, learners=learners, num_images=num_images
             )
-        self.image_processor = read_image_processor(checkpoint)
+        self._checkpoint = checkpoint
+        crops = read_crop_settings(checkpoint)
+        #: What the model sees of an image.
+        self.seen = Seen(**asdict(crops), max_pixels=max_pixels, max_crops=max_crops)
         self.scale = _scale_of(self.engine.config, scale)
 
+    @cached_property
+    def image_processor(self) -> "MetaQAPImageProcessor":
+        """The image processor of the checkpoint, which scoring without quality maps needs nothing of."""
+        return read_image_processor(self._checkpoint)
+
     @property
-    def model(self) -> MetaQAPModel:
+    def model(self) -> "MetaQAPModel":
         """The PyTorch model.
 
         Raises:
             MetaQAPError: with another engine.
         """
+        from .torch_engine import TorchEngine
+
         if not isinstance(self.engine, TorchEngine):
             raise MetaQAPError("Only the PyTorch engine has the model itself.")
         return self.engine.model
@@ -212,18 +224,6 @@ class Scorer:
         except UnreadableImage as error:
             raise MetaQAPError(str(error)) from error
 
-    @property
-    def seen(self) -> Seen:
-        """What the model sees of an image."""
-        processor = self.image_processor
-        return Seen(
-            shortest_edge=processor.seen_edge,
-            crop_size=processor.crop_size["height"],
-            resample=int(processor.resample),
-            max_pixels=self.max_pixels,
-            max_crops=self.max_crops,
-        )
-
     def prepare(self, image: AnyImage, *, thumbnail: int | None = None) -> Prepared:
         """Decodes one image and cuts it into crops; see `score` for the thumbnail."""
         record = ScoreRecord(path=name_of(image))
@@ -256,6 +256,8 @@ class Scorer:
         for name, value in assess_image(prepared.outputs, self.engine.config).items():
             setattr(record, name, value)
         if record.error is None and "quality_map" in prepared.outputs[0]:
+            from ..modeling_metaqap import MetaQAPOutput
+
             crop_maps = torch.cat([outputs["quality_map"] for outputs in prepared.outputs])
             [whole] = self.image_processor.post_process_quality_map(
                 MetaQAPOutput(quality_map=crop_maps.unsqueeze(0)), [prepared.size[::-1]]

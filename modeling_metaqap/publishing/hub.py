@@ -19,7 +19,7 @@ from ..errors import MetaQAPError
 from ..fusion.adapted_card import adapted_card
 from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE, LICENSE
 from ..inference.choices import ONNX_FILES
-from ..inference.engines import OnnxEngine
+from ..inference.onnx_engine import OnnxEngine
 from ..inference.scorer import Scorer
 from .card_picture import PICTURE, has_picture
 from .model_card import NO_LINKS, card_files, write_card

@@ -8,16 +8,19 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from start_up import imported_packages
 
 from modeling_metaqap import MetaQAPImageProcessor
 from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
-from modeling_metaqap.inference import engines
-from modeling_metaqap.inference.engines import OnnxEngine, TorchEngine, load_engine
+from modeling_metaqap.inference import engines, torch_engine
+from modeling_metaqap.inference.engines import load_engine
 from modeling_metaqap.inference.fastest import Choice
 from modeling_metaqap.inference.onnx_cache import cache_folder
+from modeling_metaqap.inference.onnx_engine import OnnxEngine
 from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.inference.torch_engine import TorchEngine
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +63,8 @@ def test_a_crop_scores_the_same_to_the_last_bit_in_any_batch(checkpoint, crops, 
 
 
 def test_folding_waits_until_it_pays_and_changes_no_score(checkpoint, crops, monkeypatch):
-    folded, fold = [], engines.fold_for_inference
-    monkeypatch.setattr(engines, "fold_for_inference", lambda model: folded.append(1) or fold(model))
+    folded, fold = [], torch_engine.fold_for_inference
+    monkeypatch.setattr(torch_engine, "fold_for_inference", lambda model: folded.append(1) or fold(model))
     few = load_engine(checkpoint, device="cpu", num_images=engines.WORTH_FOLDING - 1)
     assert folded == []
     for num_images in (None, engines.WORTH_FOLDING):
@@ -104,7 +107,7 @@ class TestAuto:
         expected = next(Scorer(checkpoint, device="cpu", learners=learners).score([photo]))
         options = {"engine": "auto", "device": "cpu", "learners": learners}
         made = Scorer(checkpoint, num_images=10_000, **options)
-        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.export_onnx", None)
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_export.export_onnx", None)
         again = Scorer(checkpoint, num_images=1, **options)
         for scorer in (made, again):
             assert isinstance(scorer.engine, OnnxEngine)
@@ -112,6 +115,16 @@ class TestAuto:
             assert record.quality == pytest.approx(expected.quality, abs=1e-4)
             assert record.base_scores == pytest.approx(expected.base_scores, abs=1e-4)
             assert record.quality_high == pytest.approx(expected.quality_high, abs=1e-4)
+
+    def test_a_score_by_onnx_runtime_imports_no_code_of_models(self, checkpoint, photo):
+        pytest.importorskip("onnxscript", reason="needs the onnx extra")
+        Scorer(checkpoint, engine="auto", device="cpu")  # makes the file
+        command = ("score", photo, "--checkpoint", checkpoint, "--device", "cpu", "--json")
+        for engine, heavy in (("auto", set()), ("torch", {"timm", "torchvision"})):
+            process, packages = imported_packages("-m", "modeling_metaqap", *map(str, command), "--engine", engine)
+            assert process.returncode == 0 and json.loads(process.stdout)["quality"] is not None
+            assert "torch" in packages
+            assert packages & {"timm", "torchvision"} == heavy
 
     @pytest.mark.parametrize("changed", ["config.json", "preprocessor_config.json", "model.safetensors"])
     def test_other_weights_or_settings_have_a_file_of_their_own(self, checkpoint, tmp_path, changed):
@@ -134,7 +147,7 @@ class TestAuto:
             raise MetaQAPError("The exported file differs from PyTorch by 0.1.")
 
         monkeypatch.setenv("METAQAP_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.export_onnx", differs)
+        monkeypatch.setattr("modeling_metaqap.inference.onnx_export.export_onnx", differs)
         assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
         assert "differs from PyTorch" in caplog.text
 
@@ -166,5 +179,5 @@ class TestAuto:
 
 def test_the_format_of_auto_is_bfloat16_only_where_the_device_has_it(checkpoint, monkeypatch):
     for has, dtype in ((False, torch.float32), (True, torch.bfloat16)):
-        monkeypatch.setattr("modeling_metaqap.inference.engines.has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr("modeling_metaqap.inference.torch_engine.has_bfloat16", lambda device, has=has: has)
         assert TorchEngine(checkpoint, device="cpu", dtype="auto").model.dtype == dtype
