@@ -30,7 +30,7 @@ NAME = PACKAGE.name
 #: Rooms in the order of the menu. The model's files and the two at the bottom have pages of their own.
 ROOMS = ("data", "training", "inference", "fusion", "evaluation", "publishing", "demo")
 MODEL_FILES = (
-    *("modeling", "configuration", "losses", "interval", "image_processing"),
+    *("modeling", "assessment", "configuration", "losses", "interval", "image_processing"),
     *("crops", "decoding", "fetching", "pipeline"),
 )
 
@@ -235,7 +235,8 @@ def api_pages() -> dict[str, str]:
         shown = modules if re.search(r"^(def|class) ", source, flags=re.MULTILINE) else modules[1:]
         pages[f"reference/api/{room}.md"] = room_page(f"{NAME}.{room}", shown, first.split("\n\n")[0])
     bottom = [
-        f"{NAME}.{name}" for name in ("errors", "installing", "lineage", "memory", "folding", "checkpoint_reading")
+        f"{NAME}.{name}"
+        for name in ("errors", "installing", "lineage", "devices", "memory", "folding", "checkpoint_reading")
     ]
     about = "What every room may use, and what itself uses no room."
     pages["reference/api/errors.md"] = room_page("What every room uses", bottom, about)

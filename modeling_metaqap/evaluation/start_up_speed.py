@@ -42,7 +42,7 @@ def start_up_speed(
     Raises:
         MetaQAPError: if a program fails.
     """
-    score = ["-m", "modeling_metaqap", "score", str(photograph), "--checkpoint", str(checkpoint.resolve())]
+    score = ["-m", "modeling_metaqap", "score", str(photograph.resolve()), "--checkpoint", str(checkpoint.resolve())]
     score += ["--device", "cpu"]
     with tempfile.TemporaryDirectory() as nothing:
         programs = {IMPORTS: _Program(["-c", f"{IMPORTS}; print('done')"])}
@@ -50,7 +50,7 @@ def start_up_speed(
         if cached_onnx(checkpoint, read_config(checkpoint)) is not None:
             programs["with a file of ONNX Runtime"] = _Program(score)
         if before is not None:
-            programs["version before"] = _Program(score, package=before)
+            programs["version before"] = _Program(score, package=before.resolve())
         taken: dict[str, list[_Seconds]] = {name: [] for name in programs}
         for turn in range(turns + 1):
             for name, program in programs.items():
@@ -96,8 +96,14 @@ def _seconds(name: str, program: _Program, threads: int) -> _Seconds:
     started = time.perf_counter()
     with (
         tempfile.TemporaryFile() as errors,
+        # Elsewhere: `-m` would take the package of the working directory, whatever version is asked for.
+        tempfile.TemporaryDirectory() as elsewhere,
         subprocess.Popen(
-            [sys.executable, *program.arguments], stdout=subprocess.PIPE, stderr=errors, env=environment
+            [sys.executable, *program.arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            cwd=elsewhere,
         ) as process,
     ):
         assert process.stdout is not None

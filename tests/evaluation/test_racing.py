@@ -86,6 +86,20 @@ def test_contenders_are_asked_in_turn_and_the_first_turn_does_not_count(tmp_path
     assert (tmp_path / "log").read_text().splitlines() == expected
 
 
+def test_one_that_ends_before_it_is_asked_costs_the_others_nothing_and_its_reason_is_kept(tmp_path):
+    (tmp_path / "worker.py").write_text(WORKER)
+    (tmp_path / "dead.py").write_text('print(\'{"error": "no weights"}\')')
+    (tmp_path / "waits.py").write_text("import time; time.sleep(1)\n" + WORKER)
+    options = {"name": "waits", "log": str(tmp_path / "log"), "images": 2}
+    taking_part = [
+        Contender("waits", str(tmp_path / "waits.py"), options),
+        Contender("dead", str(tmp_path / "dead.py")),
+    ]
+    results = race(taking_part, ["x.jpg"], threads=1, seconds=0, turns=1)
+    assert results["dead"] == {"error": "no weights"}
+    assert results["waits"]["rates"] == [2.0]
+
+
 def test_a_program_of_a_race_keeps_to_its_cores_and_answers_each_task_with_a_line(monkeypatch, capsys):
     cores = []
     monkeypatch.setattr(worker_protocol.os, "sched_setaffinity", lambda _, own: cores.append(own), raising=False)

@@ -4,6 +4,8 @@ import pytest
 
 pytest.importorskip("accelerate")
 
+from repository import ROOT
+
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.evaluation import start_up_speed as module
@@ -47,3 +49,13 @@ def test_a_program_is_timed_to_its_first_line_and_to_its_end(monkeypatch):
 def test_a_program_that_fails_is_a_sentence():
     with pytest.raises(MetaQAPError, match="it ended with status 3: no luck"):
         module._seconds("it", module._Program(["-c", "import sys; print('no luck', file=sys.stderr); sys.exit(3)"]), 1)
+
+
+def test_another_version_is_taken_from_its_own_folder_wherever_the_program_is_started(tmp_path, monkeypatch):
+    package = tmp_path / "modeling_metaqap"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("import sys; sys.exit('the older one')")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(MetaQAPError, match="it ended with status 1: the older one"):
+        module._seconds("it", module._Program(["-m", "modeling_metaqap"], package=tmp_path), 1)

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,8 @@ class _Process:
 
     def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None and self._process.stdout is not None
-        try:
+        with suppress(BrokenPipeError):  # it has ended, perhaps with a line that says why
             print(json.dumps(question), file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            return {"error": "the process has ended"}
         for line in self._process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
@@ -78,7 +77,8 @@ class _Process:
 
     def end(self) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):  # of a question that it did not live to read
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=30)
         except subprocess.TimeoutExpired:
