@@ -172,14 +172,14 @@ def score(
                 workers=workers,
             )
         return
+    if output is not None:
+        check_output(output, replace=overwrite or resume)
 
     from ..inference.explanations import ExplanationFolder
     from .printing import console, errors, silence_libraries
     from .score_table import ScoreTable
 
     silence_libraries()
-    if output is not None:
-        check_output(output, replace=overwrite or resume)
     scorer = options.make_scorer()
     if scorer.choice is not None:
         errors.print(f"Scoring with {scorer.choice}.", highlight=False, soft_wrap=True)

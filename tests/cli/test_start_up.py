@@ -32,6 +32,15 @@ def test_help_and_mistakes_need_no_heavy_import(arguments, status, answer):
     assert not packages & HEAVY
 
 
+def test_an_output_that_is_there_is_refused_without_torch(tmp_path):
+    photo, output = tmp_path / "photo.jpg", tmp_path / "scores.csv"
+    photo.touch()
+    output.touch()
+    process, packages = imported_packages("-m", "modeling_metaqap", "score", str(photo), "-o", str(output))
+    assert process.returncode == 2 and f"There is a file {output}" in process.stderr
+    assert not packages & (HEAVY - {"numpy", "PIL"})
+
+
 def test_help_starts_in_less_than_two_fifths_of_the_time_of_torch():
     def seconds(*arguments):
         start = time.perf_counter()
