@@ -18,6 +18,9 @@ from .modeling_metaqap import MetaQAPModel
 #: Largest difference of activations, beside the largest of them, at which a folded backbone is taken.
 _TOLERANCE = 1e-4
 
+# Side of the crops that models are made for, in pixels.
+_CROP_SIZE = 512
+
 # What oneDNN can do in the same pass as a convolution, by its own names.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.ReLU: ("relu", []),
@@ -115,12 +118,19 @@ def _fold(backbone: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _agree(backbone: nn.Module, folded: nn.Module) -> bool:
-    """Whether both say the same of two small pictures of noise, one of odd sides."""
+    """Whether both say the same of two small pictures of noise, one of odd sides.
+
+    Between them the folded one's weights are packed for crops of `_CROP_SIZE` pixels.
+    """
     parameter = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     exact = parameter.dtype == torch.float32
     for side in (64, 97):
         noise = torch.randn(1, 3, side, side, generator=generator).to(parameter)
+        if side != 64:
+            for module in folded.modules():
+                if isinstance(module, _FoldedConv):
+                    module.pack(enlarged=_CROP_SIZE // 64)
         for one, other in zip(backbone(noise), folded(noise), strict=True):
             if one.shape != other.shape:
                 return False
@@ -176,11 +186,28 @@ class _FoldedConv(nn.Module):
         self.activation = copy.deepcopy(activation)
         self.attribute, self.scalars = _ACTIVATIONS[type(activation)] if activation is not None else ("none", [])
         self.is_fused = _onednn_computes(weight)
-        if self.is_fused:
-            weight = torch.ops.mkldnn._reorder_convolution_weight(
-                weight, self.padding, self.stride, self.dilation, self.groups, None
-            )
         self.weight = weight
+        self._is_packed = False
+        self._seen: list[int] | None = None
+
+    def pack(self, *, enlarged: int) -> None:
+        """Bring the weights into the order that oneDNN wants for inputs `enlarged` times as large as the last ones.
+
+        Inputs of other sizes can still be given. Without a size oneDNN packs some weights (of 512 outputs, say) for
+        an input that does not come, and brings them into another order with each picture, which takes longer than
+        many layers together.
+        """
+        if self.is_fused and self._seen is not None:
+            batch, channels, height, width = self._seen
+            self.weight = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight,
+                self.padding,
+                self.stride,
+                self.dilation,
+                self.groups,
+                [batch, channels, height * enlarged, width * enlarged],
+            )
+            self._is_packed = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.same_stride_2:
@@ -188,6 +215,8 @@ class _FoldedConv(nn.Module):
             if height % 2 or width % 2:
                 inputs = F.pad(inputs, (width % 2, 0, height % 2, 0))
         if self.is_fused:
+            if not self._is_packed:
+                self._seen = list(inputs.shape)
             return torch.ops.mkldnn._convolution_pointwise(
                 inputs,
                 self.weight,

@@ -87,6 +87,21 @@ def left_out_curves_table(result: Json) -> TextTable:
     return TextTable(["source, left out", "method", "0 ratings", *sizes], cells)
 
 
+def finetuning_table(results: list[Json]) -> TextTable:
+    """Median PLCC / SROCC of the closed form and with fine-tuned learners by number of ratings, from `finetuning.py`."""
+    names = ("closed form", "fine-tuned")
+    cells = []
+    for size in sorted({one["n"] for one in results}):
+        those = [one for one in results if one["n"] == size]
+        medians = (
+            {metric: statistics.median(one[name][metric] for one in those) for metric in ("plcc", "srocc")}
+            for name in names
+        )
+        minutes = statistics.median(one["cpu_minutes"] for one in those)
+        cells.append([f"{size:,}", str(len(those)), *map(plcc_srocc, medians), f"{minutes:.0f}"])
+    return TextTable(["ratings", "splits", *names, "minutes of a processor"], cells)
+
+
 def intervals_table(result: Json) -> TextTable:
     """Share of opinions in the interval, and its width, by the number of ratings, from `learning_curves.py`."""
     before = result["before"]["covered"]["value"]

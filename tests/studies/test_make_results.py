@@ -159,6 +159,38 @@ def test_the_page_shows_every_kind_of_speed_once_it_is_measured(monkeypatch):
     assert "photographs of 7000 x 5000 pixels, one thread" in page
 
 
+def test_the_page_shows_what_own_ratings_and_several_sets_bring_once_it_is_measured(monkeypatch, tmp_path):
+    results = tmp_path / "results"
+    results.mkdir()
+    for path in RESULTS.glob("*.json"):
+        (results / path.name).write_text(path.read_text())
+    pair, both = {"plcc": 0.8123, "srocc": 0.7987}, {"closed form": {"plcc": 0.5, "srocc": 0.25}}
+    with_interval = {name: {"value": value} for name, value in pair.items()}
+    runs = [both | {"fine-tuned": pair, "n": n, "cpu_minutes": 12.4, "dataset": "livec"} for n in (930, 200, 930)]
+    runs[0] = runs[0] | {"closed form": pair}
+    methods = dict.fromkeys(study_tables.LEFT_OUT_CURVES, with_interval)
+    source = {"before": with_interval, "curves": {"25": methods, "500": methods}}
+    mean = {"validation split": pair | {"n": 1000}}
+    made_up = {
+        "finetuning": runs,
+        "left_out_curves": {"sources": {"ss01*": source}},
+        "mixtures": {"mixtures": {"one set": {"mean": mean}, "its sources": {"mean": mean}}},
+    }
+    for name, values in made_up.items():
+        (results / f"{name}.json").write_text(json.dumps(values))
+    template = make_results.STUDIES / "results_template.md"
+    (tmp_path / template.name).write_text(template.read_text())
+    monkeypatch.setattr(make_results, "STUDIES", tmp_path)
+    written = make_results.results_page()
+    assert all(f"\n\n{line}" in written for line in written.splitlines() if line.startswith("## "))
+    assert (
+        "| 200 | 1 | 0.500 / 0.250 | 0.812 / 0.799 | 12 |\n| 930 | 2 | 0.656 / 0.524 | 0.812 / 0.799 | 12 |" in written
+    )
+    assert "| ss01* | from ImageNet weights | – | 0.812 / 0.799 | 0.812 / 0.799 |" in written
+    assert "| trained on | validation split (n 1,000) |" in written
+    assert "| its sources | 0.812 / 0.799 |" in written
+
+
 def test_of_a_race_on_a_shared_machine_the_time_of_the_processor_counts():
     row = {"peak_memory_megabytes": 1000, "share_of_peak": 0.3}
     names = ["bare forward, PyTorch folded", "bare forward, ONNX Runtime", "default, core install"]

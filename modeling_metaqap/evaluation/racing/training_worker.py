@@ -20,7 +20,7 @@ from worker_protocol import Watch, answer, report, tasks
 #: Photographs of an epoch: the loop does not come to its end in one turn.
 ROWS = 100_000
 #: Whole images that are seen at a time.
-WHOLE = 32
+WHOLE = 128
 
 
 class Work:
