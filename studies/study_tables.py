@@ -88,7 +88,7 @@ def left_out_curves_table(result: Json) -> TextTable:
 
 
 def finetuning_table(results: list[Json]) -> TextTable:
-    """Median PLCC / SROCC of the closed form and with fine-tuned learners by number of ratings, from `finetuning.py`."""
+    """Median PLCC / SROCC of the closed form and with fine-tuned learners by number of ratings, of `finetuning.py`."""
     names = ("closed form", "fine-tuned")
     cells = []
     for size in sorted({one["n"] for one in results}):
