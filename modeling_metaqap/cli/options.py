@@ -65,7 +65,7 @@ EngineChoice = Annotated[
 ]
 NumberFormat = Annotated[
     Dtype,
-    typer.Option(help="Number format of the computation; auto is bfloat16 where the device has it in hardware."),
+    typer.Option(help="Number format of the computation; auto is bfloat16 where that is faster."),
 ]
 Fast = Annotated[
     bool,

@@ -26,7 +26,7 @@ class Runner(StrEnum):
 
 
 class Dtype(StrEnum):
-    """Number format of the computation; `auto` is bfloat16 where the device has it in hardware."""
+    """Number format of the computation; `auto` is bfloat16 where that is faster."""
 
     auto = "auto"
     float32 = "float32"

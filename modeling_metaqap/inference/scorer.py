@@ -74,7 +74,7 @@ class Scorer:
         engine: `"torch"`; `"onnx"` or `"onnx-int8"` for a file that `metaqap export` wrote, run by onnxruntime; or
             `"auto"`, see `load_engine`.
         device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one (the CPU with onnxruntime).
-        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where the device has it in hardware;
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where that is faster;
             with PyTorch only.
         scale: report scores on this scale, such as `(1, 5)`, instead of [0, 1]; `"raters"` for that of the ratings
             that the checkpoint was fitted to. Quality 0 becomes the lowest score and 1 the highest, without clipping.

@@ -10,7 +10,7 @@ import torch
 from ..assessment_metaqap import IMAGE_OUTPUTS
 from ..checkpoint_reading import read_model
 from ..configuration_metaqap import MetaQAPConfig
-from ..devices import has_bfloat16, resolve_device
+from ..devices import is_faster_in_bfloat16, resolve_device
 from ..folding import fold_for_inference
 from ..modeling_metaqap import MetaQAPModel
 from .choices import Engine
@@ -24,7 +24,7 @@ class TorchEngine:
     Args:
         checkpoint: folder or Hub id.
         device: such as `"cpu"` or `"cuda:1"`; default the GPU if there is one.
-        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where the device has it in hardware.
+        dtype: `"float32"`, `"bfloat16"`, `"float16"`, or `"auto"` for bfloat16 where that is faster.
         config: of the checkpoint, if it has been read already.
         learners: how many of the learners to take, see `keep_learners`; default all.
         fold: whether to fold; it takes as long as it saves on `WORTH_FOLDING` photographs.
@@ -45,7 +45,7 @@ class TorchEngine:
     ):
         self.device = resolve_device(device)
         if dtype == "auto":
-            dtype = "bfloat16" if has_bfloat16(self.device) else "float32"
+            dtype = "bfloat16" if is_faster_in_bfloat16(self.device) else "float32"
         model = read_model(checkpoint, config=config, dtype=getattr(torch, dtype))
         self.name, self.dtype = Engine.torch, dtype
         self.model: MetaQAPModel = model if learners is None else keep_learners(model, learners)

@@ -177,7 +177,7 @@ class TestAuto:
         assert isinstance(Scorer(checkpoint, engine="auto", device="cpu").engine, TorchEngine)
 
 
-def test_the_format_of_auto_is_bfloat16_only_where_the_device_has_it(checkpoint, monkeypatch):
+def test_the_format_of_auto_is_bfloat16_only_where_that_is_faster(checkpoint, monkeypatch):
     for has, dtype in ((False, torch.float32), (True, torch.bfloat16)):
-        monkeypatch.setattr("modeling_metaqap.inference.torch_engine.has_bfloat16", lambda device, has=has: has)
+        monkeypatch.setattr(torch_engine, "is_faster_in_bfloat16", lambda device, has=has: has)
         assert TorchEngine(checkpoint, device="cpu", dtype="auto").model.dtype == dtype
