@@ -99,7 +99,8 @@ def _show_with_reading(result: dict[str, Any]) -> Table:
         else [name, *_rates(row), f"{row['peak_memory_megabytes']:.0f}"]
         for name, row in result["contenders"].items()
     ]
-    title = f"With {result['processes_that_read']} processes that read, {result['threads']} threads on as many cores"
+    reading = f"{result['processes_that_read']} processes that read" if result["processes_that_read"] else "reading"
+    title = f"With {reading}, {result['threads']} threads on as many cores"
     table = TextTable(["", *_RATES, "MB at most"], cells).rich(title=title)
     shown = (f"{name} {value:.2f}" for name, value in result["ratios"].items() if value is not None)
     table.caption = f"{'; '.join(shown)}; median of {result['turns']} turns"

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..training.settings import RunSettings
+import torch
+
+from ..training.batches import reading_processes
 from .racing import Contender, race, ratio
 
 #: What is measured, and what `training_worker.py` calls it.
@@ -17,13 +19,16 @@ WORKS = {
 STEP, LOOP, HEADS, VALIDATION = WORKS
 BEFORE = ", version before"
 
+# What the older versions took where nobody said it.
+_WORKERS_BEFORE = 2
+
 
 def training_speed(
     backbone: str, files: Sequence[Path], *, threads: int, seconds: float, turns: int, before: Path | None = None
 ) -> dict[str, Any]:
     """Images a second of each part of a training run, each in a process of its own, in turns.
 
-    Images are read by processes beside the one that trains, on the same cores.
+    Images are read as a training reads them where nobody says how; by processes beside it on the same cores, if any.
 
     Args:
         backbone: that is trained, from random weights.
@@ -31,10 +36,15 @@ def training_speed(
         threads, seconds, turns: see `race`.
         before: folder of an older version of this package, to compare with.
     """
-    workers = RunSettings.num_workers
+    workers = reading_processes(threads, torch.device("cpu"))
 
     def contender(name: str, work: str, *, package: Path | None = None) -> Contender:
-        options = {"backbone": backbone, "work": work, "num_workers": workers, "keep_memory": package is None}
+        options = {
+            "backbone": backbone,
+            "work": work,
+            "num_workers": workers if package is None else _WORKERS_BEFORE,
+            "keep_memory": package is None,
+        }
         return Contender(
             name, "training_worker.py", options, package=None if package is None else str(package.resolve())
         )
@@ -49,6 +59,7 @@ def training_speed(
     return {
         "threads": threads,
         "processes_that_read": workers,
+        "processes_that_read_before": _WORKERS_BEFORE,
         "turns": turns,
         "seconds": seconds,
         "contenders": results,

@@ -23,7 +23,7 @@ class FinetuningSettings:
         epochs: passes over the photographs, at most.
         patience: stop after so many epochs that rank what was held out no better.
         batch_size, crop_size, learning_rate, ema_decay, freeze_stages: see `Recipe`.
-        num_workers: processes that read images.
+        num_workers: processes that read images; default see `reading_processes`.
 
     Raises:
         MetaQAPError: for settings that are out of range.
@@ -38,7 +38,7 @@ class FinetuningSettings:
     learning_rate: float = 1e-4
     ema_decay: float = 0.98
     freeze_stages: int = 2
-    num_workers: int = 2
+    num_workers: int | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("learners", 1), ("folds", 2), ("epochs", 1)):

@@ -48,7 +48,7 @@ def recipe_and_settings(options: dict[str, Any]) -> tuple[Recipe, RunSettings]:
         MetaQAPError: if the recipe or a number cannot be used.
     """
     for name, least in _LEAST.items():
-        if options[name] < least:
+        if options[name] is not None and options[name] < least:
             raise MetaQAPError(f"`{name}` must be at least {least}, got {options[name]}.")
     RatingOptions.of(options)  # names a wrong range as it was typed, not as a setting of the recipe
     of_recipe = {name: options.pop(name) for name in _OF_RECIPE}
@@ -89,7 +89,11 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--hold_out", help="instead of the recipe's, such as 'fold 1 of 5'")
     add("--mixed_precision", choices=["no", "fp16", "bf16"])
     add("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
-    add("--num_workers", type=int, default=RunSettings.num_workers, help="processes that read images")
+    add(
+        "--num_workers",
+        type=int,
+        help="processes that read images; default 2, or 0 where a processor of few cores trains",
+    )
     add(
         "--max_bad_images",
         type=int,

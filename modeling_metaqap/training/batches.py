@@ -1,5 +1,6 @@
 """The batches of a run, the same global ones whatever the number of processes."""
 
+import os
 from collections.abc import Iterator
 from itertools import repeat
 from typing import Any
@@ -21,6 +22,27 @@ from .samplers import EndlessSampler, EpochSampler, MixedSampler, seed_of_set, w
 from .splits import Splits
 from .step import Batch
 
+# With fewer cores a processor that trains computes with all of them.
+_CORES_TO_READ_BESIDE = 4
+
+
+def reading_processes(cores: int, device: torch.device) -> int:
+    """How many processes read images beside one that trains, where nobody says it.
+
+    Two; none where it trains on a processor of few cores. Its threads wait for each other at every layer, so each
+    moment that another process takes from one of them is lost to all: on two cores this costs more than reading
+    between steps.
+
+    Args:
+        cores: for the process that trains.
+        device: that it trains on.
+    """
+    return 0 if device.type == "cpu" and cores < _CORES_TO_READ_BESIDE else 2
+
+
+def cores_of_this_process() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
 
 class Batches:
     """The images of a run as batches.
@@ -29,7 +51,7 @@ class Batches:
         splits: the images.
         recipe: sizes of batches and crops, and the seed.
         accelerator: the processes that share each batch.
-        num_workers: processes that read images, for each process that trains.
+        num_workers: processes that read images, for each process that trains; default see `reading_processes`.
 
     Raises:
         MetaQAPError: if a batch cannot be shared among the processes, there are fewer images than it takes, or a set
@@ -41,7 +63,7 @@ class Batches:
         parts: what part of the photographs of an epoch is drawn from each set.
     """
 
-    def __init__(self, splits: Splits, recipe: Recipe, accelerator: Accelerator, *, num_workers: int):
+    def __init__(self, splits: Splits, recipe: Recipe, accelerator: Accelerator, *, num_workers: int | None):
         for name in ("batch_size", "synthetic_batch_size"):
             if getattr(recipe, name) % accelerator.num_processes:
                 raise MetaQAPError(
@@ -56,6 +78,9 @@ class Batches:
             )
         self.recipe = recipe
         self.accelerator = accelerator
+        if num_workers is None:
+            processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
+            num_workers = reading_processes(cores_of_this_process() // processes, accelerator.device)
         self.num_workers = num_workers
         self.steps_per_epoch = sum(sizes) // recipe.batch_size
         self.parts = shares(recipe.sets, sizes)
@@ -145,4 +170,4 @@ def _begin_reading(worker: int) -> None:
     silence_decoders()
 
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "cores_of_this_process", "reading_processes"]

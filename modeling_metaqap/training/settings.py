@@ -21,7 +21,7 @@ class RunSettings:
         cache_dir: where prepared data sets are kept, and features of whole images by learners that are not trained.
         mixed_precision: "no", "fp16", "bf16", or None for what `accelerate launch` says.
         cpu: stay on the CPU even if there is an accelerator.
-        num_workers: processes that read images, for each process that trains.
+        num_workers: processes that read images, for each process that trains; default see `reading_processes`.
         max_bad_images: how many images that cannot be read may be left out. With 0 they are not looked for beforehand,
             and the first one ends the run.
         gradient_accumulation_steps: number of chunks that a batch is computed in, to save memory.
@@ -40,7 +40,7 @@ class RunSettings:
     cache_dir: str | None = None
     mixed_precision: str | None = None
     cpu: bool = False
-    num_workers: int = 2
+    num_workers: int | None = None
     max_bad_images: int = 0
     gradient_accumulation_steps: int = 1
     with_tracking: str | None = None

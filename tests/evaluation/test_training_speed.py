@@ -34,6 +34,9 @@ def test_each_part_is_compared_with_that_of_the_older_version(tmp_path, monkeypa
     assert asked["files"] == [str(tmp_path / "a.jpg")]
     # The older version runs as it comes: with its own package and the C library's own way with memory.
     assert asked[LOOP].options["keep_memory"] and not asked[LOOP + BEFORE].options["keep_memory"]
+    # On two cores the one reads between its steps, and the older one by two processes, its own default.
+    assert [asked[name].options["num_workers"] for name in (LOOP, LOOP + BEFORE)] == [0, 2]
+    assert (found["processes_that_read"], found["processes_that_read_before"]) == (0, 2)
     assert (asked[LOOP].package, asked[LOOP + BEFORE].package) == (None, str(tmp_path))
     alone = training_speed("test_resnet", [tmp_path / "a.jpg"], **options)
     assert list(alone["ratios"]) == [f"{LOOP} over {STEP}"]

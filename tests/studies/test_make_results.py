@@ -124,7 +124,8 @@ def test_the_page_shows_every_kind_of_speed_once_it_is_measured(monkeypatch):
     ours = ["step on a batch in memory", "loop with reading"]
     everybody = ours + [f"{name}, version before" for name in ours]
     with_reading = {
-        "processes_that_read": 2,
+        "processes_that_read": 0,
+        "processes_that_read_before": 2,
         "size": [512, 512],
         "threads": 1,
         "turns": 5,
