@@ -113,9 +113,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="JSON; gets what it does not have yet")
     default = FinetuningSettings()
     for name, value in asdict(default).items():
-        parser.add_argument(
-            f"--{name}", type=int if value is None else type(value), default=value, help="see `FinetuningSettings`"
-        )
+        kind = int if value is None else type(value)
+        parser.add_argument(f"--{name}", type=kind, default=value, help="see `FinetuningSettings`")
     args = parser.parse_args(arguments)
     with exit_with_sentence("finetuning"):
         args.finetuning = FinetuningSettings(**{name: getattr(args, name) for name in asdict(default)})
