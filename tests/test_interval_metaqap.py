@@ -5,8 +5,8 @@ import torch
 from wide_intervals import WIDE_INTERVALS
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPModel
+from modeling_metaqap.assessment_metaqap import assess_image
 from modeling_metaqap.interval_metaqap import SPREAD_FLOOR, familiarity, interval_scale, prediction_interval
-from modeling_metaqap.modeling_metaqap import assess_image
 
 KERNEL_LEARNER = {"backbone": "test_resnet", "kernel_head": {"num_components": 6, "num_centers": 9}}
 SCALE = WIDE_INTERVALS["interval_scale"]
