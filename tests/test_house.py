@@ -17,6 +17,7 @@ PACKAGE = ROOT / "modeling_metaqap"
 
 ROOMS = {"data", "training", "fusion", "inference", "evaluation", "publishing", "demo", "cli"}
 MODEL_FILES = {
+    "assessment_metaqap.py",
     "configuration_metaqap.py",
     "crops_metaqap.py",
     "decoding_metaqap.py",
@@ -31,7 +32,16 @@ MODEL_FILES = {
 
 def test_the_top_of_the_package_is_the_model_and_a_room_for_each_task():
     there = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
-    bottom = {"errors.py", "installing.py", "lineage.py", "memory.py", "folding.py", "checkpoint_reading.py"}
+    bottom = {
+        "errors.py",
+        "installing.py",
+        "lineage.py",
+        "devices.py",
+        "memory.py",
+        "folding.py",
+        "checkpoint_reading.py",
+    }
+
     assert there == ROOMS | MODEL_FILES | bottom | {"__init__.py", "__main__.py", "py.typed", "checkpoints"}
 
 

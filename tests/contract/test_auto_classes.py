@@ -26,6 +26,7 @@ from modeling_metaqap import (
 )
 
 HUB_FILES = [
+    "assessment_metaqap.py",
     "configuration_metaqap.py",
     "crops_metaqap.py",
     "decoding_metaqap.py",

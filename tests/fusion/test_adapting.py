@@ -250,7 +250,7 @@ def test_features_of_other_crops_are_not_taken_from_the_cache(rated, checkpoint,
     paths = sorted(rated.glob("*.png"))[:2]
     image_features(Scorer(checkpoint), paths, cache_dir=tmp_path)
     smaller = Scorer(checkpoint)
-    smaller.image_processor.crop_size = {"height": 32, "width": 32}
+    smaller.seen = dataclasses.replace(smaller.seen, crop_size=32)
     again = image_features(smaller, paths, cache_dir=tmp_path)
     np.testing.assert_allclose(again.quality(smaller.model), [r.quality for r in smaller.score(paths)], atol=1e-5)
     assert len(list(tmp_path.rglob("*.npz"))) == 2

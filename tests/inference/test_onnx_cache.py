@@ -66,7 +66,7 @@ def test_where_none_can_be_made_pytorch_computes_and_the_log_says_why(
         raise MetaQAPError("It is too different.")
 
     monkeypatch.setattr(onnx_cache, "find_spec", lambda _: True)
-    monkeypatch.setattr(onnx_cache, "export_onnx", fail)
+    monkeypatch.setattr("modeling_metaqap.inference.onnx_export.export_onnx", fail)
     with caplog.at_level(logging.WARNING):
         assert cached_onnx(checkpoint, config) is None
     assert "so PyTorch computes: It is too different." in caplog.text

@@ -24,8 +24,9 @@ HUB_CARD = ROOT / "hub_card"
 PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
 
 CODE = {
-    f"{name}_metaqap.py"
-    for name in "configuration crops decoding fetching image_processing interval losses modeling pipeline".split()
+    *("assessment_metaqap.py", "configuration_metaqap.py", "crops_metaqap.py", "decoding_metaqap.py"),
+    *("fetching_metaqap.py", "image_processing_metaqap.py", "interval_metaqap.py", "losses_metaqap.py"),
+    *("modeling_metaqap.py", "pipeline_metaqap.py"),
 }
 
 
