@@ -17,21 +17,6 @@ IMAGE_OUTPUTS = ("logits", "base_scores", "distances", "interval", "familiarity"
 # Of them, those that are the weighted mean over the crops. The others follow from these.
 _MEANS_OF_CROPS = ("logits", "base_scores", "distances", "distortion_logits")
 
-#: What is said of one image, besides what is known of its file.
-ASSESSMENT = (
-    "quality",
-    "quality_low",
-    "quality_high",
-    "interval_coverage",
-    "familiarity",
-    "distortion",
-    "distortion_probability",
-    "base_scores",
-    "distortion_probabilities",
-    "distances",
-    "error",
-)
-
 
 def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPConfig) -> dict[str, Any]:
     """What a model says of one image whose crops it was given one by one, as plain numbers and names.
@@ -43,8 +28,8 @@ def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPCo
     Returns:
         `quality`, `quality_low`, `quality_high`, `interval_coverage`, `familiarity`, `distortion` (the most likely
         one), `distortion_probability`, `base_scores`, `distortion_probabilities` and `distances`, in the order of the
-        configuration's `base_learners` and `distortion_labels`. What the model does not have is None; all of it for an
-        image without a finite score, and `error` says so.
+        configuration's `base_learners` and `distortion_labels`. What the model does not have is None. Of an image
+        without a finite score only the `error` that says so.
     """
     labels = config.distortion_labels
     merged = {
@@ -54,7 +39,7 @@ def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPCo
     }
     quality = merged["logits"].item()
     if not math.isfinite(quality):
-        return dict.fromkeys(ASSESSMENT) | {"error": "the model gave it no finite score"}
+        return {"error": "the model gave it no finite score"}
     whole = {name: values.unsqueeze(0) for name, values in merged.items()}
     distances = whole["distances"]
     # Of the photograph, as where its crops are given together; that is not the mean over the crops' intervals.
@@ -82,4 +67,4 @@ def assess_image(crop_outputs: Sequence[Mapping[str, Tensor]], config: MetaQAPCo
     }
 
 
-__all__ = ["ASSESSMENT", "IMAGE_OUTPUTS", "assess_image"]
+__all__ = ["IMAGE_OUTPUTS", "assess_image"]

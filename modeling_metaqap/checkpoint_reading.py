@@ -84,12 +84,10 @@ def read_crop_settings(checkpoint: str | Path) -> CropSettings:
     entries = _read_json(checkpoint, PROCESSOR_FILE)
     size, crop_size, resample, do_resize = (entries.get(name) for name in _PROCESSOR_FIELDS)
     match size, crop_size:
-        case {"shortest_edge": int(edge)}, {"height": int(side), "width": int(width)}:
-            sides = (edge, side, width)
-            is_plain = len(size) == 1 and len(crop_size) == 2 and side == width  # type: ignore[arg-type]
+        case {"shortest_edge": edge}, {"height": side}:
             if (
-                is_plain
-                and all(type(pixels) is int and 1 <= pixels <= LONGEST_SIDE for pixels in sides)
+                (size, crop_size) == ({"shortest_edge": edge}, {"height": side, "width": side})
+                and all(type(pixels) is int and 1 <= pixels <= LONGEST_SIDE for pixels in (edge, side))
                 and type(resample) is int
                 and resample in set(Image.Resampling)
                 and type(do_resize) is bool

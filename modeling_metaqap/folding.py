@@ -55,6 +55,7 @@ def fold_for_inference(model: MetaQAPModel) -> MetaQAPModel:
 def _folded_backbone(backbone: nn.Module) -> nn.Module:
     try:
         folded = _fold(backbone)
+        _pack(folded, next(backbone.parameters()))
         same = _agree(backbone, folded)
     except Exception:  # whatever a backbone does that cannot be traced: it still computes as timm wrote it
         return backbone
@@ -117,20 +118,35 @@ def _fold(backbone: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def _agree(backbone: nn.Module, folded: nn.Module) -> bool:
-    """Whether both say the same of two small pictures of noise, one of odd sides.
+def _pack(folded: nn.Module, like: Tensor) -> None:
+    """Pack all weights for crops of `_CROP_SIZE` pixels.
 
-    Between them the folded one's weights are packed for crops of `_CROP_SIZE` pixels.
+    Args:
+        folded: a backbone.
+        like: a tensor of its device and number format.
     """
+    side = 64  # tells the sizes of all inputs as well, and takes a few milliseconds
+    sizes: dict[_FoldedConv, list[int]] = {}
+    layers = [module for module in folded.modules() if isinstance(module, _FoldedConv)]
+    hooks = [
+        layer.register_forward_pre_hook(lambda layer, inputs: sizes.update({layer: list(inputs[0].shape)}))
+        for layer in layers
+    ]
+    folded(torch.zeros(1, 3, side, side).to(like))
+    for hook in hooks:
+        hook.remove()
+    for layer, (batch, channels, height, width) in sizes.items():
+        layer.pack([batch, channels, height * _CROP_SIZE // side, width * _CROP_SIZE // side])
+
+
+@torch.no_grad()
+def _agree(backbone: nn.Module, folded: nn.Module) -> bool:
+    """Whether both say the same of two small pictures of noise, one of odd sides."""
     parameter = next(backbone.parameters())
     generator = torch.Generator().manual_seed(0)
     exact = parameter.dtype == torch.float32
     for side in (64, 97):
         noise = torch.randn(1, 3, side, side, generator=generator).to(parameter)
-        if side != 64:
-            for module in folded.modules():
-                if isinstance(module, _FoldedConv):
-                    module.pack(enlarged=_CROP_SIZE // 64)
         for one, other in zip(backbone(noise), folded(noise), strict=True):
             if one.shape != other.shape:
                 return False
@@ -187,27 +203,17 @@ class _FoldedConv(nn.Module):
         self.attribute, self.scalars = _ACTIVATIONS[type(activation)] if activation is not None else ("none", [])
         self.is_fused = _onednn_computes(weight)
         self.weight = weight
-        self._is_packed = False
-        self._seen: list[int] | None = None
 
-    def pack(self, *, enlarged: int) -> None:
-        """Bring the weights into the order that oneDNN wants for inputs `enlarged` times as large as the last ones.
+    def pack(self, size: list[int]) -> None:
+        """Bring the weights, once, into the order that oneDNN wants for inputs of this size; others still work.
 
-        Inputs of other sizes can still be given. Without a size oneDNN packs some weights (of 512 outputs, say) for
-        an input that does not come, and brings them into another order with each picture, which takes longer than
-        many layers together.
+        Without a size oneDNN packs some weights (of 512 outputs, say) for an input that does not come, and brings them
+        into another order with each picture, which takes longer than many layers together.
         """
-        if self.is_fused and self._seen is not None:
-            batch, channels, height, width = self._seen
+        if self.is_fused:
             self.weight = torch.ops.mkldnn._reorder_convolution_weight(
-                self.weight,
-                self.padding,
-                self.stride,
-                self.dilation,
-                self.groups,
-                [batch, channels, height * enlarged, width * enlarged],
+                self.weight, self.padding, self.stride, self.dilation, self.groups, size
             )
-            self._is_packed = True
 
     def forward(self, inputs: Tensor) -> Tensor:
         if self.same_stride_2:
@@ -215,8 +221,6 @@ class _FoldedConv(nn.Module):
             if height % 2 or width % 2:
                 inputs = F.pad(inputs, (width % 2, 0, height % 2, 0))
         if self.is_fused:
-            if not self._is_packed:
-                self._seen = list(inputs.shape)
             return torch.ops.mkldnn._convolution_pointwise(
                 inputs,
                 self.weight,

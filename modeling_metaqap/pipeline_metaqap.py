@@ -110,7 +110,7 @@ class ImageQualityAssessmentPipeline(ChunkPipeline):
 
     def postprocess(self, model_outputs: list[dict[str, Any]]) -> dict[str, Any]:
         values = model_outputs[0]["known"] | assess_image(model_outputs, self.model.config)  # type: ignore[arg-type]
-        return {name: values[name] for name in FIELDS}
+        return {name: values.get(name) for name in FIELDS}
 
 
 def _read(image: Any, fetching: Fetching | None, *, shortest_edge: int | None) -> Photograph:

@@ -11,38 +11,20 @@ from pathlib import Path
 
 import pytest
 from packaging.version import Version
-from repository import ROOT
+from repository import MODEL_FILES, ROOT
 
 PACKAGE = ROOT / "modeling_metaqap"
 
 ROOMS = {"data", "training", "fusion", "inference", "evaluation", "publishing", "demo", "cli"}
-MODEL_FILES = {
-    "assessment_metaqap.py",
-    "configuration_metaqap.py",
-    "crops_metaqap.py",
-    "decoding_metaqap.py",
-    "fetching_metaqap.py",
-    "image_processing_metaqap.py",
-    "interval_metaqap.py",
-    "losses_metaqap.py",
-    "modeling_metaqap.py",
-    "pipeline_metaqap.py",
-}
 
 
 def test_the_top_of_the_package_is_the_model_and_a_room_for_each_task():
     there = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     bottom = {
-        "errors.py",
-        "installing.py",
-        "lineage.py",
-        "devices.py",
-        "memory.py",
-        "folding.py",
+        *("errors.py", "installing.py", "lineage.py", "devices.py", "memory.py", "folding.py"),
         "checkpoint_reading.py",
     }
-
-    assert there == ROOMS | MODEL_FILES | bottom | {"__init__.py", "__main__.py", "py.typed", "checkpoints"}
+    assert there == ROOMS | set(MODEL_FILES) | bottom | {"__init__.py", "__main__.py", "py.typed", "checkpoints"}
 
 
 def test_the_lowest_versions_that_are_tested_are_those_that_are_admitted():

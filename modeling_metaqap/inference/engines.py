@@ -1,7 +1,7 @@
 """What runs a checkpoint: PyTorch, or ONNX Runtime on a file that `metaqap export` wrote.
 
-An engine is imported when it is chosen. ONNX Runtime then starts without the model's code, which needs most of what
-PyTorch, timm and transformers have: more than a second.
+PyTorch's engine is imported when it is chosen. ONNX Runtime then starts without the model's code, which needs most of
+what PyTorch, timm and transformers have: more than a second.
 """
 
 from pathlib import Path
@@ -16,6 +16,8 @@ from ..devices import resolve_device
 from ..errors import MetaQAPError
 from .choices import Dtype, Engine
 from .learner_subsets import check_learners
+from .onnx_cache import cached_onnx
+from .onnx_engine import OnnxEngine
 
 
 class CropEngine(Protocol):
@@ -86,14 +88,10 @@ def load_engine(
         return num_images is None or num_images >= number
 
     if name is Engine.auto:
-        from .onnx_cache import cached_onnx
-
         folder = None
         if resolve_device(device).type == "cpu" and dtype == "float32":
             folder = cached_onnx(checkpoint, config, learners=learners, make=pays_from(WORTH_AN_EXPORT))
         if folder is not None:
-            from .onnx_engine import OnnxEngine
-
             return OnnxEngine(folder)
         name = Engine.torch
     if name is Engine.torch:
@@ -103,8 +101,6 @@ def load_engine(
         return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners, fold=fold)
     if learners is not None and learners != config.num_base_learners:
         raise MetaQAPError(f"The exported file has all learners; leave out the engine {name}, or their number.")
-    from .onnx_engine import OnnxEngine
-
     return OnnxEngine(checkpoint, name, device=device, dtype=dtype, config=config)
 
 

@@ -79,6 +79,7 @@ def fastest_engine(
 
 
 def _measure(checkpoint: str | Path, config: MetaQAPConfig, device: str | None, learners: int | None) -> list[Choice]:
+    # Here, as `TorchEngine` below: a choice that was made before needs none of it.
     from .onnx_export import compare
 
     candidates = [(Engine.torch, "float32")]
@@ -118,7 +119,6 @@ def _load(
         if folder is not None:
             return OnnxEngine(folder)
         dtype = "float32"
-    # Here, since ONNX Runtime starts faster without it.
     from .torch_engine import TorchEngine
 
     return TorchEngine(checkpoint, device=device, dtype=dtype, config=config, learners=learners)

@@ -103,7 +103,7 @@ def export_onnx(
     tolerance = TOLERANCE if tolerance is None else tolerance
     folder = Path(checkpoint if output is None else output)
     reference = Scorer(checkpoint, device="cpu", learners=learners)
-    side = reference.image_processor.crop_size["height"]
+    side = reference.seen.crop_size
     inputs: dict[str, Any] = {
         "pixel_values": torch.full((2, 3, 3, side, side), 0.5),
         "crop_weights": torch.full((2, 3), 1 / 3),

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.cores import usable_cores
 from ..errors import MetaQAPError, sentence
 from ..installing import missing_package
 from .choices import Dtype, Engine
@@ -90,8 +91,11 @@ def ray_pool(
     if ray.is_initialized():
         yield RayPool(ray, workers=workers, device=device)
         return
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    local = {"num_cpus": max(cores, workers or 1), "include_dashboard": False, "object_store_memory": _STORE_BYTES}
+    local = {
+        "num_cpus": max(usable_cores(), workers or 1),
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+    }
     try:
         with _no_words():
             ray.init(address, logging_level="error", log_to_driver=False, **(local if address == "local" else {}))

@@ -12,6 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler, Subset
 
+from ..data.cores import usable_cores
 from ..data.silencing import silence_decoders
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
@@ -38,10 +39,6 @@ def reading_processes(cores: int, device: torch.device) -> int:
         device: that it trains on.
     """
     return 0 if device.type == "cpu" and cores < _CORES_TO_READ_BESIDE else 2
-
-
-def cores_of_this_process() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Batches:
@@ -80,7 +77,7 @@ class Batches:
         self.accelerator = accelerator
         if num_workers is None:
             processes = int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes))
-            num_workers = reading_processes(cores_of_this_process() // processes, accelerator.device)
+            num_workers = reading_processes(usable_cores() // processes, accelerator.device)
         self.num_workers = num_workers
         self.steps_per_epoch = sum(sizes) // recipe.batch_size
         self.parts = shares(recipe.sets, sizes)
@@ -170,4 +167,4 @@ def _begin_reading(worker: int) -> None:
     silence_decoders()
 
 
-__all__ = ["Batches", "cores_of_this_process", "reading_processes"]
+__all__ = ["Batches", "reading_processes"]

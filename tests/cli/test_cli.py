@@ -614,7 +614,7 @@ def test_a_continued_run_takes_the_engine_that_it_was_begun_with(
     assert metaqap(*command, "--resume", "--engine", "torch")[0] == 0
     # As if it had been begun with ONNX Runtime, which few photographs would not get: now it is there no more.
     run.write_text(run.read_text().replace('"torch"', '"onnx"'))
-    monkeypatch.setattr("modeling_metaqap.inference.onnx_cache.cached_onnx", lambda *_, make, **__: None)
+    monkeypatch.setattr("modeling_metaqap.inference.engines.cached_onnx", lambda *_, make, **__: None)
     before = output.read_bytes()
     status, _, err = metaqap(*command, "--resume")
     assert status == 2 and len(err.splitlines()) == 1 and output.read_bytes() == before

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from repository import MODEL_FILES
 from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoModelForImageClassification, pipeline
 from transformers.models.auto import image_processing_auto
 from wide_intervals import WIDE_INTERVALS
@@ -24,19 +25,6 @@ from modeling_metaqap import (
     MetaQAPModel,
     MetaQAPOutput,
 )
-
-HUB_FILES = [
-    "assessment_metaqap.py",
-    "configuration_metaqap.py",
-    "crops_metaqap.py",
-    "decoding_metaqap.py",
-    "fetching_metaqap.py",
-    "image_processing_metaqap.py",
-    "interval_metaqap.py",
-    "losses_metaqap.py",
-    "modeling_metaqap.py",
-    "pipeline_metaqap.py",
-]
 
 # Runs where the package cannot be imported. Editable installs put it on the path of any interpreter, so it is blocked.
 REMOTE_PROGRAM = """
@@ -278,7 +266,7 @@ def test_a_saved_folder_works_as_remote_code_without_the_package_and_the_hub(fol
     check_assessment(found["resaved pipeline"], expected)
     check_assessment(found["pipeline of parts"], expected)
     check_classification(found["image-classification"], expected)
-    assert sorted(path.name for path in (tmp_path / "resaved").glob("*.py")) == HUB_FILES
+    assert sorted(path.name for path in (tmp_path / "resaved").glob("*.py")) == MODEL_FILES
 
 
 def imports_of(file: Path) -> tuple[set[str], set[str]]:
@@ -309,18 +297,18 @@ def imports_of(file: Path) -> tuple[set[str], set[str]]:
 
 def test_the_saved_code_is_complete_and_needs_few_packages(folder):
     files = sorted(folder.glob("*.py"))
-    assert [file.name for file in files] == HUB_FILES
+    assert [file.name for file in files] == MODEL_FILES
     allowed = {"torch", "timm", "transformers", "numpy", "PIL"} | set(sys.stdlib_module_names)
     for file in files:
         outer, relative = imports_of(file)
         assert outer <= allowed, f"{file.name} needs {sorted(outer - allowed)}"
-        assert {f"{name}.py" for name in relative} <= set(HUB_FILES)
+        assert {f"{name}.py" for name in relative} <= set(MODEL_FILES)
         assert file.read_text() == (Path(modeling_metaqap.__file__).parent / file.name).read_text()
 
 
 def test_the_package_lists_the_files_that_travel_to_the_hub():
     package = Path(modeling_metaqap.__file__).parent
-    assert sorted(path.name for path in package.glob("*_metaqap.py")) == HUB_FILES
+    assert sorted(path.name for path in package.glob("*_metaqap.py")) == MODEL_FILES
 
 
 def test_each_auto_class_has_an_entry_in_the_saved_configuration(folder):
@@ -346,7 +334,7 @@ def test_the_model_alone_saves_all_code_that_it_needs(model, tmp_path):
     before = vars(model.config).get("custom_pipelines")
     model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.glob("*.py")}
-    assert files == set(HUB_FILES)
+    assert files == set(MODEL_FILES)
     config = json.loads((tmp_path / "config.json").read_text())
     assert config["custom_pipelines"]["image-quality-assessment"]["impl"].startswith("pipeline_metaqap.")
     assert vars(model.config).get("custom_pipelines") == before

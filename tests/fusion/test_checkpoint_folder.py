@@ -4,18 +4,14 @@ import shutil
 from pathlib import Path
 
 import torch
-from repository import ROOT
+from repository import MODEL_FILES, ROOT
 from safetensors.torch import load_file
 
 import modeling_metaqap
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 
-CODE = {
-    *("assessment_metaqap.py", "configuration_metaqap.py", "crops_metaqap.py", "decoding_metaqap.py"),
-    *("fetching_metaqap.py", "image_processing_metaqap.py", "interval_metaqap.py", "losses_metaqap.py"),
-    *("modeling_metaqap.py", "pipeline_metaqap.py"),
-}
+CODE = set(MODEL_FILES)
 
 
 def test_kernels_are_stored_in_half_precision_and_all_else_in_full(make_model, tmp_path):

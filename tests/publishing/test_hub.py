@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 from hub_stand_in import StandInHub
-from repository import ROOT
+from repository import MODEL_FILES, ROOT
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.cli.app import main
@@ -23,11 +23,7 @@ from modeling_metaqap.publishing.hub import Trial, assemble, publish, try_out
 HUB_CARD = ROOT / "hub_card"
 PHOTO = ROOT / "space" / "examples" / "coffee.jpg"
 
-CODE = {
-    *("assessment_metaqap.py", "configuration_metaqap.py", "crops_metaqap.py", "decoding_metaqap.py"),
-    *("fetching_metaqap.py", "image_processing_metaqap.py", "interval_metaqap.py", "losses_metaqap.py"),
-    *("modeling_metaqap.py", "pipeline_metaqap.py"),
-}
+CODE = set(MODEL_FILES)
 
 
 @pytest.fixture(scope="module")

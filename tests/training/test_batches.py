@@ -28,7 +28,7 @@ def test_a_processor_of_few_cores_that_trains_reads_itself(cores, device, expect
     ("asked", "cores", "processes", "expected"), [(None, 8, 2, 2), (None, 8, 4, 0), (None, 2, 1, 0), (3, 2, 1, 3)]
 )
 def test_what_is_asked_for_counts_and_processes_share_the_cores(monkeypatch, asked, cores, processes, expected):
-    monkeypatch.setattr(batches, "cores_of_this_process", lambda: cores)
+    monkeypatch.setattr(batches, "usable_cores", lambda: cores)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     accelerator = SimpleNamespace(num_processes=processes, process_index=0, device=torch.device("cpu"))
     rows = [{"quality": 0.5}] * 8
