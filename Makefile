@@ -75,12 +75,14 @@ card: $(VENV)/.installed-dev
 results: $(VENV)/.installed-dev
 	$(BIN)/python studies/make_results.py
 
-# What the repository of the Space holds: its own files and the package next to them, links followed. MODEL=you/model
+# What the repository of the Space holds: its own files and the package next to them, links followed; the examples are
+# in the package. MODEL=you/model
 # names the published checkpoint in the front matter, so that the Hub links the two.
 space:
 	rm -rf build/space
 	mkdir -p build/space
 	cp -RL space/. modeling_metaqap build/space
+	rm -r build/space/examples
 	$(if $(MODEL),sed -i.old 's|^tags:|models:\n  - $(MODEL)\ntags:|' build/space/README.md && rm build/space/README.md.old)
 	find build/space -name __pycache__ -prune -exec rm -rf {} +
 

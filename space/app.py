@@ -1,7 +1,6 @@
 """The Space. All that it does lives in the package, which `metaqap serve` starts just as well."""
 
 import os
-from pathlib import Path
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.demo import serve
@@ -12,4 +11,4 @@ os.environ.setdefault("METAQAP_CLIENT_HEADER", "x-forwarded-for")
 
 if __name__ == "__main__":
     keep_freed_memory()
-    serve(os.environ.get("METAQAP_CHECKPOINT") or DEFAULT_CHECKPOINT, examples=Path(__file__).parent / "examples")
+    serve(os.environ.get("METAQAP_CHECKPOINT") or DEFAULT_CHECKPOINT)

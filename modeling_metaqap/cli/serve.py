@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import MetaQAPError
 from .options import SHIPPED, Checkpoint, Device
 
 
@@ -15,8 +16,12 @@ def serve(
     device: Device = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests that are computed at once; others wait.")] = 2,
     examples: Annotated[
-        Path | None, typer.Option(help="Folder of photographs to offer as examples.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="Folder of photographs to offer as examples; default those that ship with it.", show_default=False
+        ),
     ] = None,
+    no_examples: Annotated[bool, typer.Option("--no-examples", help="Offer no examples.")] = False,
     max_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of one file.")] = None,
     max_pixels: Annotated[int | None, typer.Option(min=1, help="Pixels of one photograph.")] = None,
     max_files: Annotated[int | None, typer.Option(min=1, help="Files of one batch.")] = None,
@@ -42,8 +47,11 @@ def serve(
     """
     from ..demo import Limits
     from ..demo import serve as serve_demo
+    from ..inference.fastest import PHOTOGRAPHS
     from .printing import silence_libraries
 
+    if examples is not None and no_examples:
+        raise MetaQAPError("Choose one of `examples` and `no_examples`.")
     silence_libraries()
     limits = Limits.from_environment(
         max_bytes=max_bytes,
@@ -60,5 +68,11 @@ def serve(
         client_header=client_header,
     )
     serve_demo(
-        checkpoint, host=host, port=port, device=device, concurrency=concurrency, examples=examples, limits=limits
+        checkpoint,
+        host=host,
+        port=port,
+        device=device,
+        concurrency=concurrency,
+        examples=None if no_examples else examples or PHOTOGRAPHS,
+        limits=limits,
     )

@@ -23,6 +23,7 @@ from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
 from ..data.silencing import silence_decoders, silence_size_warning
 from ..errors import MetaQAPError
+from ..inference.fastest import PHOTOGRAPHS
 from ..inference.html_report import write_html_report
 from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
@@ -175,7 +176,7 @@ def serve(
     port: int | None = None,
     device: str | None = None,
     concurrency: int = 2,
-    examples: Path | None = None,
+    examples: Path | None = PHOTOGRAPHS,
     limits: Limits | None = None,
 ) -> None:
     """Start the app and serve it until the process is interrupted.
@@ -186,7 +187,7 @@ def serve(
             variables GRADIO_SERVER_NAME and GRADIO_SERVER_PORT say.
         device: such as `"cuda:1"`; default the GPU if there is one.
         concurrency: requests that are computed at once.
-        examples: folder of photographs to offer.
+        examples: folder of photographs to offer, by default those that ship with the package; None for none.
         limits: what a visitor may ask of the server; default those of the environment, see `Limits`.
 
     Raises:
@@ -288,7 +289,8 @@ class Demo:
 
     def show_score(self, photo: str | None) -> tuple[str, str, str, str]:
         if not photo:
-            return figures.hint("Drop a photograph, or choose one of the examples."), self._opening, "", ""
+            others = ", or choose one of the examples" if self._opening else ""
+            return figures.hint(f"Drop a photograph{others}."), self._opening, "", ""
         try:
             assessment = self.assessor.assess(photo)
         except MetaQAPError as error:

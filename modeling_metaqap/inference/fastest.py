@@ -22,7 +22,7 @@ from .scorer import Scorer
 #: Largest difference to PyTorch in float32, in units of quality, of an engine that may be taken for its speed.
 CLOSE = 0.01
 
-#: Photographs and heavily compressed versions of them, to compare on.
+#: Photographs with a blurred and a crushed version of each, to compare engines on and for the demo to offer.
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 logger = logging.getLogger(__name__)

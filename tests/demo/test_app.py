@@ -376,7 +376,8 @@ def test_uploads_are_decoded_in_processes_that_may_die(photos, tmp_path, monkeyp
     monkeypatch.setattr(gr.Blocks, "launch", lambda *_, **where: served.append(where["server_port"]))
     monkeypatch.setattr(demo_app, "Assessor", lambda scorer, **_: served.append(scorer) or Assessor(scorer))
     make_assessor(tmp_path / "tiny")
-    demo_app.serve(tmp_path / "tiny", port=7869, limits=Limits(max_ratings=0, max_pixels=130_000), device="cpu")
+    limits = Limits(max_ratings=0, max_pixels=130_000)
+    demo_app.serve(tmp_path / "tiny", port=7869, examples=None, limits=limits, device="cpu")
     scorer, port = served
     monkeypatch.setattr(IsolatedDecoder, "read", lambda _, *what: decoded.append(what) or read_as_seen(*what))
     assert (scorer.read(photos[0]).width, port) == (300, 7869)
@@ -390,6 +391,7 @@ class TestServeCommand:
         [
             (["--checkpoint", "."], "not a MetaQAP checkpoint"),
             (["--examples", "absent"], "holds no photographs"),
+            (["--examples", ".", "--no-examples"], "Choose one of --examples and --no-examples."),
             (["--concurrency", "0"], "--concurrency"),
             (["--port", "x"], "--port"),
         ],
@@ -402,6 +404,30 @@ class TestServeCommand:
         error = capsys.readouterr().err
         assert exit_.value.code == 2
         assert message in error and len(error.strip().splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        ("options", "sentence", "offered"),
+        [
+            ([], "Drop a photograph, or choose one of the examples.", ["coffee, sharp", "rocket, blurred"]),
+            (["--no-examples"], "Drop a photograph.", []),
+        ],
+    )
+    def test_the_photographs_that_ship_are_offered(self, tmp_path, monkeypatch, capsys, options, sentence, offered):
+        pages = []
+        for silence in ("silence_size_warning", "silence_decoders"):
+            monkeypatch.setattr(demo_app, silence, lambda: None)  # for the rest of the process
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+        monkeypatch.setattr(gr.Blocks, "launch", lambda app, **_: pages.append(str(app.config)))
+        monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: None)
+        make_assessor(tmp_path / "tiny")
+        monkeypatch.setenv("METAQAP_MAX_RATINGS", "0")
+        checkpoint = ["--checkpoint", str(tmp_path / "tiny"), "--device", "cpu"]
+        monkeypatch.setattr("sys.argv", ["metaqap", "serve", *checkpoint, *options])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        [page] = pages
+        assert (exit_.value.code, sentence in page) == (0, True)
+        assert [title for title in ("coffee, sharp", "rocket, blurred") if title in page] == offered
 
     def test_a_missing_gradio_is_one_sentence(self, monkeypatch, capsys):
         for name in [name for name in sys.modules if name.startswith("modeling_metaqap.demo")]:
