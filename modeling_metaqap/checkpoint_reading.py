@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
+from .checkpoint_places import checkpoint_folder
 from .configuration_metaqap import MetaQAPConfig
 from .crops_metaqap import LONGEST_SIDE
 from .errors import MetaQAPError
@@ -161,15 +162,17 @@ def read_model(
 
 def _find(checkpoint: str | Path, name: str) -> str:
     """Where a file of a checkpoint lies on this machine, after a download if it is on the Hub."""
-    path: str | None = str(Path(checkpoint) / name)
-    if not Path(checkpoint).is_dir():
+    path: str | Path | None
+    if (folder := checkpoint_folder(checkpoint)) is not None:
+        path = folder / name
+    else:
         try:
             path = cached_file(str(checkpoint), name)
         except (OSError, ValueError) as error:
             raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: {str(error).splitlines()[0]}") from error
     if path is None or not Path(path).is_file():
         raise MetaQAPError(f"{checkpoint} is not a MetaQAP checkpoint: it has no file {name}.")
-    return path
+    return str(path)
 
 
 def _read_json(checkpoint: str | Path, name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from . import __version__
+from .checkpoint_places import checkpoint_folder
 from .errors import MetaQAPError
 
 #: What can be done to weights.
@@ -269,12 +270,14 @@ def software_versions() -> dict[str, str]:
 
 
 def weights_sha256(checkpoint: str | Path) -> str | None:
-    """SHA-256 of the weight file of a checkpoint in a folder or in the Hub's cache; None where there is none."""
-    path = Path(checkpoint) / "model.safetensors"
-    if not Path(checkpoint).is_dir():
+    """SHA-256 of a checkpoint's weight file, in a folder or in the Hub's cache; None where there is none."""
+    name = "model.safetensors"
+    if (folder := checkpoint_folder(checkpoint)) is not None:
+        path = folder / name
+    else:
         from huggingface_hub import try_to_load_from_cache
 
-        cached = try_to_load_from_cache(str(checkpoint), path.name)
+        cached = try_to_load_from_cache(str(checkpoint), name)
         if not isinstance(cached, str):
             return None
         path = Path(cached)

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_places import checkpoint_folder
 from ..errors import MetaQAPError
 
 PAPER = "https://arxiv.org/abs/2506.16601"
@@ -26,7 +27,7 @@ def page_links(checkpoint: str | Path) -> dict[str, str]:
     space = os.environ.get("SPACE_ID")
     code = f"{_HUB}/spaces/{space}/tree/main" if space else None
     card = None
-    if not Path(checkpoint).exists():
+    if checkpoint_folder(checkpoint) is None:
         card = f"{_HUB}/{checkpoint}"
     elif space and Path(checkpoint) == DEFAULT_CHECKPOINT:
         card = f"{_HUB}/spaces/{space}/blob/main/{_SHIPPED_CARD}"

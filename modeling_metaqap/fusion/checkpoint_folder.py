@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint_places import checkpoint_folder
 from ..data.atomic import replace_files
 from ..errors import MetaQAPError
 from ..image_processing_metaqap import MetaQAPImageProcessor
@@ -60,7 +61,7 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     Raises:
         MetaQAPError: if the file is broken.
     """
-    file = Path(checkpoint) / FIT_FILE
+    file = (checkpoint_folder(checkpoint) or Path(checkpoint)) / FIT_FILE
     if not file.exists():
         return None
     try:

@@ -10,6 +10,7 @@ import torch
 from transformers.utils import cached_file
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_places import checkpoint_folder
 from ..checkpoint_reading import read_config
 from ..configuration_metaqap import MetaQAPConfig
 from ..errors import MetaQAPError
@@ -53,7 +54,7 @@ class OnnxEngine:
         self.name, self.dtype = name, "float32"
         export = _export_command(checkpoint, name)
         try:
-            file = cached_file(str(checkpoint), ONNX_FILES[name])
+            file = cached_file(str(checkpoint_folder(checkpoint) or checkpoint), ONNX_FILES[name])
         except OSError as error:
             raise MetaQAPError(f"{checkpoint} holds no {ONNX_FILES[name]}; make it with `{export}`.") from error
         self._file = file

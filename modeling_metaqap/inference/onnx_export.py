@@ -16,6 +16,7 @@ from PIL import Image
 from transformers.utils import logging as transformers_logging
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_places import checkpoint_folder
 from ..errors import MetaQAPError
 from ..installing import missing_package
 from ..lineage import weights_sha256
@@ -90,7 +91,8 @@ def export_onnx(
         MetaQAPError: for a checkpoint or photographs that cannot be used, a missing package, or an export that does
             not agree with PyTorch to `tolerance`; nothing is written then.
     """
-    if output is None and not Path(checkpoint).is_dir():
+    output = checkpoint_folder(checkpoint) if output is None else output
+    if output is None:
         raise MetaQAPError(f"{checkpoint} is not a local folder; name another folder to write to.")
     if int8 and len(photographs) < 2:
         raise MetaQAPError("An int8 file needs photographs to be calibrated and judged on; name them with `photos`.")
@@ -101,7 +103,7 @@ def export_onnx(
         raise MetaQAPError(missing_package(error.name or "onnx")) from error
 
     tolerance = TOLERANCE if tolerance is None else tolerance
-    folder = Path(checkpoint if output is None else output)
+    folder = Path(output)
     reference = Scorer(checkpoint, device="cpu", learners=learners)
     side = reference.seen.crop_size
     inputs: dict[str, Any] = {

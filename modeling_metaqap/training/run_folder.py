@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint_places import checkpoint_folder
 from ..data.atomic import write_atomically
 from ..errors import MetaQAPError
 from ..lineage import software_versions, weights_sha256
@@ -23,7 +24,7 @@ def _origin(init: str | Path | None, teacher: str | Path | None) -> dict[str, st
 
 
 def _short(checkpoint: str | Path) -> str:
-    return "/".join(Path(checkpoint).absolute().parts[-2:])
+    return "/".join((checkpoint_folder(checkpoint) or Path(checkpoint)).absolute().parts[-2:])
 
 
 def _step_of(state: Path) -> int:
