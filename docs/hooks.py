@@ -236,7 +236,16 @@ def api_pages() -> dict[str, str]:
         pages[f"reference/api/{room}.md"] = room_page(f"{NAME}.{room}", shown, first.split("\n\n")[0])
     bottom = [
         f"{NAME}.{name}"
-        for name in ("errors", "installing", "lineage", "devices", "memory", "folding", "checkpoint_reading")
+        for name in (
+            "errors",
+            "installing",
+            "lineage",
+            "devices",
+            "memory",
+            "folding",
+            "checkpoint_places",
+            "checkpoint_reading",
+        )  # fmt: skip
     ]
     about = "What every room may use, and what itself uses no room."
     pages["reference/api/errors.md"] = room_page("What every room uses", bottom, about)

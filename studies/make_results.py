@@ -49,7 +49,10 @@ def template_values() -> dict[str, Any]:
     fit = read(DEFAULT_CHECKPOINT / "fit.json")
     cost, onnx, published = (read(HUB_CARD / f"{name}.json") for name in ("cost", "onnx", "published"))
     rows = read_results(HUB_CARD / "results.json")
-    [shipped] = [row for row in rows if row["checkpoint"] == "metaqap-lite"]
+    others = read(STUDIES / "published.json")
+    at_home = [row for row in rows if row["dataset"] == "biq2021"]
+    [shipped] = [row for row in at_home if row["checkpoint"] == "metaqap-lite"]
+    [on_livec] = [row for row in rows if row["checkpoint"] == "metaqap-lite" and row["dataset"] == "livec"]
     heads, log = results["heads"], {run["run"]: run for run in results["training_log"]}
     last = {name: run["measured"][-1] for name, run in log.items()}
 
@@ -105,7 +108,12 @@ def template_values() -> dict[str, Any]:
         """What a logged run was started with."""
         return Recipe(**log[run]["recipe"])
 
+    def bootstrap_interval(figure: Json) -> str:
+        """The bootstrap interval of a figure."""
+        return f"{figure['low']:.3f} to {figure['high']:.3f}"
+
     functions = (
+        bootstrap_interval,
         head,
         elsewhere,
         span,
@@ -143,7 +151,11 @@ def template_values() -> dict[str, Any]:
         "onnx": onnx,
         "published": published,
         "shipped": shipped,
-        "results_table": results_table(rows),
+        "results_table": results_table(at_home),
+        "across": study_tables.across_table(rows, results["learning_curves"], others),
+        "published_best": others["best_of_the_paper"],
+        "on_livec": on_livec,
+        "sentences_on_livec": sentences(on_livec),
         "sentences": sentences(shipped),
         "last": last,
         "head_runs": {learner: last[run] for learner, run in HEAD_RUNS.items()},
@@ -178,7 +190,7 @@ def wrapped(page: str) -> str:
     """The page with the lines of its paragraphs and lists filled anew."""
     blocks = []
     for block in page.strip().split("\n\n"):
-        if not block.startswith(("|", "#", "<!--")):
+        if not block.startswith(("|", "#", "<!--", "```")):
             items = re.split(r"\n(?=- )", block)
             filled = (WRAPPER.fill(" ".join(item.split())) for item in items)
             block = "\n".join(text.replace("\n", "\n  ") if text.startswith("- ") else text for text in filled)

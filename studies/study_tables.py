@@ -69,6 +69,47 @@ def curves_table(result: Json) -> TextTable:
     return TextTable(["ratings", *CURVES], cells)
 
 
+#: Data sets that are trained on and measured on in the table of `across_table`, with their names for people.
+_SETS = {"biq2021": "BIQ2021", "koniq10k": "KonIQ-10k", "livec": "LIVE In the Wild"}
+
+#: The rows of that table: data sets to train on and to measure on.
+_WAYS = (
+    ("biq2021", "biq2021"),
+    ("biq2021", "livec"),
+    ("biq2021", "koniq10k"),
+    ("livec", "livec"),
+    ("livec", "biq2021"),
+    ("koniq10k", "koniq10k"),
+    ("koniq10k", "livec"),
+)
+
+NOT_MEASURED = "not measured"
+
+
+def across_table(rows: list[Json], curves: Json, published: Json) -> TextTable:
+    """PLCC / SROCC from data set to data set, those of others in columns of their own.
+
+    Args:
+        rows: of `scripts/evaluate.py`.
+        curves: of `learning_curves.py`; its figures for all ratings of LIVE In the Wild are in-dataset ones.
+        published: figures of others.
+    """
+    measured = {
+        (row["checkpoint"], str(row["trained_on"]).split()[0], row["dataset"]): correlations(row) for row in rows
+    }
+    ours = list(dict.fromkeys(name for name, trained_on, _ in measured if trained_on in _SETS))
+    others = list(dict.fromkeys(row["method"] for row in published["results"]))
+    most = max(curves["livec"]["curves"], key=int)
+    measured["metaqap-lite", "livec", "livec"] = correlations(curves["livec"]["curves"][most]["adapted"])
+    reported = {(row["method"], row["trained_on"], row["measured_on"]): row for row in published["results"]}
+    cells = []
+    for way in _WAYS:
+        own = [NOT_MEASURED if (one := measured.get((name, *way))) is None else plcc_srocc(one) for name in ours]
+        theirs = [plcc_srocc(reported.get((name, *way))) for name in others]
+        cells.append([" to ".join(_SETS[name] for name in way), *own, *theirs])
+    return TextTable(["learned from, to measured on", *ours, *others], cells)
+
+
 #: Methods of `left_out_curves.py` in the order of its table.
 LEFT_OUT_CURVES = ("adapted", "scale alone", "fusion fitted anew", "from ImageNet weights")
 

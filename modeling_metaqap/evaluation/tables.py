@@ -108,10 +108,9 @@ def interval_sentence(row: Row) -> str | None:
     width = f"{held['width']:.3f} wide"
     if "narrowest" in held:
         width += f" on average ({held['narrowest']:.3f} to {held['widest']:.3f})"
-    images = f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
     return (
         f"The {percent(held['calibrated_for'])} interval of {title(row)} is {width} and holds the "
-        f"opinion scores of {100 * held['coverage']:.1f} % of these {images}."
+        f"opinion scores of {100 * held['coverage']:.1f} % of these {_images(row)}."
     )
 
 
@@ -131,7 +130,11 @@ def learners_sentence(row: Row) -> str | None:
     if learners is None:
         return None
     figures = ", ".join(f"{name} {plcc_srocc(alone)}" for name, alone in learners.items())
-    return f"The learners of {title(row)} by themselves, PLCC / SROCC: {figures}."
+    return f"The learners of {title(row)} by themselves on these {_images(row)}, PLCC / SROCC: {figures}."
+
+
+def _images(row: Row) -> str:
+    return f"{row['n']:,} images" if "median_of" not in row else f"images (median of {row['median_of']} splits)"
 
 
 def sentences(row: Row) -> list[str]:

@@ -66,7 +66,7 @@ def card_files(
         _read(checkpoint / file) for file in ("config.json", "fit.json", "preprocessor_config.json")
     )
     weights = weights_sha256(checkpoint)
-    rows = [row for row in _read(card_dir / "results.json")["results"] if row.get("split", "").startswith("test")]
+    rows = [row for row in _read(card_dir / "results.json")["results"] if _is_result(row)]
     own = [row for row in rows if row.get("weights_sha256") == weights]
     if weights is None or not own:
         raise MetaQAPError(
@@ -346,6 +346,15 @@ def _rounded(value: float) -> float:
 
 def _thousands(number: int) -> str:
     return f"{number:,}"
+
+
+def _is_result(row: dict[str, Any]) -> bool:
+    """Whether a row is of images that no choice was made on: a test split, or a data set that is measured as a whole.
+
+    The whole of one that a learner has seen is refused when it is measured.
+    """
+    split = row.get("split", "")
+    return split.startswith("test") or split == "all"
 
 
 def _place(row: dict[str, Any]) -> tuple[str, str]:

@@ -64,7 +64,8 @@ def content(folder):
 
 
 def test_the_folder_has_exactly_what_the_hub_needs_as_real_files(folder):
-    expected = CODE | {"README.md", ".eval_results/biq2021.yaml", "config.json", "fit.json", "model.safetensors"}
+    results = {".eval_results/biq2021.yaml", ".eval_results/livec.yaml"}
+    expected = CODE | results | {"README.md", "config.json", "fit.json", "model.safetensors"}
     assert set(content(folder)) == expected | {"preprocessor_config.json", "examples.jpg"} | ALWAYS
     assert (folder / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
     assert not any(path.is_symlink() for path in folder.rglob("*"))

@@ -43,8 +43,8 @@ def test_the_page_follows_the_files(monkeypatch, tmp_path):
     changed = read("ablation")
     changed["variants"]["full"]["validation split"] = {"plcc": 0.123, "srocc": 0.456}
     (tmp_path / "results" / "ablation.json").write_text(json.dumps(changed))
-    template = make_results.STUDIES / "results_template.md"
-    (tmp_path / template.name).write_text(template.read_text())
+    for name in ("results_template.md", "published.json"):
+        (tmp_path / name).write_text((make_results.STUDIES / name).read_text())
     monkeypatch.setattr(make_results, "STUDIES", tmp_path)
     assert "| full | 0.123 / 0.456 |" in make_results.results_page()
 
@@ -54,8 +54,12 @@ def test_the_page_has_every_file_of_the_studies(page):
     assert named == {path.name for path in RESULTS.glob("*.json")}
 
 
+def measured_at_home():
+    return [row for row in read_results(ROOT / "hub_card" / "results.json") if row["dataset"] == "biq2021"]
+
+
 def test_the_page_quotes_the_results_of_the_shipped_weights(page):
-    rows = read_results(ROOT / "hub_card" / "results.json")
+    rows = measured_at_home()
     assert {row["checkpoint"] for row in rows} >= {"metaqap-lite", "brisque", "piqe"}
     # The same images in the same order.
     assert len({(row["dataset"], row["split"], row["images_sha256"], row["n"]) for row in rows}) == 1
@@ -68,10 +72,38 @@ def test_the_page_quotes_the_results_of_the_shipped_weights(page):
     assert shipped["weights_sha256"] == cost["inference"]["weights_sha256"] == onnx["weights_sha256"] == weights
 
 
+def test_the_page_sets_what_was_measured_across_data_sets_beside_what_others_publish():
+    def row(trained_on, dataset, value, *, checkpoint="mine"):
+        figure = {"value": value}
+        return {
+            "checkpoint": checkpoint,
+            "trained_on": trained_on,
+            "dataset": dataset,
+            "plcc": figure,
+            "srocc": figure,
+        }
+
+    rows = [row("biq2021 train", "livec", 0.7), row("biq2021 train", "biq2021", 0.9), row(None, "biq2021", 0.3)]
+    adapted = {size: {"adapted": row(None, "livec", value)} for size, value in {"50": 0.81, "930": 0.83}.items()}
+    published = [
+        {"method": "A", "trained_on": "koniq10k", "measured_on": "livec", "plcc": 0.5, "srocc": 0.4},
+        {"method": "B", "trained_on": "livec", "measured_on": "livec", "plcc": 0.6, "srocc": 0.55},
+    ]
+    rows.append(row("biq2021 train", "biq2021", 0.91, checkpoint="metaqap-lite"))
+    table = study_tables.across_table(rows, {"livec": {"curves": adapted}}, {"results": published})
+    assert table.headings[1:] == ["mine", "metaqap-lite", "A", "B"]
+    cells = {way: others for way, *others in table.rows}
+    assert cells["BIQ2021 to BIQ2021"] == ["0.900 / 0.900", "0.910 / 0.910", "–", "–"]
+    assert cells["BIQ2021 to LIVE In the Wild"] == ["0.700 / 0.700", "not measured", "–", "–"]
+    in_dataset = ["not measured", "0.830 / 0.830", "–", "0.600 / 0.550"]
+    assert cells["LIVE In the Wild to LIVE In the Wild"] == in_dataset
+    assert cells["KonIQ-10k to LIVE In the Wild"] == ["not measured", "not measured", "0.500 / 0.400", "–"]
+
+
 def test_the_page_says_what_the_meta_learner_is_worth_at_home_and_elsewhere(page):
     figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
     fusions = read("fusions")
-    [test] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    [test] = [row for row in measured_at_home() if row["checkpoint"] == "metaqap-lite"]
     # By what can be known at home, without the test split.
     best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])
     there = max(fusions["learners"], key=lambda name: sum(row["srocc"] for row in fusions["rows"][name].values()))
@@ -179,8 +211,8 @@ def test_the_page_shows_what_own_ratings_and_several_sets_bring_once_it_is_measu
     }
     for name, values in made_up.items():
         (results / f"{name}.json").write_text(json.dumps(values))
-    template = make_results.STUDIES / "results_template.md"
-    (tmp_path / template.name).write_text(template.read_text())
+    for name in ("results_template.md", "published.json"):
+        (tmp_path / name).write_text((make_results.STUDIES / name).read_text())
     monkeypatch.setattr(make_results, "STUDIES", tmp_path)
     written = make_results.results_page()
     assert all(f"\n\n{line}" in written for line in written.splitlines() if line.startswith("## "))
