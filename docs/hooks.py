@@ -245,7 +245,7 @@ def api_pages() -> dict[str, str]:
             "folding",
             "checkpoint_places",
             "checkpoint_reading",
-        )  # fmt: skip
+        )
     ]
     about = "What every room may use, and what itself uses no room."
     pages["reference/api/errors.md"] = room_page("What every room uses", bottom, about)

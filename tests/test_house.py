@@ -22,6 +22,7 @@ def test_the_top_of_the_package_is_the_model_and_a_room_for_each_task():
     there = {path.name for path in PACKAGE.iterdir() if path.name != "__pycache__"}
     bottom = {
         *("errors.py", "installing.py", "lineage.py", "devices.py", "memory.py", "folding.py"),
+        "checkpoint_places.py",
         "checkpoint_reading.py",
     }
     assert there == ROOMS | set(MODEL_FILES) | bottom | {"__init__.py", "__main__.py", "py.typed", "checkpoints"}

@@ -8,15 +8,12 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from repository import ROOT
+from repository import EXAMPLES, ROOT, measured_on
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.data.distortions import distort
-from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.inference.scorer import Scorer
 from modeling_metaqap.lineage import weights_sha256
-
-EXAMPLES = ROOT / "space" / "examples"
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def test_the_ensemble_beats_its_learners_and_their_plain_mean():
 
 
 def test_it_does_so_on_the_test_split_too():
-    [row] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    row = measured_on("biq2021")["metaqap-lite"]
     for name, figures in row["learners"].items():
         assert row["plcc"]["value"] > figures["plcc"] and row["srocc"]["value"] > figures["srocc"], name
 
@@ -91,9 +88,8 @@ def test_the_committed_shifts_of_scores_by_decoding_less_are_small():
 
 
 def test_the_measured_results_are_of_the_shipped_weights():
-    rows = read_results(ROOT / "hub_card" / "results.json")
-    [shipped] = [row for row in rows if row["checkpoint"] == "metaqap-lite"]
-    assert shipped["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)
+    for dataset in ("biq2021", "livec"):
+        assert measured_on(dataset)["metaqap-lite"]["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from Linux's /proc")

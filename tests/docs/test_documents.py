@@ -16,7 +16,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from repository import ROOT, SCRIPTS
+from repository import ROOT, SCRIPTS, measured_on
 from rich.console import Console
 from study_tables import fleet_table
 from typer.main import get_command
@@ -25,7 +25,6 @@ from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, Scorer
 from modeling_metaqap.cli import app
 from modeling_metaqap.cli.program import Program
 from modeling_metaqap.cli.score_table import ScoreTable
-from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.evaluation.tables import results_table
 
 sys.path.insert(0, str(ROOT / "docs"))
@@ -83,11 +82,9 @@ def made_pages():
 
 
 def test_the_readme_quotes_the_measured_results():
-    rows = read_results(ROOT / "hub_card" / "results.json")
-    at_home = [row for row in rows if row["dataset"] == "biq2021"]
-    assert {row["checkpoint"] for row in at_home} >= {"metaqap-lite", "brisque", "piqe"}
-    assert results_table(at_home) in README.read_text()
-    [livec] = [row for row in rows if (row["checkpoint"], row["dataset"]) == ("metaqap-lite", "livec")]
+    at_home, livec = measured_on("biq2021"), measured_on("livec")["metaqap-lite"]
+    assert at_home.keys() >= {"metaqap-lite", "brisque", "piqe"}
+    assert results_table(list(at_home.values())) in README.read_text()
     curves = json.loads((ROOT / "studies" / "results" / "learning_curves.json").read_text())["livec"]
     most, adapted = list(curves["curves"].items())[-1]
     before, after = (
@@ -122,7 +119,7 @@ def test_the_page_on_many_machines_works_out_the_cost_from_what_was_measured():
 def test_the_page_on_the_interval_quotes_its_radius_and_coverage():
     page = (ROOT / "docs" / "concepts" / "score-and-interval.md").read_text()
     fit = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())
-    [row, _] = [row for row in read_results(ROOT / "hub_card" / "results.json") if row["checkpoint"] == "metaqap-lite"]
+    row = measured_on("biq2021")["metaqap-lite"]
     assert f"{fit['interval_radius']:.3f} for the shipped ensemble" in page
     assert f"{row['interval']['coverage']:.1%} of the opinions".replace("%", " %") in page
 

@@ -6,10 +6,9 @@ import re
 import make_results
 import pytest
 import study_tables
-from repository import ROOT
+from repository import ROOT, measured_on
 
 from modeling_metaqap import DEFAULT_CHECKPOINT
-from modeling_metaqap.evaluation.results_files import read_results
 from modeling_metaqap.evaluation.tables import plcc_srocc, results_table, sentences
 from modeling_metaqap.lineage import weights_sha256
 
@@ -54,12 +53,8 @@ def test_the_page_has_every_file_of_the_studies(page):
     assert named == {path.name for path in RESULTS.glob("*.json")}
 
 
-def measured_at_home():
-    return [row for row in read_results(ROOT / "hub_card" / "results.json") if row["dataset"] == "biq2021"]
-
-
 def test_the_page_quotes_the_results_of_the_shipped_weights(page):
-    rows = measured_at_home()
+    rows = list(measured_on("biq2021").values())
     assert {row["checkpoint"] for row in rows} >= {"metaqap-lite", "brisque", "piqe"}
     # The same images in the same order.
     assert len({(row["dataset"], row["split"], row["images_sha256"], row["n"]) for row in rows}) == 1
@@ -103,7 +98,7 @@ def test_the_page_sets_what_was_measured_across_data_sets_beside_what_others_pub
 def test_the_page_says_what_the_meta_learner_is_worth_at_home_and_elsewhere(page):
     figures = json.loads((DEFAULT_CHECKPOINT / "fit.json").read_text())["figures"]
     fusions = read("fusions")
-    [test] = [row for row in measured_at_home() if row["checkpoint"] == "metaqap-lite"]
+    test = measured_on("biq2021")["metaqap-lite"]
     # By what can be known at home, without the test split.
     best = max(fusions["learners"], key=lambda name: figures[name]["srocc"]["value"])
     there = max(fusions["learners"], key=lambda name: sum(row["srocc"] for row in fusions["rows"][name].values()))
