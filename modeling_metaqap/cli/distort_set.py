@@ -52,9 +52,8 @@ def _make_dataset(args: argparse.Namespace) -> None:
 
     from ..data.distorted.building import BuildSettings, build, find_photographs, parse_shard, parts_of_shard
     from ..data.distorted.pseudo_mos import resolve_metrics
-    from ..data.silencing import silence_decoders, silence_size_warning
+    from ..data.silencing import silence_decoders
 
-    silence_size_warning()
     silence_decoders()
     console = Console(stderr=True, highlight=False)
     names = None

@@ -18,9 +18,8 @@ def silence_libraries() -> None:
     """Keep off the terminal what libraries say of loading weights and of odd image files."""
     from transformers.utils import logging as transformers_logging
 
-    from ..data.silencing import silence_decoders, silence_size_warning
+    from ..data.silencing import silence_decoders
 
-    silence_size_warning()
     silence_decoders()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -9,23 +9,18 @@ from PIL import Image
 _NOWHERE = logging.NullHandler()
 
 
-def silence_size_warning() -> None:
-    """Stop Pillow's warning of images with more pixels than `Image.MAX_IMAGE_PIXELS`, for the rest of this process.
+def silence_decoders() -> None:
+    """Stop decoders from printing what they find in files, for the rest of this process.
 
-    Photographs of large cameras have more, and Pillow refuses those of twice as many anyhow. It is for programs to
-    call, once when they start; functions of this package leave the filters of warnings alone, since Python keeps one
-    list of filters for all threads and whoever puts it back undoes what others did meanwhile.
+    The error of the file says in words for people what is wrong. libtiff prints by itself unless it is told not to,
+    and Pillow warns and logs, which Python prints where nobody has set up logging. It also warns of images with more
+    pixels than `Image.MAX_IMAGE_PIXELS`, as photographs of large cameras have, and refuses twice as many anyhow.
+
+    It is for programs to call, once when they start, and for processes that were started to read images. Functions of
+    this package leave the filters of warnings alone, since Python keeps one list of them for all threads, and whoever
+    puts it back undoes what others did meanwhile.
     """
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
-def silence_decoders() -> None:
-    """Stop decoders from printing what they find wrong in files, for the rest of this process.
-
-    The error of the file says it in words for people. libtiff prints by itself unless it is told not to, and Pillow
-    warns and logs, which Python prints where nobody has set up logging. Like `silence_size_warning` it is for
-    programs, and for processes that were started to read images.
-    """
     # Such as "Corrupt EXIF data": Pillow's words for what has no say in a score.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     logging.getLogger("PIL").addHandler(_NOWHERE)
@@ -38,4 +33,4 @@ def silence_decoders() -> None:
     set_handler(None)
 
 
-__all__ = ["silence_decoders", "silence_size_warning"]
+__all__ = ["silence_decoders"]

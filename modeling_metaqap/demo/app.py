@@ -21,7 +21,7 @@ from starlette.middleware import Middleware
 
 from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
-from ..data.silencing import silence_decoders, silence_size_warning
+from ..data.silencing import silence_decoders
 from ..errors import MetaQAPError
 from ..inference.fastest import PHOTOGRAPHS
 from ..inference.html_report import write_html_report
@@ -196,7 +196,6 @@ def serve(
     if examples is not None and not find_examples(examples):
         raise MetaQAPError(f"The folder {examples} holds no photographs to offer as examples.")
     limits = Limits.from_environment() if limits is None else limits
-    silence_size_warning()
     silence_decoders()
     # Pillow itself refuses twice as many, before anyone else is asked.
     Image.MAX_IMAGE_PIXELS = -(-limits.max_pixels // 2)

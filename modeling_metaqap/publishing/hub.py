@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
+from ..checkpoint_places import checkpoint_folder
 from ..checkpoint_reading import read_config
 from ..errors import MetaQAPError
 from ..fusion.adapted_card import adapted_card
@@ -141,7 +142,7 @@ def assemble(
         MetaQAPError: if a file is missing, the folder holds other files already, or the results or the ONNX file are
             of other weights.
     """
-    checkpoint, folder = Path(checkpoint), Path(folder)
+    checkpoint, folder = checkpoint_folder(checkpoint) or Path(checkpoint), Path(folder)
     if folder.exists() and any(folder.iterdir()):
         raise MetaQAPError(f"{folder} is not empty; name a new folder.")
     code = sorted(path.name for path in checkpoint.glob("*_metaqap.py"))

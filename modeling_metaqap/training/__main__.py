@@ -13,10 +13,9 @@ from .settings import RunSettings
 def train_and_report(recipe: Recipe, settings: RunSettings) -> None:
     """Train, and print a summary as one line of JSON."""
     # Only now, so that --help and a wrong option are answered at once.
-    from ..data.silencing import silence_decoders, silence_size_warning
+    from ..data.silencing import silence_decoders
     from .loop import train
 
-    silence_size_warning()
     silence_decoders()
     summary = train(recipe, settings)
     if summary is not None:

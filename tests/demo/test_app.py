@@ -370,8 +370,7 @@ class TestLinks:
 
 def test_uploads_are_decoded_in_processes_that_may_die(photos, tmp_path, monkeypatch):
     served, decoded = [], []
-    for silence in ("silence_size_warning", "silence_decoders"):
-        monkeypatch.setattr(demo_app, silence, lambda: None)  # for the rest of the process
+    monkeypatch.setattr(demo_app, "silence_decoders", lambda: None)  # for the rest of the process
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     monkeypatch.setattr(gr.Blocks, "launch", lambda *_, **where: served.append(where["server_port"]))
     monkeypatch.setattr(demo_app, "Assessor", lambda scorer, **_: served.append(scorer) or Assessor(scorer))
@@ -414,8 +413,7 @@ class TestServeCommand:
     )
     def test_the_photographs_that_ship_are_offered(self, tmp_path, monkeypatch, capsys, options, sentence, offered):
         pages = []
-        for silence in ("silence_size_warning", "silence_decoders"):
-            monkeypatch.setattr(demo_app, silence, lambda: None)  # for the rest of the process
+        monkeypatch.setattr(demo_app, "silence_decoders", lambda: None)  # for the rest of the process
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
         monkeypatch.setattr(gr.Blocks, "launch", lambda app, **_: pages.append(str(app.config)))
         monkeypatch.setattr(gr.Blocks, "block_thread", lambda _: None)

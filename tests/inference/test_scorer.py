@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from modeling_metaqap import MetaQAPConfig, MetaQAPImageProcessor, MetaQAPModel, images_in
-from modeling_metaqap.data.silencing import silence_size_warning
+from modeling_metaqap.data.silencing import silence_decoders
 from modeling_metaqap.decoding_metaqap import read_rgb
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
@@ -179,7 +179,7 @@ class TestWarningOfLargeImages:
     def test_a_program_can_silence_it_for_all_threads(self, scorer, photos):
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            silence_size_warning()
+            silence_decoders()
             assert [record.error for record in scorer.score([photos[0]] * 8)] == [None] * 8
             read_rgb(photos[0])
         assert caught == []
