@@ -108,18 +108,25 @@ class Photograph(NamedTuple):
 _SMALL_SIDE = 32
 # Values of 255 that the pixels of a surface of one color may differ by, as after lossy compression.
 _ONE_COLOR = 3
+# How a warning ends of a picture that no score says anything of.
+_TO_JUDGE = " to judge"
 
 
 def warning_of(photograph: Photograph) -> str | None:
     """Why the score of a photograph says little, in a few words; None for an ordinary one."""
     reasons = []
     if min(photograph.width, photograph.height) < _SMALL_SIDE:
-        reasons.append(f"{photograph.width} x {photograph.height} pixels are too few to judge")
+        reasons.append(f"{photograph.width} x {photograph.height} pixels are too few{_TO_JUDGE}")
     elif all(high - low <= _ONE_COLOR for low, high in ImageStat.Stat(photograph.pixels).extrema):
-        reasons.append("there is nothing but one color to judge")
+        reasons.append(f"there is nothing but one color{_TO_JUDGE}")
     if photograph.is_first_frame:
         reasons.append("only the first of several frames or pages was judged")
     return "; ".join(reasons) or None
+
+
+def says_nothing(warning: str | None) -> bool:
+    """Whether a warning is of a picture with too little in it for any score: a tiny one, or one of one color."""
+    return warning is not None and any(reason.endswith(_TO_JUDGE) for reason in warning.split("; "))
 
 
 def is_first_of_several(image: Image.Image) -> bool:
@@ -474,6 +481,7 @@ __all__ = [
     "read_image",
     "read_opened",
     "read_rgb",
+    "says_nothing",
     "to_rgb",
     "too_many_pixels",
     "turns_sides",

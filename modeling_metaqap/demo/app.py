@@ -29,7 +29,7 @@ from ..inference.pictures import quality_map_image
 from ..inference.record_files import open_records
 from ..inference.records import ScoreRecord, as_json
 from ..inference.scorer import Scorer
-from ..inference.wording import distortion_title, heading, looks_like, unlike_the_known
+from ..inference.wording import cautions, distortion_title, heading, looks_like
 from ..installing import missing_package
 from . import figures
 from .assessment import MAX_CROPS, Assessor
@@ -433,7 +433,7 @@ def _fields(record: ScoreRecord) -> dict[str, Any]:
 
 def _note(record: ScoreRecord) -> str:
     """Why a photograph has no score, or what to think of when reading it."""
-    return record.error or "; ".join(text for text in (record.warning, unlike_the_known(record)) if text)
+    return record.error or "; ".join(cautions(record))
 
 
 def _picture(record: ScoreRecord) -> str:

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..decoding_metaqap import says_nothing
 from ..fusion.adapted_card import can_be_drawn, on_average
 from ..inference.pictures import hex_color as color
 from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
 from ..inference.thumbnails import make_thumbnail
-from ..inference.wording import distortion_title, grade, heading, learner_title, looks_like, unlike_the_known
+from ..inference.wording import cautions, distortion_title, grade, heading, learner_title, looks_like
 from .assessment import Assessment, Comparison
 
 
@@ -53,12 +54,12 @@ def gauge(record: ScoreRecord) -> str:
         spoken = f", {record.interval_name} {low:.2f} to {high:.2f}"
     resembled = looks_like(record)
     look = f"<p>looks like <b>{escape(resembled)}</b></p>" if resembled else ""
-    cautions = [text for text in (record.warning, unlike_the_known(record)) if text]
-    warning = "".join(f'<p class="mq-note">Careful: {escape(text)}.</p>' for text in cautions)
-    word = grade(quality)
+    warning = "".join(f'<p class="mq-note">Careful: {escape(text)}.</p>' for text in cautions(record))
+    word = "" if says_nothing(record.warning) else grade(quality)
+    spoken = f", {word}{spoken}" if word else spoken
     return f"""<div class="mq mq-card mq-gauge">
 <h2 class="mq-score"><span class="mq-number">{quality:.2f}</span> <span class="mq-word">{word}</span></h2>
-<div class="mq-ruler" role="img" aria-label="Quality {quality:.2f}, {word}{spoken}">
+<div class="mq-ruler" role="img" aria-label="Quality {quality:.2f}{spoken}">
 {_scale(quality, record.quality_low, record.quality_high, colored=True)}
 <span class="mq-ends"><span>0 bad</span><span>excellent 1</span></span></div>
 <div><p>{note}</p>{look}{warning}</div></div>"""
@@ -196,6 +197,8 @@ def adaptation(record: Mapping[str, Any], left_out: Mapping[str, str], *, most: 
         + "</tr>"
         for name in ("plcc", "srocc", "rmse")
     )
+    # Comparisons have no scale, and ratings from 0 to 1 that of the scores.
+    scale = "" if record["mos_range"] in (None, [0, 1]) else " --raters-scale"
     return f"""<div class="mq mq-card mq-adapted"><h2>{escape(record["conclusion"])}</h2>{_left_out(left_out, most)}
 <table><thead><tr><th scope="col">{record["n"]:,} ratings</th><th scope="col">before</th>
 <th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>
@@ -204,7 +207,7 @@ better the higher, RMSE the lower. The interval of a new score is
 ±&nbsp;{record["interval_radius"]:.2f}{on_average(record)}.</p>
 {_learning_curve(record["learning_curve"])}
 <p class="mq-note">The zip archive holds a checkpoint like any other, with its code, a card and these figures. Unpack
-it, and <code>metaqap score photographs --checkpoint my-metaqap</code> scores with it.</p></div>"""
+it, and <code>metaqap score photographs --checkpoint my-metaqap{scale}</code> scores with it.</p></div>"""
 
 
 def _left_out(reasons: Mapping[str, str], most: int) -> str:
@@ -325,7 +328,14 @@ one scene share some of their errors: for them the figure is on the cautious sid
 is more beautiful.</p>
 </details>"""
     shown = "Quality" if left.quality_low is None else f"Quality and {left.interval_name}"
-    return f'<div class="mq mq-card"><h2>{headline}</h2>{split}<h3>{shown}</h3>{rows}</div>'
+    careful = "".join(
+        f'<p class="mq-note">Careful with the {side} one: {escape(text)}.</p>'
+        for side, record in (("left", left), ("right", right))
+        for text in cautions(record)
+    )
+    if any(says_nothing(record.warning) for record in (left, right)):
+        headline, split = "There is too little to judge", ""
+    return f'<div class="mq mq-card"><h2>{headline}</h2>{split}{careful}<h3>{shown}</h3>{rows}</div>'
 
 
 def level_curve(records: Sequence[ScoreRecord], level: int, *, name: str, parameter: str) -> str:

@@ -27,6 +27,7 @@ from PIL import Image
 from .. import __version__
 from ..data.atomic import replacing
 from ..data.names import shown_name
+from ..decoding_metaqap import says_nothing
 from .choices import THUMBNAIL
 from .pictures import hex_color, quality_colors
 from .record_files import cannot_write
@@ -146,10 +147,10 @@ class _Collected:
             row["error"] = record.error or "it has no score"
         else:
             quality = float(record.share(record.quality))
-            self.qualities.append(quality)
-            score = self.on_scale(quality)
-            row |= {"quality": quality, "shown": f"{score:.2f}", "grade": self.grade_of(quality)}
-            row |= {"bin": self._bin(quality), "color": hex_color(quality)}
+            row |= {"quality": quality, "shown": f"{self.on_scale(quality):.2f}", "color": hex_color(quality)}
+            if not says_nothing(record.warning):
+                self.qualities.append(quality)
+                row |= {"grade": self.grade_of(quality), "bin": self._bin(quality)}
             if record.quality_low is not None and record.quality_high is not None:
                 self.interval_name, self.has_intervals = record.interval_name, True
                 row |= {"low": record.share(record.quality_low), "high": record.share(record.quality_high)}

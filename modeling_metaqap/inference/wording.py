@@ -93,6 +93,11 @@ def unlike_the_known(record: ScoreRecord) -> str | None:
     return "unlike the photographs that this checkpoint learned from, so trust the score less"
 
 
+def cautions(record: ScoreRecord) -> list[str]:
+    """What to think of when reading a score: why it says little, and that the photograph is a strange one."""
+    return [text for text in (record.warning, unlike_the_known(record)) if text]
+
+
 def heading(text: str) -> str:
     """With a capital at its beginning: `"lens blur"` -> `"Lens blur"`."""
     return text[:1].upper() + text[1:]
@@ -103,6 +108,7 @@ __all__ = [
     "MAX_QUALITY",
     "MIN_FAMILIARITY",
     "MIN_PROBABILITY",
+    "cautions",
     "distortion_title",
     "grade",
     "heading",

@@ -139,6 +139,10 @@ def test_the_page_says_what_to_expect_and_what_was_left_out(adapted):
         "mine/broken <b>.jpg": "not an image, or of a format that is not read; save it as JPEG or PNG"
     }
     shown = figures.adaptation(made.record, made.left_out)
+    command = "metaqap score photographs --checkpoint my-metaqap"
+    assert f"{command} --raters-scale</code>" in shown
+    for scale in ([0, 1], None):
+        assert f"{command}</code>" in figures.adaptation(made.record | {"mos_range": scale}, {})
     assert "A photograph that cannot be read was left out:" in shown
     assert "<li>mine/broken &lt;b&gt;.jpg: not an image" in shown
     cells = re.findall(r"<td>([-\d.]+) <small>\[([-\d.]+), ([-\d.]+)\]</small></td>", shown)

@@ -17,7 +17,7 @@ from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.records import ScoreRecord
 from modeling_metaqap.inference.scorer import Scorer
-from modeling_metaqap.inference.wording import distortion_title, heading
+from modeling_metaqap.inference.wording import GRADES, distortion_title, heading
 
 pytest.importorskip("gradio", reason="the demo needs Gradio: pip install -e '.[space]'")
 
@@ -126,7 +126,12 @@ class TestScore:
         expected = "there is nothing but one color to judge"
         demo = Demo(assessor)
         assert demo.score(str(tmp_path / "blank.png"))["warning"] == expected
-        assert f"Careful: {expected}." in demo.show_score(str(tmp_path / "blank.png"))[0]
+        gauge = demo.show_score(str(tmp_path / "blank.png"))[0]
+        assert f"Careful: {expected}." in gauge and '<span class="mq-word"></span>' in gauge
+        assert not any(f", {word}" in gauge for word in GRADES)
+        compared = demo.show_comparison(str(tmp_path / "blank.png"), photos[0])
+        assert "<h2>There is too little to judge</h2>" in compared and "better" not in compared
+        assert f"Careful with the left one: {expected}." in compared and "the right one" not in compared
         assert "Careful" not in demo.show_score(photos[0])[0]
         [row, _], _ = demo.batch([str(tmp_path / "blank.png"), photos[0]])
         assert row["warning"] == expected

@@ -89,6 +89,21 @@ def test_each_record_is_a_row_with_what_people_read(written):
     assert values[0, 0] == 0 and values[0, -1] == 255 and (np.diff(values[5].astype(int)) >= 0).all()
 
 
+def test_a_picture_with_too_little_to_judge_has_a_score_but_no_word_and_no_place_among_the_others(written):
+    blank = record("blank.png", 0.1, warning="there is nothing but one color to judge")
+    frame = record("frame.gif", 0.7, warning="only the first of several frames or pages was judged")
+    tiny = record("tiny.gif", 0.9, warning=f"8 x 8 pixels are too few to judge; {frame.warning}")
+    page = written([blank, frame, tiny])
+    assert [(row["shown"], row.get("grade")) for row in page.rows] == [
+        ("0.10", None),
+        ("0.70", "good"),
+        ("0.90", None),
+    ]
+    assert [row.get("bin") for row in page.rows] == [None, 14, None]
+    assert '<b class="large">0.70</b> good' in page.html and "3 with a warning" in page.html
+    assert "0 bad, 0 poor, 0 fair, 1 good, 0 excellent." in " ".join(page.html.split())
+
+
 def test_strangers_are_named_counted_and_can_be_chosen(written):
     page = written([record("a.jpg", familiarity=0.01), record("b.jpg", familiarity=0.5), record("c.jpg")])
     sentence = "Unlike the photographs that this checkpoint learned from, so trust the score less"

@@ -16,7 +16,8 @@
     row.full = nameOf(row);
     row.key = row.full.toLowerCase();
     row.isScored = row.quality !== undefined;
-    row.value = row.isScored ? Number(row.shown) : NaN; // as people see it
+    row.isJudged = row.grade !== undefined; // otherwise there is too little to see
+    row.value = row.isJudged ? Number(row.shown) : NaN; // as people see it
   });
 
   function nameOf(row) {
@@ -113,7 +114,7 @@
     card.append(pictureOf(row), text);
     if (row.isScored) {
       const score = element("p", "score");
-      score.append(element("b", "", row.shown), element("span", "", row.grade));
+      score.append(element("b", "", row.shown), element("span", "", row.grade || ""));
       text.append(score, scaleOf(row));
     }
     if (row.low !== undefined) {
@@ -215,7 +216,7 @@
 
   function drawBars() {
     const counts = new Array(settings.bins).fill(0);
-    for (const row of found) if (row.isScored) counts[row.bin]++;
+    for (const row of found) if (row.isJudged) counts[row.bin]++;
     for (const bar of document.querySelectorAll("g[data-bin]")) {
       const shown = bar.querySelector(".shown");
       const height = counts[bar.dataset.bin] * settings.unit;
@@ -316,11 +317,11 @@
 
   // The parts that do not change.
 
-  const scored = rows.filter((row) => row.isScored).sort(ORDERS.worst);
-  const most = Math.min(STRIP, Math.floor(scored.length / 2));
+  const judged = rows.filter((row) => row.isJudged).sort(ORDERS.worst);
+  const most = Math.min(STRIP, Math.floor(judged.length / 2));
   if (most > 1) {
-    const best = scored.slice(-most).reverse();
-    for (const [id, part] of [["worst", scored.slice(0, most)], ["best", best]]) {
+    const best = judged.slice(-most).reverse();
+    for (const [id, part] of [["worst", judged.slice(0, most)], ["best", best]]) {
       byId(id).hidden = false;
       byId(id).querySelector("ul").append(...part.map(cardOf));
     }
