@@ -35,7 +35,7 @@ from ..lineage import (
 )
 from ..modeling_metaqap import MetaQAPKernelHead, MetaQAPModel
 from .adapted_card import adapted_card, can_be_drawn
-from .checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, save_checkpoint
+from .checkpoint_folder import ADAPTATION_FILE, CARD_FILE, CURVE_FILE, save_checkpoint
 from .expectation import choose_fit, cross_validated, learning_curve
 from .finetuning_settings import FEWEST_TO_FINETUNE, FinetuningSettings
 from .residual_regression import (
@@ -115,7 +115,7 @@ class Adaptation:
             from .adapted_plot import plot_learning_curve
 
             plot_learning_curve(self.record, folder / CURVE_FILE)
-        write_atomically(folder / "README.md", adapted_card(self.model.config, self.record, folder.name).encode())
+        write_atomically(folder / CARD_FILE, adapted_card(self.model.config, self.record, folder.name).encode())
 
 
 def adapt(

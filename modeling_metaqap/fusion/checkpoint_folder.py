@@ -21,6 +21,8 @@ FIT_FILE = "fit.json"
 ADAPTATION_FILE = "adaptation.json"
 #: What fewer ratings would have given.
 CURVE_FILE = "learning_curve.png"
+#: The model card.
+CARD_FILE = "README.md"
 
 
 def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
@@ -30,7 +32,8 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
     were rounded before the heads were fitted. Everything else stays in float32: it is small, a score depends on it
     directly, and running variances span more than float16 holds. The model loads in float32.
 
-    A folder inside this package gets links to the package's code and licence instead of copies.
+    A folder inside this package gets links to the package's code and licence instead of copies. What the folder says
+    of weights that it had before is removed.
     """
     folder = Path(folder)
     package = Path(__file__).parent.parent
@@ -51,6 +54,10 @@ def save_checkpoint(model: MetaQAPModel, folder: str | Path) -> None:
                 target = folder / file.name
                 target.unlink(missing_ok=True)
                 target.symlink_to(os.path.relpath(original, folder.resolve()))
+        # The card of an adapted checkpoint was written together with its record; any other is somebody's own.
+        written = (ADAPTATION_FILE, CURVE_FILE, CARD_FILE) if (folder / ADAPTATION_FILE).exists() else ()
+        for name in (FIT_FILE, *written):
+            (folder / name).unlink(missing_ok=True)
         # Whatever happens meanwhile, no file is half old and half new.
         replace_files(Path(temporary), folder)
 
@@ -73,4 +80,4 @@ def read_fit(checkpoint: str | Path) -> dict[str, Any] | None:
     raise MetaQAPError(f"{file} was not written by `metaqap fit`.")
 
 
-__all__ = ["ADAPTATION_FILE", "CURVE_FILE", "FIT_FILE", "LICENSE", "read_fit", "save_checkpoint"]
+__all__ = ["ADAPTATION_FILE", "CARD_FILE", "CURVE_FILE", "FIT_FILE", "LICENSE", "read_fit", "save_checkpoint"]

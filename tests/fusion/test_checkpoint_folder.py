@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 from repository import MODEL_FILES, ROOT
 from safetensors.torch import load_file
@@ -47,6 +48,18 @@ def test_a_folder_can_be_written_again(make_model, tmp_path):
         save_checkpoint(model, tmp_path / "checkpoint")
     loaded = MetaQAPModel.from_pretrained(tmp_path / "checkpoint")
     assert torch.equal(loaded.base_learners[0].quality_head.weight, model.base_learners[0].quality_head.weight)
+
+
+@pytest.mark.parametrize("was_adapted", [True, False])
+def test_what_was_said_of_other_weights_does_not_stay(was_adapted, make_model, tmp_path):
+    (tmp_path / "onnx").mkdir()
+    names = ["fit.json", "learning_curve.png", "README.md", "notes.txt", *(["adaptation.json"] if was_adapted else [])]
+    for name in names:
+        (tmp_path / name).write_text("of other weights")
+    save_checkpoint(make_model("test_resnet"), tmp_path)
+    left = {path.name for path in tmp_path.iterdir()} & {*names, "onnx"}
+    # A card that no adaptation wrote is the user's own.
+    assert left == {"notes.txt", "onnx"} | (set() if was_adapted else {"README.md", "learning_curve.png"})
 
 
 def test_inside_the_package_code_and_licence_are_linked_not_copied(make_model, tmp_path, monkeypatch):
