@@ -96,7 +96,8 @@ def adapt(
     adaptation.forget_runs()
 
     record = adaptation.record
-    table = Table(title=f"{folder}: {record['n']} ratings, each predicted by the others", title_justify="left")
+    scale = "" if record["mos_range"] in (None, [0, 1]) else ", on a scale from 0 to 1"
+    table = Table(title=f"{folder}: {record['n']} ratings, each predicted by the others{scale}", title_justify="left")
     table.add_column("")
     for heading in ("before [95 % interval]", "after [95 % interval]"):
         table.add_column(heading, justify="right")

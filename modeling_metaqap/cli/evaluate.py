@@ -75,7 +75,9 @@ def evaluate(
     except OSError as error:
         raise cannot_write(output_dir, error) from error
 
-    table = Table(title=f"{folder}: {measurement.row['n']} images", title_justify="left")
+    # Ratings on another scale were brought to that of the scores.
+    scale = "" if mos_range in (None, (0, 1)) else "; opinions and scores from 0 to 1"
+    table = Table(title=f"{folder}: {measurement.row['n']} images{scale}", title_justify="left")
     table.add_column("")
     table.add_column("value [95 % interval]", justify="right")
     for name, heading in HEADINGS.items():
@@ -84,7 +86,7 @@ def evaluate(
     if sentence := few_images_sentence(measurement.row):
         console.print(sentence, soft_wrap=True)
     if disagreements:
-        table = Table(title="Worst disagreements, after the logistic fit", title_justify="left")
+        table = Table(title=f"Worst disagreements, after the logistic fit{scale}", title_justify="left")
         table.add_column("image", overflow="fold")
         for heading in ("predicted", "fitted", "rated", "rated less fitted"):
             table.add_column(heading, justify="right")

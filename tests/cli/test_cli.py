@@ -728,6 +728,7 @@ def test_evaluate_measures_a_folder_of_rated_images(metaqap, photos, ratings, ch
     [row] = json.loads((output / "results.json").read_text())["results"]
     assert (row["n"], row["checkpoint"], row["split"]) == (3, "tiny", "all")
     assert f"{row['srocc']['value']:.3f}" in out
+    assert " ".join(out.split()).count("; opinions and scores from 0 to 1") == 2
     with (output / "predictions.csv").open(newline="") as file:
         qualities = {line["image_id"]: float(line["quality"]) for line in csv.DictReader(file)}
     assert qualities == {"[0].png": 0.125, "[1].png": 0.875, "[2].png": 0.5}
@@ -811,7 +812,7 @@ def test_a_checkpoint_is_adapted_and_says_what_to_expect(
     assert "say with --mos-range" in err
     status, out, err = metaqap(*call, "--mos-range", 1, 5, "--output", tmp_path / "mine")
     assert status == 0, err
-    assert "30 ratings, each predicted by the others" in out
+    assert "30 ratings, each predicted by the others, on a scale from 0 to 1" in " ".join(out.split())
     assert not runs.exists()
     assert "on ratings that were left out" in out
     assert "`metaqap score --raters-scale` gives them on your scale, 1 to 5." in err
