@@ -106,8 +106,10 @@ def across_table(rows: list[Json], curves: Json, published: Json) -> TextTable:
     for way in _WAYS:
         own = [NOT_MEASURED if (one := measured.get((name, *way))) is None else plcc_srocc(one) for name in ours]
         theirs = [plcc_srocc(reported.get((name, *way))) for name in others]
-        cells.append([" to ".join(_SETS[name] for name in way), *own, *theirs])
-    return TextTable(["learned from, to measured on", *ours, *others], cells)
+        trained_on, measured_on = (_SETS[name] for name in way)
+        way_title = f"within {measured_on}" if trained_on == measured_on else f"{trained_on} to {measured_on}"
+        cells.append([way_title, *own, *theirs])
+    return TextTable(["", *ours, *others], cells)
 
 
 #: Methods of `left_out_curves.py` in the order of its table.

@@ -87,13 +87,16 @@ def test_the_readme_quotes_the_measured_results():
     assert results_table(list(at_home.values())) in README.read_text()
     curves = json.loads((ROOT / "studies" / "results" / "learning_curves.json").read_text())["livec"]
     most, adapted = list(curves["curves"].items())[-1]
-    before, after = (
-        f"{figures['plcc']['value']:.3f} and {word}{figures['srocc']['value']:.3f}"
-        for figures, word in ((livec, "SROCC "), (adapted["adapted"], ""))
-    )
     text = " ".join(README.read_text().split())
-    assert f"all {livec['n']:,} photographs of LIVE In the Wild" in text and f"PLCC {before} without" in text
-    assert f"and {after} [adapted to](docs/how-to/adapt.md) {most} ratings" in text
+    plcc, srocc = (f"{livec[name]['value']:.3f}" for name in ("plcc", "srocc"))
+    assert f"the {livec['n']:,} photographs of LIVE In the Wild" in text
+    assert f"a PLCC of {plcc} and an SROCC of {srocc}" in text
+    assert f"interval holds {100 * livec['interval']['coverage']:.1f} % of the opinions" in text
+    before, after = (
+        f"{figures['plcc']['value']:.3f} and {figures['srocc']['value']:.3f}"
+        for figures in (curves["before"], adapted["adapted"])
+    )
+    assert f"to {most} of their ratings takes the others from {before} to {after}" in text
 
 
 def test_the_readme_quotes_what_is_reached_on_photographs_from_elsewhere():

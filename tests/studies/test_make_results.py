@@ -88,10 +88,10 @@ def test_the_page_sets_what_was_measured_across_data_sets_beside_what_others_pub
     table = study_tables.across_table(rows, {"livec": {"curves": adapted}}, {"results": published})
     assert table.headings[1:] == ["mine", "metaqap-lite", "A", "B"]
     cells = {way: others for way, *others in table.rows}
-    assert cells["BIQ2021 to BIQ2021"] == ["0.900 / 0.900", "0.910 / 0.910", "–", "–"]
+    assert cells["within BIQ2021"] == ["0.900 / 0.900", "0.910 / 0.910", "–", "–"]
     assert cells["BIQ2021 to LIVE In the Wild"] == ["0.700 / 0.700", "not measured", "–", "–"]
     in_dataset = ["not measured", "0.830 / 0.830", "–", "0.600 / 0.550"]
-    assert cells["LIVE In the Wild to LIVE In the Wild"] == in_dataset
+    assert cells["within LIVE In the Wild"] == in_dataset
     assert cells["KonIQ-10k to LIVE In the Wild"] == ["not measured", "not measured", "0.500 / 0.400", "–"]
 
 
