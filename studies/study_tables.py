@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from modeling_metaqap.evaluation.tables import UNDEFINED, TextTable, plcc_srocc
+from modeling_metaqap.inference.wording import distortion_title
 
 Json = dict[str, Any]
 
@@ -293,14 +294,16 @@ def levels_table(report: Json) -> TextTable:
     """Mean pseudo opinion score of each distortion at its five levels, from `scripts/calibrate_pseudo_mos.py`."""
     cells = [
         [
-            name,
+            distortion_title(name),
+            f"`{name}`",
             *(f"{mean:.3f}" for mean in row["mean_pseudo_mos"]),
             percent(row["five_levels_in_order"]),
             percent(row["adjacent_levels_in_order"]),
         ]
         for name, row in report["pseudo_mos"]["distortions"].items()
     ]
-    return TextTable(["distortion", *map(str, range(1, 6)), "all five in order", "neighbours in order"], cells)
+    headings = ["distortion", "in files", *map(str, range(1, 6)), "all five in order", "neighbours in order"]
+    return TextTable(headings, cells)
 
 
 def metrics_table(report: Json, speed: Json) -> TextTable:
@@ -321,7 +324,7 @@ def metrics_table(report: Json, speed: Json) -> TextTable:
 
 def distortion_speed_table(speed: Json) -> TextTable:
     """Distorted images a second, from `scripts/benchmark.py`."""
-    cells = [[name, f"{rate:.1f}"] for name, rate in speed["images_per_second"].items()]
+    cells = [[distortion_title(name), f"{rate:.1f}"] for name, rate in speed["images_per_second"].items()]
     return TextTable(["distortion", "images a second"], cells)
 
 
