@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from .inference.onnx_export import export_onnx as export_onnx
     from .inference.records import ScoreRecord as ScoreRecord
     from .inference.scorer import Scorer as Scorer
+    from .inference.wording import looks_like as looks_like
     from .losses_metaqap import quality_aware_loss as quality_aware_loss
     from .modeling_metaqap import MetaQAPModel as MetaQAPModel
     from .modeling_metaqap import MetaQAPOutput as MetaQAPOutput
@@ -74,6 +75,7 @@ _PUBLIC = {
     "images_in": "data.stored_images",
     "load_iqa_dataset": "data.iqa_datasets",
     "load_training_split": "data.iqa_datasets",
+    "looks_like": "inference.wording",
     "pseudo_mos": "data.distorted.pseudo_mos",
     "quality_aware_loss": "losses_metaqap",
     "suggest": "fusion.suggesting",

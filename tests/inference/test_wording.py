@@ -2,6 +2,7 @@
 
 import pytest
 
+import modeling_metaqap
 from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.checkpoint_reading import read_config
 from modeling_metaqap.configuration_metaqap import KADID_DISTORTIONS
@@ -81,3 +82,12 @@ def test_a_photograph_looks_like_a_distortion_only_where_it_is_poor_and_the_name
     on_scale.put_on_scale((1.0, 5.0))
     assert looks_like(on_scale) == "lens blur"
     assert name(None, None) is None and name(0.1, None, None) is None
+
+
+def test_programs_can_follow_the_rule_of_the_tables():
+    record = ScoreRecord(path="", quality=0.4, distortion="non_eccentricity_patch", distortion_probability=0.95)
+    assert modeling_metaqap.looks_like(record) == "displaced patches"
+    record.put_on_scale((1, 5))
+    assert modeling_metaqap.looks_like(record) == "displaced patches"
+    record.distortion_probability = 0.89
+    assert modeling_metaqap.looks_like(record) is None
