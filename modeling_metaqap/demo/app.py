@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 # Before gradio is imported: it asks the network for its newest version otherwise.
@@ -23,6 +22,7 @@ from .. import DEFAULT_CHECKPOINT, __version__
 from ..data.distortions import DISTORTIONS, LEVELS
 from ..data.silencing import silence_decoders
 from ..errors import MetaQAPError
+from ..fusion.adapted_card import NO_LINKS
 from ..inference.fastest import PHOTOGRAPHS
 from ..inference.html_report import write_html_report
 from ..inference.pictures import quality_map_image
@@ -47,8 +47,6 @@ _logger = logging.getLogger(__name__)
 _PROGRESS = gr.Progress()
 
 _LIMITS = Limits()
-
-_NO_LINKS: Mapping[str, str] = MappingProxyType({})
 
 _STYLE, _SCRIPT = (Path(__file__).with_name(name) for name in ("style.css", "page.js"))
 
@@ -79,7 +77,7 @@ def build_app(
     concurrency: int = 2,
     examples: Path | None = None,
     limits: Limits = _LIMITS,
-    links: Mapping[str, str] = _NO_LINKS,
+    links: Mapping[str, str] = NO_LINKS,
     adapter: "Adapter | None" = None,
 ) -> gr.Blocks:
     """The app, with its queue, ready for `launch(**launch_options(limits))`.
@@ -305,9 +303,9 @@ class Demo:
     def compare(self, left: str | None, right: str | None) -> dict[str, Any]:
         """Which of two photographs is better.
 
-        Returns left and right (as /score without the map) and left_is_better: the probability that raters would prefer
-        the left one, taking the errors of the two scores as independent and normal with the calibrated interval; null
-        if the checkpoint is not calibrated.
+        Returns left and right (what /score gives for each) and left_is_better: the probability that raters would
+        prefer the left one, taking the errors of the two scores as independent and normal with the calibrated
+        interval; null if the checkpoint is not calibrated.
         """
         comparison = self.assessor.compare(left, right)
         return {

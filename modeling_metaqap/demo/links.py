@@ -6,8 +6,7 @@ from pathlib import Path
 from .. import DEFAULT_CHECKPOINT
 from ..checkpoint_places import checkpoint_folder
 from ..errors import MetaQAPError
-
-PAPER = "https://arxiv.org/abs/2506.16601"
+from ..fusion.adapted_card import PAPER
 
 _HUB = "https://huggingface.co"
 

@@ -17,13 +17,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from ..checkpoint_places import checkpoint_folder
 from ..checkpoint_reading import read_config
 from ..errors import MetaQAPError
-from ..fusion.adapted_card import adapted_card
+from ..fusion.adapted_card import NO_LINKS, adapted_card
 from ..fusion.checkpoint_folder import ADAPTATION_FILE, CURVE_FILE, FIT_FILE, LICENSE
 from ..inference.choices import ONNX_FILES
 from ..inference.onnx_engine import OnnxEngine
 from ..inference.scorer import Scorer
 from .card_picture import PICTURE, has_picture
-from .model_card import NO_LINKS, card_files, write_card
+from .model_card import card_files, write_card
 
 #: What a checkpoint folder gives to the Hub beside its code.
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", "fit.json")
@@ -133,7 +133,7 @@ def assemble(
         card_dir: of the card, see `card_files`; not needed for an adapted checkpoint.
         repo_id: Hub id that the card's examples name.
         onnx: also take the exported files in `checkpoint/onnx`.
-        links: addresses that the card names, see `card_files`.
+        links: addresses that the card names, see `card_files` and `adapted_card`.
 
     Returns:
         The files, relative to `folder`, sorted.
@@ -167,7 +167,8 @@ def assemble(
             shutil.copyfile(Path(card_dir) / PICTURE, folder / PICTURE)
     else:
         record = json.loads((folder / ADAPTATION_FILE).read_text(encoding="utf-8"))
-        write_card({"README.md": adapted_card(read_config(checkpoint), record, repo_id)}, folder)
+        card = adapted_card(read_config(checkpoint), record, repo_id, links=links)
+        write_card({"README.md": card}, folder)
     return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -13,6 +12,7 @@ from ..configuration_metaqap import MetaQAPConfig
 from ..data.iqa_datasets import IQA_DATASETS
 from ..errors import MetaQAPError
 from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
+from ..fusion.adapted_card import NO_LINKS
 from ..inference.records import percent
 from ..lineage import TIMM_HUB, Stage, in_words, read_stages, training_opinions, weights_sha256
 from .card_picture import PICTURE, PICTURE_FILE, has_picture
@@ -29,8 +29,6 @@ _ENGINES = {
 
 #: What the shipped checkpoint's card is made of.
 SHIPPED_CARD = Path(__file__).with_name("hub_card")
-
-NO_LINKS: Mapping[str, str] = MappingProxyType({})
 
 _SURROGATES = {"softmax": "the correlation of softmaxes", "soft_rank": "a differentiable Spearman correlation"}
 
@@ -80,7 +78,7 @@ def card_files(
     onnx = _onnx(card_dir / "onnx.json", weights)
     stages_of = [read_stages(learner.get("lineage")) for learner in config["base_learners"]]
     learned = _opinions(stages_of, checkpoint / "config.json")
-    trained_on = " and ".join(dict.fromkeys(str(stage.opinions).replace(*_name_and_title(stage)) for stage in learned))
+    trained_on = " and ".join(dict.fromkeys(map(_opinions_in_words, learned)))
     training_sets = list(dict.fromkeys(str(stage.dataset) for stage in learned))
     fitted_on = f"{_title(fit['dataset'])} {fit['split']}, n {_thousands(fit['figures']['meta-learner']['n'])}"
     card = ModelCard.from_template(
@@ -181,8 +179,12 @@ def _opinions(stages_of: list[list[Stage]], file: Path) -> list[Stage]:
     return stages
 
 
-def _name_and_title(stage: Stage) -> tuple[str, str]:
-    return str(stage.dataset), _title(str(stage.dataset))
+def _opinions_in_words(stage: Stage) -> str:
+    name = str(stage.dataset)
+    if IQA_DATASETS[name].homepage:
+        return str(stage.opinions).replace(name, _title(name))
+    # Ratings of one's own: the name of the data set says nothing to whoever reads the card.
+    return f"a folder of rated photographs ({str(stage.opinions).removeprefix(name).strip()})"
 
 
 def _base_models(stages_of: list[list[Stage]]) -> list[str]:
@@ -369,4 +371,4 @@ def _title(dataset: str) -> str:
     return IQA_DATASETS[dataset].title if dataset in IQA_DATASETS else dataset
 
 
-__all__ = ["FIGURES", "NO_LINKS", "card_files", "write_card"]
+__all__ = ["FIGURES", "card_files", "write_card"]

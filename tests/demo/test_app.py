@@ -307,6 +307,9 @@ class TestApi:
             "/batch": ["files"],
         }
         assert all(len(endpoint["description"]) > 60 for endpoint in endpoints.values())
+        # What no function gives is not promised.
+        of_maps = [name for name, endpoint in endpoints.items() if re.search(r"\bmap\b", endpoint["description"])]
+        assert of_maps == ["/quality_map"]
 
     def test_all_computing_shares_one_limit(self, assessor):
         app = build_app(assessor, concurrency=3)

@@ -87,10 +87,13 @@ def test_an_adapted_checkpoint_goes_with_the_card_of_its_adaptation(make_model, 
     record["figures"] = {"before": figure, "after": figure}
     model = make_model("test_resnet")
     Adaptation(model=model, record=record).save(tmp_path / "mine")
-    assemble(tmp_path / "mine", tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/mine")
+    links = {"Demo": "https://a.b/c", "Source": "https://d.e"}
+    assemble(tmp_path / "mine", tmp_path / "hub", card_dir=HUB_CARD, repo_id="someone/mine", links=links)
     expected = CODE | {"README.md", "adaptation.json", "config.json", "model.safetensors", "preprocessor_config.json"}
     assert set(content(tmp_path / "hub")) == expected | ALWAYS
-    assert 'from_pretrained("someone/mine"' in (tmp_path / "hub" / "README.md").read_text()
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert 'from_pretrained("someone/mine"' in card
+    assert "\n[Paper](https://arxiv.org/abs/2506.16601) · [Demo](https://a.b/c) · [Source](https://d.e)\n" in card
 
 
 def test_an_endpoint_installs_the_versions_that_this_package_needs(folder):

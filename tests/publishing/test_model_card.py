@@ -14,6 +14,7 @@ from repository import ROOT
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPImageProcessor
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.errors import MetaQAPError
+from modeling_metaqap.fusion.adapted_card import adapted_card
 from modeling_metaqap.inference.scorer import Scorer
 from modeling_metaqap.lineage import Stage, in_words, learner_stages, weights_sha256, write_stages
 from modeling_metaqap.publishing.card_picture import PICTURE, PICTURE_FILE, draw_picture, has_picture
@@ -276,6 +277,11 @@ def test_the_examples_of_the_card_run(card, capsys):
     assert float(first.split()[0]) == pytest.approx(float(re.search(r"'quality': ([\d.]+)", second)[1]), abs=1e-4)
 
 
+def test_the_card_names_no_file_that_is_only_in_the_repository(card):
+    assert not re.search(r"`[^`]*\bscripts/", card)
+    assert "`metaqap recipes`" in card and "`metaqap evaluate-set`" in card
+
+
 def test_the_card_tells_what_a_reader_has_to_know(card):
     for heading in ("Use", "What the score means", "Intended use and limits", "Training", "Results", "Cost",
                     "Environment", "Citation"):  # fmt: skip
@@ -315,6 +321,46 @@ def test_a_checkpoint_that_was_fused_on_other_images_tells_the_licence_of_those_
         trained_on(*stages)
         with pytest.raises(MetaQAPError, match=message):
             card_files(checkpoint, card_dir)
+
+
+def test_ratings_of_ones_own_are_told_in_words_and_have_no_licence_that_is_known(card_dir, tmp_path):
+    checkpoint = shutil.copytree(DEFAULT_CHECKPOINT, tmp_path / "metaqap-lite")
+    learned = [
+        Stage(kind="finetune", dataset="biq2021", split="train"),
+        Stage(kind="heads", dataset="folder", split="train", hold_out="fold 1 of 5"),
+    ]
+
+    def replace_lineages(config):
+        for learner in config["base_learners"]:
+            learner["lineage"] = write_stages(learned)
+
+    change(checkpoint / "config.json", replace_lineages)
+    text = " ".join(card_files(checkpoint, card_dir)["README.md"].split())
+    trained_on = "BIQ2021 train and a folder of rated photographs (train without fold 1 of 5). BIQ2021 is 12,000"
+    assert f"- It was trained on {trained_on}" in text
+    assert "- Photographs of another kind" in text.partition("no scene ids are published. ")[2][:30]
+    licences = text.partition("The licence of the training images: ")[2].partition(" The images are not")[0]
+    biq2021 = f"BIQ2021 ({IQA_DATASETS['biq2021'].homepage}): not stated by the publisher."
+    assert licences == f"{biq2021} A folder of rated photographs: ask whoever published these weights."
+
+
+def test_the_card_of_an_adapted_checkpoint_has_what_is_true_of_it_too(card):
+    shipped = ModelCard(card).data
+    figure = {name: {"value": 0.5} for name in ("plcc", "srocc", "rmse")}
+    record = {"n": 20, "conclusion": "It helped.", "interval_radius": 0.1, "learning_curve": []}
+    record["figures"] = {"before": figure, "after": figure}
+    config = MetaQAPConfig.from_pretrained(DEFAULT_CHECKPOINT)
+    text = adapted_card(config, record, "mine")
+    data = ModelCard(text).data
+    for name in ("language", "library_name", "license", "pipeline_tag", "tags"):
+        assert data[name] == shipped[name], name
+    biq2021 = f"BIQ2021 ({IQA_DATASETS['biq2021'].homepage}; licence: not stated by the publisher)"
+    assert f"the learners were trained on photographs of {biq2021}." in text
+    assert "\n\n[Paper](https://arxiv.org/abs/2506.16601)\n\n" in text
+    config.base_learners = config.base_learners[:1]
+    assert "ensemble" not in ModelCard(adapted_card(config, record, "mine")).data.tags
+    config.base_learners[0]["lineage"] = write_stages([Stage(kind="adapt", dataset="folder", split="all")])
+    assert "were trained on" not in adapted_card(config, record, "mine")
 
 
 def test_weights_of_the_hub_are_named_as_base_models(card_dir, tmp_path):
