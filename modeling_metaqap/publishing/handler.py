@@ -47,8 +47,9 @@ class EndpointHandler:
                 URL) or a Pillow image. Paths and web addresses are not read. `parameters` may have a `batch_size`.
 
         Returns:
-            For each photograph what the pipeline gives: `quality`, `quality_low`, `quality_high`, `distortion`,
-            `distortion_probability` and `base_scores`.
+            For each photograph what the pipeline gives: `path` (empty), `quality`, `quality_low`, `quality_high`,
+            `interval_coverage`, `familiarity`, `distortion`, `distortion_probability`, `width`, `height`, `error`,
+            `warning`, `base_scores` and `distortion_probabilities`. `pipeline_metaqap.py` says what they mean.
 
         Raises:
             ValueError: with one sentence, which the endpoint answers with the status 400.

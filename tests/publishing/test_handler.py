@@ -3,6 +3,7 @@
 import base64
 import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from repository import ROOT
 
 from modeling_metaqap.fusion.checkpoint_folder import save_checkpoint
 from modeling_metaqap.inference.scorer import Scorer
+from modeling_metaqap.pipeline_metaqap import FIELDS
 from modeling_metaqap.publishing import handler as source
 
 PHOTO = ROOT / "space" / "examples" / "coffee_crushed.jpg"
@@ -45,6 +47,11 @@ def test_a_photograph_in_any_form_gets_the_same_score_and_the_answer_is_json(end
         assert answer["quality_high"] - answer["quality_low"] == pytest.approx(0.4, abs=1e-4)
     several = endpoint({"inputs": [text, data], "parameters": {"batch_size": 2}})
     assert [answer["quality"] for answer in several] == pytest.approx([quality] * 2, abs=1e-5)
+
+
+def test_the_description_names_each_field_of_the_answer():
+    returned = source.EndpointHandler.__call__.__doc__.split("Returns:")[1].split("Raises:")[0]
+    assert tuple(re.findall(r"`(\w+)`", returned)) == FIELDS
 
 
 def test_an_endpoint_loads_the_file_that_lies_in_the_folder(folder, quality):
