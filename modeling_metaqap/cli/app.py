@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from .. import __version__
@@ -28,7 +28,8 @@ from .serve import serve
 from .suggest import suggest
 
 if TYPE_CHECKING:
-    from typer._click import HelpFormatter
+    from typer._click import Context, HelpFormatter
+    from typer._click.shell_completion import CompletionItem
 
 
 class _Commands(TyperGroup):
@@ -77,8 +78,18 @@ def _add_program(program: Program) -> None:
     def call(ctx: typer.Context) -> None:
         program.call(ctx.args)
 
+    class Command(TyperCommand):
+        def shell_complete(self, ctx: "Context", incomplete: str) -> "list[CompletionItem]":
+            from typer._click.shell_completion import CompletionItem
+
+            found = program.completions(ctx.args, incomplete)
+            return [CompletionItem(word, help=text) for word, text in found.items()]
+
     as_they_are = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
-    app.command(program.command, help=program.summary, add_help_option=False, context_settings=as_they_are)(call)
+    add = app.command(
+        program.command, cls=Command, help=program.summary, add_help_option=False, context_settings=as_they_are
+    )
+    add(call)
 
 
 for command in (score, report, distort, evaluate, adapt, suggest, info, export, serve, recipes):

@@ -67,6 +67,26 @@ class Program:
         self.options(add)
         return parser
 
+    def completions(self, words: Sequence[str], beginning: str) -> dict[str, str]:
+        """What the word after some words of the command may be, with a help text each.
+
+        Args:
+            words: of the command line, after the command.
+            beginning: of the next word. Options are among the answers only if it begins like one, so that a shell
+                offers files otherwise.
+        """
+        parser = self.parser(as_script=False)
+        options = {name: action for action in parser._actions for name in action.option_strings}
+        asked = options.get(words[-1]) if words else None
+        if asked is not None and asked.nargs != 0:
+            found = dict.fromkeys(map(str, asked.choices or ()), "")
+        elif beginning.startswith("-"):
+            formatter = parser._get_formatter()
+            found = {name: formatter._expand_help(action) if action.help else "" for name, action in options.items()}
+        else:
+            found = {}
+        return {word: text for word, text in found.items() if word.startswith(beginning)}
+
     def call(self, arguments: Sequence[str]) -> None:
         """Run as a command of `metaqap`; mistakes name its options as they are typed.
 

@@ -5,6 +5,8 @@ import shlex
 
 import pytest
 from repository import SCRIPTS
+from typer._completion_classes import BashComplete
+from typer.main import get_command
 
 from modeling_metaqap.cli import app, program, recipes, train
 from modeling_metaqap.data.dataset_names import DATASET_NAMES
@@ -118,6 +120,31 @@ def test_a_command_explains_itself_with_its_own_options(metaqap):
     status, out, _ = metaqap("distort-set", "-h")
     assert status == 0
     assert "--pristine-dir" in out and "metaqap distort-set --pristine-dir" in out
+
+
+@pytest.fixture
+def complete():
+    """What a shell offers for the last of some words after `metaqap`, with its help."""
+
+    def offered(*words):
+        completion = BashComplete(get_command(app.app), {}, "metaqap", "_METAQAP_COMPLETE")
+        return {item.value: item.help for item in completion.get_completions(list(words[:-1]), words[-1])}
+
+    return offered
+
+
+@pytest.mark.parametrize("one", PROGRAMS, ids=lambda one: one.command)
+def test_all_options_of_a_program_are_completed(complete, one):
+    assert list(complete(one.command, "-")) == option_strings(one, as_script=False)
+
+
+def test_an_option_is_completed_with_its_help_and_a_value_where_it_has_choices(complete):
+    assert list(complete("train", "--output-dir", "runs", "--rec")) == ["--recipe"]
+    assert complete("benchmark", "--backb")["--backbone"].endswith("that training trains (mobilenetv2_100)")
+    assert list(complete("train", "--stage", "f")) == ["finetune"]
+    # A shell offers files where there is nothing to say.
+    for words in (["fit", "--models", ""], ["push", ""], ["push", "--push", ""], ["train", "photo"]):
+        assert complete(*words) == {}
 
 
 def test_recipes_are_listed_printed_and_copied(metaqap, tmp_path):

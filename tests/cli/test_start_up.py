@@ -32,6 +32,15 @@ def test_help_and_mistakes_need_no_heavy_import(arguments, status, answer):
     assert not packages & HEAVY
 
 
+def test_options_are_completed_without_a_heavy_import(monkeypatch):
+    typed = {"_METAQAP_COMPLETE": "complete_bash", "COMP_WORDS": "metaqap train --rec", "COMP_CWORD": "2"}
+    for name, value in typed.items():
+        monkeypatch.setenv(name, value)
+    process, packages = imported_packages("-m", "modeling_metaqap")
+    assert (process.returncode, process.stdout) == (0, "--recipe\n")
+    assert not packages & HEAVY
+
+
 def test_an_output_that_is_there_is_refused_without_torch(tmp_path):
     photo, output = tmp_path / "photo.jpg", tmp_path / "scores.csv"
     photo.touch()
