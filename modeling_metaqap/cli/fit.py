@@ -64,13 +64,17 @@ def _options(add: AddOption) -> None:
         "--split",
         help="images that no learner was trained on (validation); with --folds, those that were cut into folds",
     )
-    add("--data_dir")
+    add(
+        "--data_dir",
+        help="what the publisher distributes or what `metaqap prepare` made of it; downloaded where the publisher "
+        "allows it if left out",
+    )
     add_rating_options(add)
-    add("--cache_dir")
+    add("--cache_dir", help="where the prepared data set is kept")
     add("--output_dir", required=True, type=Path, help="folder of the new checkpoint")
     add("--coverage", type=float, default=0.9, help="share of opinions that the interval is to hold (0.9)")
     add("--bootstrap", type=int, default=1000, help="draws of the bootstrap; 0 for no intervals")
-    add("--device")
+    add("--device", help="such as cuda:1; default this process's GPU if there is one")
 
 
 def _run(args: argparse.Namespace) -> None:

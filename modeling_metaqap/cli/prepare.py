@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,15 @@ def push_to_hub(folder: Path, repository: str, *, public: bool) -> str:
     return str(url)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _peak_memory() -> int:
+    """Bytes of memory that this process has used at most; an `ImportError` on Windows, which does not say."""
     import resource
 
+    # In KiB, save on macOS, where it is in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from ..data.iqa_datasets.prepare import prepare_parquet
@@ -84,14 +91,11 @@ def _run(args: argparse.Namespace) -> None:
         args.name, args.output_dir, data_dir=args.data_dir, cache_dir=args.cache_dir, **_builder_options(args)
     )
     seconds = time.perf_counter() - start
-    # In KiB, save on macOS, where it is in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
     images = ", ".join(f"{count} {split}" for split, count in counts.items())
-    console.print(
-        f"Wrote {images} images to {args.output_dir} in {seconds:.0f} s, with at most {peak:.2f} GB of memory.",
-        markup=False,
-        soft_wrap=True,
-    )
+    wrote = f"Wrote {images} images to {args.output_dir} in {seconds:.0f} s"
+    with suppress(ImportError):
+        wrote += f", with at most {_peak_memory() / 1e9:.2f} GB of memory"
+    console.print(f"{wrote}.", markup=False, soft_wrap=True)
     if args.push_to_hub:
         url = push_to_hub(args.output_dir, args.push_to_hub, public=args.public)
         console.print(f"Uploaded to {url}", markup=False, soft_wrap=True)

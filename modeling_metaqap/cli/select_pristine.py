@@ -29,10 +29,14 @@ def best_rated(dataset: Any, count: int) -> list[int]:
 
 
 def _options(add: AddOption) -> None:
-    add("--dataset", required=True)
-    add("--split", default="train")
-    add("--data_dir")
-    add("--cache_dir")
+    add("--dataset", required=True, metavar="NAME", help="with the opinion scores")
+    add("--split", default="train", help="images to choose from: train (default) or validation")
+    add(
+        "--data_dir",
+        help="what the publisher distributes or what `metaqap prepare` made of it; downloaded where the publisher "
+        "allows it if left out",
+    )
+    add("--cache_dir", help="where the prepared data set is kept")
     add("--count", type=int, required=True, help="how many photographs")
     add("--output_dir", type=Path, required=True, help="new folder for them")
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import MetaQAPError, sentence
 from ..fetching_metaqap import is_web_address
+from ..installing import missing_package
 from .image_files import (
     IMAGE_SUFFIXES,
     UNREAD_SUFFIXES,
@@ -125,7 +126,7 @@ def check_packages(places: Iterable[str]) -> None:
         MetaQAPError: if there are Parquet or Arrow files but no pyarrow.
     """
     if find_spec("pyarrow") is None and any(kind_of(place) is Kind.table for place in places):
-        raise MetaQAPError("Reading Parquet and Arrow files needs pyarrow; install it with `pip install pyarrow`.")
+        raise MetaQAPError(missing_package("pyarrow"))
 
 
 def _expanded(argument: str, *, recursive: bool) -> FoundPlaces:

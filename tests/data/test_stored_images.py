@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import re
 import tarfile
 import tracemalloc
 import zipfile
@@ -16,6 +17,7 @@ from modeling_metaqap.data.stored_images import StoredImage, images_in, stored_i
 from modeling_metaqap.decoding_metaqap import UnreadableImage
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fetching_metaqap import Fetching
+from modeling_metaqap.installing import missing_package
 
 pa = pytest.importorskip("pyarrow", reason="needs the train extra")
 pq = pytest.importorskip("pyarrow.parquet", reason="needs the train extra")
@@ -277,7 +279,7 @@ class TestTables:
     def test_without_pyarrow_it_says_what_to_install(self, tmp_path, monkeypatch):
         place = make_parquet(tmp_path / "a.parquet")
         monkeypatch.setattr("modeling_metaqap.data.image_places.find_spec", lambda name: None)
-        with pytest.raises(MetaQAPError, match="needs pyarrow; install it with `pip install pyarrow`"):
+        with pytest.raises(MetaQAPError, match=re.escape(missing_package("pyarrow"))):
             next(images_in([place]))
         assert read(stored_images([make_zip(tmp_path / "a.zip")])) == named(tmp_path / "a.zip")
 

