@@ -13,6 +13,9 @@ from pathlib import Path
 #: mistake that each of them finds is told once, and last, by the program that has started them.
 SENTENCES = "METAQAP_SENTENCES"
 
+#: Exit status when nobody reads the output any more: what a shell shows for a program that SIGPIPE has ended.
+CLOSED_OUTPUT = 141
+
 
 class MetaQAPError(ValueError):
     """A mistake that the user can mend: the message is one sentence and says how."""
@@ -69,11 +72,35 @@ def sentences_in(folder: Path) -> list[str]:
     return [place.read_text(encoding="utf-8") for place in places]
 
 
+def _flush_output() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+@contextmanager
+def _ending_when_nobody_reads() -> Iterator[None]:
+    """End the process without a word when its output was closed, as `head` does when it has enough."""
+    try:
+        try:
+            yield
+        except SystemExit as end:
+            if isinstance(end.__context__, BrokenPipeError):  # of which rich and typer make the status 1
+                raise end.__context__ from None
+            _flush_output()
+            raise
+    except BrokenPipeError:
+        # Python flushes once more at its end, and would complain.
+        with suppress(OSError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(CLOSED_OUTPUT)
+
+
 @contextmanager
 def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None) -> Iterator[None]:
     """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
 
-    The exit status is 2, and 130 after Ctrl-C. A package that is not installed is such a mistake too, and the sentence
+    The exit status is 2, 130 after Ctrl-C, and `CLOSED_OUTPUT` when nobody reads the output any more, as below `head`;
+    nothing is said then. A package that is not installed is such a mistake too, and the sentence
     says how to install it. Any other error is a defect of this package: it keeps its traceback and
     has the status 70 (`EX_SOFTWARE` of sysexits.h), so that nobody takes it for an answer such as 1.
 
@@ -81,10 +108,19 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
         program: name of the command or script, which begins the sentence.
         options: how its options are typed, see `as_typed`.
     """
+    with _ending_when_nobody_reads(), _telling_mistakes(program, options or {}):
+        yield
+        _flush_output()
+
+
+@contextmanager
+def _telling_mistakes(program: str, options: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
+    except BrokenPipeError:
+        raise
     except (MetaQAPError, OSError) as error:
-        _say(f"{program}: {as_typed(sentence(error), options or {})}")
+        _say(f"{program}: {as_typed(sentence(error), options)}")
         sys.exit(2)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == __package__:
@@ -104,6 +140,7 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
 
 
 __all__ = [
+    "CLOSED_OUTPUT",
     "SENTENCES",
     "DataError",
     "MetaQAPError",

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import warnings
 import zipfile
 from dataclasses import replace
@@ -675,6 +677,17 @@ def test_a_photograph_that_vanishes_before_it_is_explained_does_not_end_the_run(
     status, _, err = metaqap("score", photos, "--checkpoint", with_head, "--explain", tmp_path / "why")
     assert status == 0
     assert "1 images have no picture, the first: " in err and "[1].png: no such file" in err
+
+
+@pytest.mark.parametrize("command", ["score", "recipes"])  # one writes as it goes, the other at its end
+def test_an_output_that_nobody_reads_any_more_ends_the_command_in_silence(photos, checkpoint, command):
+    options = ["--json", photos, "--checkpoint", checkpoint, "--engine", "torch"] if command == "score" else []
+    reader, writer = os.pipe()
+    os.close(reader)  # as `head` does when it has enough
+    arguments = [sys.executable, "-m", "modeling_metaqap", command, *options]
+    with open(writer, "wb") as closed:
+        done = subprocess.run(arguments, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_results_appear_as_they_come_so_that_an_interrupted_run_keeps_them(
