@@ -72,9 +72,10 @@ def report(
 ) -> None:
     """Write a web page to look through scored photographs: the worst, the best, sorted and filtered.
 
-    The page is one file with thumbnails in it, and asks nothing of any server. A single .csv, .jsonl or .parquet file
-    that `metaqap score` has written is shown without scoring again, with pictures of the photographs that are found.
-    The exit status is 1 if an image could not be read.
+    The page is one file with thumbnails in it, and asks nothing of any server. Results that `metaqap score` has
+    written, .csv, .jsonl or .parquet files or a folder of Parquet files, are shown without scoring again, with
+    pictures of the photographs that are found. Where no .run.json beside them says their scale, --scale does. The exit
+    status is 1 if an image could not be read.
     """
     if output.suffix.lower() not in (".html", ".htm"):
         raise MetaQAPError(f"The page {output} must end in .html.")
@@ -89,10 +90,10 @@ def report(
     from ..data.stored_images import stored_images
     from ..fetching_metaqap import Fetching
     from ..inference.html_report import write_html_report
-    from ..inference.record_files import check_writable, holds_records, read_records, read_run
+    from ..inference.record_files import check_writable
     from ..inference.records import scale_title
+    from ..inference.results import describe_results, read_results, results_in
     from ..inference.scorer import Scorer
-    from ..inference.thumbnails import with_thumbnails
     from .printing import errors, silence_libraries
 
     silence_libraries()
@@ -100,7 +101,7 @@ def report(
     if output.exists() and not overwrite:
         raise MetaQAPError(f"There is a file {output}; replace it with --overwrite, or write to another.")
     records: Iterable[ScoreRecord]
-    if len(paths) == 1 and holds_records(paths[0]):
+    if results := results_in(places):
         options = (checkpoint, engine, device, dtype, fast, learners, maps or None, raters_scale)
         if options != (SHIPPED, Engine.auto, None, Dtype.float32, False, None, None, False):
             raise MetaQAPError(
@@ -108,9 +109,9 @@ def report(
                 "scoring, or name the photographs instead."
             )
         shown_scale = (0.0, 1.0) if scale is None else checked_range(scale, name="scale")
-        results = Path(paths[0])
-        about = {"results": results.name, **read_run(results)}
-        records = with_thumbnails(read_records(results), side=thumbnail, folder=results.parent)
+        about = describe_results(results)
+        # What is known of the scale goes before what is shown.
+        records = read_results(results, scale=shown_scale, thumbnail=thumbnail)
         records = with_progress(records, doing="reading", total=None)
     else:
         if maps is None:

@@ -12,7 +12,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from importlib.util import find_spec
@@ -26,7 +26,7 @@ from ..data.names import from_portable_name, from_spreadsheet_text, portable_nam
 from ..errors import MetaQAPError
 from ..installing import missing_package
 from .choices import Order
-from .records import NOT_VALUES, ScoreRecord, as_json
+from .records import NOT_VALUES, ScoreRecord, as_json, scale_title
 
 # Fields of a record that are lists; only JSON Lines have them.
 _LISTS = ("base_scores", "distortion_probabilities")
@@ -372,24 +372,36 @@ def holds_records(path: str) -> bool:
         return False
 
 
-def read_records(path: Path) -> Iterator[ScoreRecord]:
+def read_records(
+    path: Path, *, run: Mapping[str, str] | None = None, scale: tuple[float, float] = (0.0, 1.0)
+) -> Iterator[ScoreRecord]:
     """The records of a file that `metaqap score` or [`open_records`] has written, in its order.
 
-    Their scale stands beside the file; without that it is 0 to 1.
+    Args:
+        path: the file.
+        run: what they were made with, their scale included; by default what `read_run` finds beside the file.
+        scale: that they are on if that is not known any more.
 
     Raises:
-        MetaQAPError: if it cannot be read or holds something else.
+        MetaQAPError: if it cannot be read or holds something else, or if its scores cannot be on that `scale`.
     """
-    scale = _scale_of(read_run(path))
+    run = read_run(path) if run is None else run
+    own_scale = _scale_of(run) if run else scale
     try:
         for record in _read(path):
-            record.scale = scale
+            record.scale = own_scale
+            if not run and record.quality is not None and not -0.5 <= record.share(record.quality) <= 1.5:
+                raise MetaQAPError(
+                    f"{path} has the score {record.quality:g}, which cannot be on the scale from "
+                    f"{scale_title(scale)}; say with `scale` which one it is on, such as 1 5, since the .run.json of "
+                    "these results is not there any more."
+                )
             yield record
     except OSError as error:
         raise MetaQAPError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}.") from error
 
 
-def _scale_of(run: dict[str, str]) -> tuple[float, float]:
+def _scale_of(run: Mapping[str, str]) -> tuple[float, float]:
     """What `scale_title` was given."""
     low, _, high = run.get("scale", "0 to 1").partition(" to ")
     try:
@@ -400,7 +412,10 @@ def _scale_of(run: dict[str, str]) -> tuple[float, float]:
 
 def _read(path: Path) -> Iterator[ScoreRecord]:
     if path.suffix.lower() == ".parquet":
-        yield from _parquet_records(path)
+        try:
+            yield from _parquet_records(path)
+        except (ValueError, TypeError) as error:  # of which pyarrow's are made
+            raise MetaQAPError(f"{path} is damaged: {error}.") from error
         return
     layout = _format_of(path)
     with path.open("rb") as file:

@@ -111,7 +111,7 @@ def begin_shards(folder: Path, *, run: dict[str, Any], resume: bool) -> None:
     with errors_of(folder):
         folder.mkdir(exist_ok=True)
         for path in folder.iterdir():
-            if _UNFINISHED.match(path.name):  # what a kill left
+            if is_unfinished(path.name):  # what a kill left
                 path.unlink(missing_ok=True)
         shards = _shards(folder)
         if resume and shards:
@@ -282,6 +282,16 @@ def _readable(shard: Path) -> Iterator[None]:
         raise MetaQAPError(f"{shard} is damaged; delete it and continue with --resume.") from error
 
 
+def output_of(file: Path) -> Path:
+    """What a file of records is the result of: the folder that it is a shard of by its name, or the file itself."""
+    return file.absolute().parent if _NAME.fullmatch(file.name) else file
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file of this name belongs to a shard that is being written, or that a kill has left."""
+    return _UNFINISHED.match(name) is not None
+
+
 def _shards(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
@@ -301,7 +311,9 @@ __all__ = [
     "check_folder",
     "count_rows",
     "end_tries",
+    "is_unfinished",
     "names_in",
     "open_tasks",
+    "output_of",
     "score_task",
 ]

@@ -6,6 +6,11 @@ import re
 import pytest
 from PIL import Image
 
+from modeling_metaqap import ScoreRecord
+from modeling_metaqap.data.image_units import ImageUnit
+from modeling_metaqap.inference import shards
+from modeling_metaqap.inference.record_files import open_records
+
 
 def rows(page):
     """The rows of a page, by file."""
@@ -86,6 +91,54 @@ def test_a_page_has_the_scale_that_score_has(metaqap, photos, checkpoint, tmp_pa
     ):
         status, _, err = metaqap("report", results, "-o", output, "--overwrite", *options)
         assert status == 2 and message in err and len(err.splitlines()) == 1
+
+
+def test_results_without_their_run_file_are_on_the_scale_that_is_said(metaqap, tmp_path):
+    results, output = tmp_path / "scores.csv", tmp_path / "report.html"
+    with open_records(results) as file:
+        for path, quality in (("a.jpg", 1.9), ("b.jpg", 1.1)):
+            file.write(ScoreRecord(path=path, quality=quality))
+    status, _, err = metaqap("report", results, "-o", output)
+    assert status == 2 and not output.exists() and len(err.splitlines()) == 1
+    assert f"{results} has the score 1.9, which cannot be on the scale from 0 to 1; say with --scale which" in err
+    assert metaqap("report", results, "-o", output, "--scale", 1, 5)[0] == 0
+    shown = {name: (row["shown"], row["grade"]) for name, row in rows(output).items()}
+    assert shown == {"a.jpg": ("1.90", "poor"), "b.jpg": ("1.10", "bad")}
+    assert "<dt>scale</dt><dd>1 to 5</dd>" in output.read_text()
+
+
+def test_a_folder_that_several_processes_have_written_is_shown_as_one_table(metaqap, photos, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    scores, output = tmp_path / "scores", tmp_path / "report.html"
+    shards.begin_shards(scores, run={"scale": "1 to 5", "engine": "onnx"}, resume=False)
+    for position, name in enumerate(("photos/[0].png", "photos/[1].png", "gone.jpg")):
+        task = shards.ShardTask(position, ImageUnit((name,)))
+        record = ScoreRecord(path=name, quality=4.6, width=80, height=64)
+        shards.score_task(scores, task, lambda done, record=record: [record])
+    complete = sorted(scores.iterdir())
+    shards.begin_try(scores, task)
+    (scores / f".{complete[0].name}").write_bytes(b"PAR1")  # what a kill has left
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")  # photographs are looked for beside the folder too
+    for places in ([scores], complete, [scores / "*.parquet"]):
+        status, _, err = metaqap("report", *places, "-o", output, "--overwrite")
+        assert status == 0 and "Wrote 3 photographs" in err and "1 of them have no picture" in " ".join(err.split())
+        page = rows(output)
+        assert {name: row["shown"] for name, row in page.items()} == dict.fromkeys(page, "0.90")
+        assert [name for name, row in page.items() if "picture" in row] == ["[0].png", "[1].png"]
+        for fact in ("<dt>results</dt><dd>scores</dd>", "<dt>engine</dt><dd>onnx</dd>"):
+            assert fact in output.read_text()
+
+
+def test_results_of_several_runs_are_one_page_that_says_what_they_have_in_common(metaqap, tmp_path):
+    output = tmp_path / "report.html"
+    for name, scale, quality in (("a", "0 to 1", 0.75), ("b", "1 to 5", 4)):
+        with open_records(tmp_path / f"{name}.csv", run={"engine": "onnx", "weights": name, "scale": scale}) as file:
+            file.write(ScoreRecord(path=f"{name}.jpg", quality=quality))
+    assert metaqap("report", tmp_path / "a.csv", tmp_path / "b.csv", "-o", output)[0] == 0
+    assert {name: row["shown"] for name, row in rows(output).items()} == {"a.jpg": "0.75", "b.jpg": "0.75"}
+    assert "<dt>results</dt><dd>a.csv and 1 more</dd>" in output.read_text()
+    assert "<dt>engine</dt>" in output.read_text() and "<dt>weights</dt>" not in output.read_text()
 
 
 def test_a_page_is_replaced_only_when_that_is_asked_for(metaqap, photos, checkpoint, tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,21 @@ def test_finished_records_are_read_again_with_what_they_were_made_with(tmp_path,
     assert holds_records(str(path)) and not holds_records(str(tmp_path / f"absent{suffix}"))
 
 
+@FORMATS
+def test_a_scale_that_is_not_known_any_more_is_said_and_a_wrong_one_is_refused(tmp_path, suffix):
+    path = tmp_path / f"records{suffix}"
+    with open_records(path) as file:
+        for one in (replace(record(1), quality=4.2), ScoreRecord(path="a.jpg", error="it is broken")):
+            file.write(one)
+        file.finish()
+    assert [one.scale for one in read_records(path, scale=(1.0, 5.0))] == [(1.0, 5.0)] * 2
+    assert [one.scale for one in read_records(path, run={"scale": "0 to 10"})] == [(0.0, 10.0)] * 2
+    for scale, title in (((0.0, 1.0), "0 to 1"), ((10.0, 20.0), "10 to 20")):
+        message = f"has the score 4.2, which cannot be on the scale from {title}; say with `scale` which one it is on"
+        with pytest.raises(MetaQAPError, match=message):
+            list(read_records(path, scale=scale))
+
+
 def test_other_files_hold_no_records(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -203,6 +219,8 @@ def test_other_files_hold_no_records(tmp_path):
     (tmp_path / "records.csv").write_bytes((tmp_path / "records.csv").read_bytes().replace(b",0.1,", b",nan,"))
     with pytest.raises(MetaQAPError, match=r"records.csv is damaged: a number is not finite"):
         list(read_records(tmp_path / "records.csv"))
+    with pytest.raises(MetaQAPError, match=r"photos.parquet is damaged: a row has other columns"):
+        list(read_records(tmp_path / "photos.parquet"))
 
 
 @FORMATS
