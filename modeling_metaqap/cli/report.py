@@ -101,6 +101,7 @@ def report(
     if output.exists() and not overwrite:
         raise MetaQAPError(f"There is a file {output}; replace it with --overwrite, or write to another.")
     records: Iterable[ScoreRecord]
+    unread_in_archives: list[str] = []
     if results := results_in(places):
         options = (checkpoint, engine, device, dtype, fast, learners, maps or None, raters_scale)
         if options != (SHIPPED, Engine.auto, None, Dtype.float32, False, None, None, False):
@@ -138,7 +139,12 @@ def report(
             "checkpoint": Path(checkpoint).name,
             **run_of(scorer, checkpoint, learners=learners),
         }
-        images = stored_images(places, image_column=image_column, fetching=Fetching(allow_private=allow_private))
+        images = stored_images(
+            places,
+            image_column=image_column,
+            fetching=Fetching(allow_private=allow_private),
+            unread=unread_in_archives,
+        )
         records = with_progress(scorer.score(images, quality_map=maps, thumbnail=thumbnail), total=num_images)
     about["scale"] = scale_title(shown_scale)  # not that of finished results
     summary = write_html_report(records, output, title=title, about=about, scale=shown_scale)
@@ -146,6 +152,8 @@ def report(
     size = f"{summary.size / 1e6:.1f} MB"
     wrote = f"Wrote {summary.photographs:,} photographs to {shown_name(str(output))}, {size}."
     errors.print(wrote, markup=False, soft_wrap=True)
+    if notice := about_unread(unread_in_archives):
+        errors.print(notice, markup=False, soft_wrap=True)
     if summary.without_picture:
         errors.print(
             f"{summary.without_picture:,} of them have no picture: they are not at their paths any more, have "

@@ -187,13 +187,16 @@ def score(
 
     if notice:
         errors.print(notice, markup=False, soft_wrap=True)
+    unread_in_archives: list[str] = []
     keeps_lists = as_json or (output is not None and output.suffix.lower() == ".jsonl")
     # Rows that appear in the same terminal show the progress, and so do JSON Lines that a pipe leads to `jq`.
     is_shown = output is None and sort is Order.input and (sys.stdout.isatty() or (as_json and _is_pipe(sys.stdout)))
 
     def scored(done: Container[str] = ()) -> Iterator["ScoreRecord"]:
         fetching = Fetching(allow_private=allow_private)
-        images = stored_images(places, image_column=image_column, fetching=fetching, skip=done)
+        images = stored_images(
+            places, image_column=image_column, fetching=fetching, skip=done, unread=unread_in_archives
+        )
         records = scorer.score(images, quality_map=explanations is not None)
         if not is_shown:
             records = with_progress(records, done=sum(place in done for place in places), total=num_images)
@@ -235,6 +238,8 @@ def score(
                 raise
             rows, failed = len(file.done), file.failed
         errors.print(f"Wrote {rows} rows to {shown_name(str(output))}.", markup=False, soft_wrap=True)
+    if notice := about_unread(unread_in_archives):
+        errors.print(notice, markup=False, soft_wrap=True)
     if explanations is not None and explanations.missing:
         first = f"{len(explanations.missing)} images have no picture, the first: {explanations.missing[0]}."
         errors.print(first, markup=False, soft_wrap=True)

@@ -81,12 +81,29 @@ def about_unread(files: Sequence[str]) -> str | None:
     """A sentence about files that look like photographs and are not read here; None without any."""
     if not files:
         return None
+    text = f"Photographs that cannot be read here are left out: {_counts(files)}; the first is {shown_name(files[0])}."
+    return f"{text} {hint[:1].upper()}{hint[1:]}." if (hint := _how_to_read(files)) else text
+
+
+def nothing_but_unread(files: Sequence[str]) -> str:
+    """Why an archive has no images: it holds nothing, or only files that look like photographs and are not read."""
+    if not files:
+        return "it holds no images"
+    hint = _how_to_read(files)
+    return f"it holds only photographs that cannot be read here: {_counts(files)}" + (f"; {hint}" if hint else "")
+
+
+def _counts(files: Iterable[str]) -> str:
+    """How many there are of each ending, such as `"2 .heic, 1 .dng"`."""
     endings = Counter(Path(file).suffix.lower() for file in files)
-    counts = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common())
-    text = f"Photographs that cannot be read here are left out: {counts}; the first is {shown_name(files[0])}."
-    if not _HEIF_SUFFIXES.isdisjoint(endings):
-        text += f" Install pillow-heif for HEIC: `{how_to_install('pillow-heif')}`."
-    return text
+    return ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common())
+
+
+def _how_to_read(files: Iterable[str]) -> str:
+    """What to install for some of these files; empty if nothing helps."""
+    if not any(Path(file).suffix.lower() in _HEIF_SUFFIXES for file in files):
+        return ""
+    return f"install pillow-heif for HEIC: `{how_to_install('pillow-heif')}`"
 
 
 def files_in_folder(folder: str, *groups: Collection[str], recursive: bool) -> list[list[str]]:
@@ -142,5 +159,6 @@ __all__ = [
     "find_images",
     "is_image_file",
     "no_images",
+    "nothing_but_unread",
     "read_list",
 ]

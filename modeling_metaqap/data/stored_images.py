@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from ..decoding_metaqap import UnreadableImage
 from ..errors import MetaQAPError
 from ..fetching_metaqap import Fetching, fetch
-from .image_files import IMAGE_SUFFIXES
+from .image_files import IMAGE_SUFFIXES, UNREAD_SUFFIXES, nothing_but_unread
 from .image_places import Kind, archive_kind, check_packages, file_system, find_places, is_remote, kind_of
 
 #: An image that is no file of its own is refused if it holds more bytes, as at a web address.
@@ -87,6 +87,7 @@ def stored_images(
     fetching: Fetching = DEFAULT_LIMITS,
     skip: Container[str] = (),
     span: range | None = None,
+    unread: list[str] | None = None,
 ) -> Iterator[str | StoredImage]:
     """The images of these places, in their order: files of this machine as their paths, all others to be read.
 
@@ -98,6 +99,8 @@ def stored_images(
         image_column, fetching: see `images_in`.
         skip: names of images to leave out.
         span: of archives only the images with these numbers, from 0; it ends where `span_ends` says.
+        unread: takes the names of what looks like a photograph in archives with images and is not read; see
+            `about_unread`. An archive without images says it itself.
 
     Raises:
         MetaQAPError: if a package is missing.
@@ -108,6 +111,7 @@ def stored_images(
         if place in skip:
             continue
         kind = kind_of(place)
+        left_out: list[str] = []
         archive = place if span is None else f"{place}::{span.start}-{span.stop - 1}"
         if kind is Kind.file:
             yield place
@@ -116,14 +120,17 @@ def stored_images(
         elif kind is Kind.remote:
             yield StoredImage(place, partial(_remote_bytes, place))
         elif kind is Kind.zip:
-            yield from _until_damaged(archive, _zip_members(place), skip, span=span)
+            yield from _until_damaged(archive, _zip_members(place, left_out), skip, left_out, span=span)
         elif kind is Kind.tar:
-            yield from _until_damaged(archive, _tar_members(place), skip, span=span, at_once=True)
+            yield from _until_damaged(archive, _tar_members(place, left_out), skip, left_out, span=span, at_once=True)
         elif place.lower().endswith(".parquet"):
             cells = _parquet_cells(place, image_column, skip, span)
-            yield from _until_damaged(archive, cells, skip, at_once=True)
+            yield from _until_damaged(archive, cells, skip, left_out, at_once=True)
         else:
-            yield from _until_damaged(archive, _arrow_cells(place, image_column), skip, span=span, at_once=True)
+            cells = _arrow_cells(place, image_column)
+            yield from _until_damaged(archive, cells, skip, left_out, span=span, at_once=True)
+        if unread is not None:
+            unread += left_out
 
 
 def span_ends(place: str) -> list[int] | None:
@@ -136,7 +143,7 @@ def span_ends(place: str) -> list[int] | None:
     kind = kind_of(place)
     try:
         if kind is Kind.zip:
-            return list(range(1, sum(1 for _ in _zip_members(place)) + 1)) or None
+            return list(range(1, sum(1 for _ in _zip_members(place, [])) + 1)) or None
         if kind is Kind.table and place.lower().endswith(".parquet"):
             with _open(place) as file:
                 footer = _pyarrow().parquet.ParquetFile(file).metadata
@@ -151,11 +158,15 @@ def _until_damaged(
     archive: str,
     images: Iterator[StoredImage],
     skip: Container[str],
+    left_out: list[str],
     *,
     span: range | None = None,
     at_once: bool = False,
 ) -> Iterator[StoredImage]:
-    """The images of an archive under different names, without those to skip, and one for damage or no images."""
+    """The images of an archive under different names, without those to skip, and one for damage or no images.
+
+    That one names what `images` have left out, which is then empty again.
+    """
     names: set[str] = set()
     try:
         for image in images:
@@ -177,7 +188,8 @@ def _until_damaged(
         yield _unreadable(archive, _reason_of_storage(error) or damaged)
     else:
         if not names:
-            yield _unreadable(archive, "it holds no images")
+            yield _unreadable(archive, nothing_but_unread(left_out))
+            left_out.clear()
 
 
 def _read_now(image: StoredImage) -> StoredImage:
@@ -250,20 +262,22 @@ def _open(place: str) -> IO[bytes]:
     return file
 
 
-def _is_image_name(name: str) -> bool:
+def _is_image(place: str, member: str, left_out: list[str]) -> bool:
+    """Whether a file of an archive is an image by its name; what only looks like a photograph is noted."""
     # Archives that macOS makes have a shadow of each file in a folder of this name.
-    path = PurePosixPath(name.replace("\\", "/"))
-    return path.suffix.lower() in IMAGE_SUFFIXES and "__MACOSX" not in path.parts
+    path = PurePosixPath(member.replace("\\", "/"))
+    if "__MACOSX" in path.parts:
+        return False
+    if path.suffix.lower() in UNREAD_SUFFIXES:
+        left_out.append(f"{place}::{member}")
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _is_image(member: zipfile.ZipInfo) -> bool:
-    return not member.is_dir() and _is_image_name(member.filename)
-
-
-def _zip_members(place: str) -> Iterator[StoredImage]:
+def _zip_members(place: str, left_out: list[str]) -> Iterator[StoredImage]:
     # Not closed at the end, since members are read later: with the last of them it closes itself.
     archive, lock = zipfile.ZipFile(_open(place)), threading.Lock()
-    members = [member for member in archive.infolist() if _is_image(member)]
+    files = (member for member in archive.infolist() if not member.is_dir())
+    members = [member for member in files if _is_image(place, member.filename, left_out)]
     for member in members:
         yield StoredImage(f"{place}::{member.filename}", partial(_zip_member, archive, member, lock))
 
@@ -310,7 +324,7 @@ class _Forward:
             raise tarfile.ReadError("unexpected end of data")
 
 
-def _tar_members(place: str) -> Iterator[StoredImage]:
+def _tar_members(place: str, left_out: list[str]) -> Iterator[StoredImage]:
     with _open(place) as file:
         packed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -318,7 +332,7 @@ def _tar_members(place: str) -> Iterator[StoredImage]:
         archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
         while (member := archive.next()) is not None:
             archive.members.clear()  # type: ignore[attr-defined]  # they are kept otherwise
-            if member.isreg() and _is_image_name(member.name):
+            if member.isreg() and _is_image(place, member.name, left_out):
                 yield StoredImage(f"{place}::{member.name}", partial(_tar_member, archive, member))
         # A damaged header ends the archive in silence; its proper end is a block of zeros, or nothing.
         if stream.last_read.strip(b"\0"):

@@ -143,6 +143,20 @@ def test_photographs_that_cannot_be_read_here_are_counted(metaqap, photos, check
     assert status == 2 and left_out in err
 
 
+@pytest.mark.parametrize("command", ["score", "report"])
+def test_photographs_of_an_archive_that_cannot_be_read_here_are_counted(
+    metaqap, photos, checkpoint, tmp_path, command
+):
+    archive = tmp_path / "photos.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(photos / "[0].png", "a.png")
+        file.writestr("a.CR2", b"raw")
+    options = ["-o", tmp_path / "report.html", "--no-maps"] if command == "report" else []
+    status, _, err = metaqap(command, archive, "--checkpoint", checkpoint, "--engine", "torch", *options)
+    left_out = f"Photographs that cannot be read here are left out: 1 .cr2; the first is {archive}::a.CR2."
+    assert status == 0 and left_out in err.splitlines()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_every_output_format_holds_the_same_columns_and_values(metaqap, photos, checkpoint, tmp_path, suffix):
     broken = photos / "broken.jpg"

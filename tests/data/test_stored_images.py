@@ -116,6 +116,23 @@ class TestArchives:
             archive.addfile(link)
         assert read(stored_images([str(path)])) == {str(path): "it holds no images"}
 
+    @pytest.mark.parametrize(("make", "suffix"), [(make_zip, "zip"), (make_tar, "tar")])
+    def test_photographs_that_cannot_be_read_here_are_named(self, tmp_path, monkeypatch, make, suffix):
+        monkeypatch.setattr(module, "IMAGE_SUFFIXES", frozenset({".jpg"}))
+        monkeypatch.setattr(module, "UNREAD_SUFFIXES", frozenset({".heic", ".dng"}))  # as without pillow-heif
+        phone = {"a.HEIC": b"a", "b.heic": b"b", "__MACOSX/._a.HEIC": b"shadow", "c.dng": b"c"}
+        place, unread = make(tmp_path / f"phone.{suffix}", phone), []
+        [(name, reason)] = read(stored_images([place], unread=unread)).items()
+        said = (
+            "it holds only photographs that cannot be read here: 2 .heic, 1 .dng; install pillow-heif for HEIC: `pip"
+        )
+        assert (name, unread) == (place, []) and reason.startswith(said)
+        place = make(tmp_path / f"raw.{suffix}", {"a.dng": b"a"})
+        assert read(stored_images([place])) == {place: "it holds only photographs that cannot be read here: 1 .dng"}
+        mixed = make(tmp_path / f"mixed.{suffix}", {"0.jpg": b"0", **phone})
+        assert read(stored_images([place, mixed], unread=unread)).keys() == {place, f"{mixed}::0.jpg"}
+        assert unread == [f"{mixed}::{name}" for name in ("a.HEIC", "b.heic", "c.dng")]
+
     @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.parquet", "a.arrow"])
     @pytest.mark.parametrize(
         "content", [b"", b"no archive at all", b"PK\x05\x06" + b"\xff" * 18, b"PAR1\xff\xff\xff\x7fPAR1"]
