@@ -155,7 +155,7 @@ class TestAuto:
         expected = next(Scorer(checkpoint, device="cpu").score([photo]))
         fast = Scorer(checkpoint, device="cpu", fast=True)
         assert fast.choice.largest <= 0.01 and fast.choice.n == 12
-        assert "within" in str(fast.choice) and "8 photographs" in str(fast.choice)
+        assert "within" in str(fast.choice) and "12 photographs" in str(fast.choice)
         assert next(fast.score([photo])).quality == pytest.approx(expected.quality, abs=0.01)
         monkeypatch.setattr("modeling_metaqap.inference.fastest._measure", None)
         assert Scorer(checkpoint, device="cpu", fast=True).choice == fast.choice
