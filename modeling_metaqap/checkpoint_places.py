@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+from . import DEFAULT_CHECKPOINT
+
 #: Folder of the checkpoints that ship with the package.
-SHIPPED = Path(__file__).parent / "checkpoints"
+SHIPPED = DEFAULT_CHECKPOINT.parent
 
 
 def checkpoint_folder(checkpoint: str | Path) -> Path | None:

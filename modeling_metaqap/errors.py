@@ -100,9 +100,9 @@ def exit_with_sentence(program: str, *, options: Mapping[str, str] | None = None
     """End the process with one sentence on standard error, not a traceback, when the user made a mistake.
 
     The exit status is 2, 130 after Ctrl-C, and `CLOSED_OUTPUT` when nobody reads the output any more, as below `head`;
-    nothing is said then. A package that is not installed is such a mistake too, and the sentence
-    says how to install it. Any other error is a defect of this package: it keeps its traceback and
-    has the status 70 (`EX_SOFTWARE` of sysexits.h), so that nobody takes it for an answer such as 1.
+    nothing is said then. A package that is not installed is such a mistake too, and the sentence says how to install
+    it. Any other error is a defect of this package: it keeps its traceback and has the status 70 (`EX_SOFTWARE` of
+    sysexits.h), so that nobody takes it for an answer such as 1.
 
     Args:
         program: name of the command or script, which begins the sentence.

@@ -153,7 +153,7 @@ class Stage:
         images = None
         if self.opinions is not None:
             images = self.opinions + ("" if self.num_images is None else f", n {self.num_images:,}")
-            if self.mos_range not in (None, [0, 1]):
+            if has_own_scale(self.mos_range):
                 images += f", rated from {self.mos_low:g} to {self.mos_high:g}"
             if self.share is not None:
                 images += f", {self.share:.0%} of each batch"
@@ -263,6 +263,11 @@ def shares_images(stage: Stage, digests: Iterable[str]) -> list[bool]:
     return [digest[:_HASH_DIGITS] in learned for digest in digests]
 
 
+def has_own_scale(mos_range: Sequence[float] | None) -> bool:
+    """Whether raters who could give these lowest and highest scores had another scale than that of quality, 0 to 1."""
+    return mos_range is not None and tuple(mos_range) != (0, 1)
+
+
 def software_versions() -> dict[str, str]:
     """Versions of what a score depends on."""
     names = ("torch", "torchvision", "timm", "transformers", "pillow", "numpy", "datasets")
@@ -313,6 +318,7 @@ __all__ = [
     "DistortedImages",
     "Stage",
     "all_stages",
+    "has_own_scale",
     "image_hashes",
     "image_ids_sha256",
     "in_words",

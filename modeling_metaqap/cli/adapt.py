@@ -67,6 +67,7 @@ def adapt(
     from ..fusion.finetuning_settings import FinetuningSettings
     from ..inference.record_files import cannot_write
     from ..inference.records import scale_title
+    from ..lineage import has_own_scale
     from .printing import console, errors, feature_progress, say_left_out, silence_libraries
 
     silence_libraries()
@@ -96,7 +97,7 @@ def adapt(
     adaptation.forget_runs()
 
     record = adaptation.record
-    scale = "" if record["mos_range"] in (None, [0, 1]) else ", on a scale from 0 to 1"
+    scale = ", on a scale from 0 to 1" if has_own_scale(record["mos_range"]) else ""
     table = Table(title=f"{folder}: {record['n']} ratings, each predicted by the others{scale}", title_justify="left")
     table.add_column("")
     for heading in ("before [95 % interval]", "after [95 % interval]"):
@@ -113,7 +114,7 @@ def adapt(
     console.print(table)
     console.print(adaptation.conclusion, markup=False, soft_wrap=True)
     errors.print(f"Wrote the checkpoint to {output}.", markup=False, soft_wrap=True)
-    if record["mos_range"] not in (None, [0, 1]):
+    if has_own_scale(record["mos_range"]):
         scale = scale_title(tuple(record["mos_range"]))
         advice = f"Its scores lie between 0 and 1; `metaqap score --raters-scale` gives them on your scale, {scale}."
         errors.print(advice, markup=False, soft_wrap=True)

@@ -48,6 +48,7 @@ def evaluate(
     from ..evaluation.folder_report import worst_disagreements, write_folder_report
     from ..evaluation.tables import HEADINGS, few_images_sentence, format_figure
     from ..inference.record_files import cannot_write
+    from ..lineage import has_own_scale
     from .printing import console, errors, silence_libraries
 
     silence_libraries()
@@ -76,7 +77,7 @@ def evaluate(
         raise cannot_write(output_dir, error) from error
 
     # Ratings on another scale were brought to that of the scores.
-    scale = "" if mos_range in (None, (0, 1)) else "; opinions and scores from 0 to 1"
+    scale = "; opinions and scores from 0 to 1" if has_own_scale(mos_range) else ""
     table = Table(title=f"{folder}: {measurement.row['n']} images{scale}", title_justify="left")
     table.add_column("")
     table.add_column("value [95 % interval]", justify="right")

@@ -18,6 +18,7 @@ from ..inference.pictures import quality_map_image
 from ..inference.records import ScoreRecord, percent
 from ..inference.thumbnails import make_thumbnail
 from ..inference.wording import cautions, distortion_title, grade, heading, learner_title, looks_like
+from ..lineage import has_own_scale
 from .assessment import Assessment, Comparison
 
 
@@ -198,7 +199,7 @@ def adaptation(record: Mapping[str, Any], left_out: Mapping[str, str], *, most: 
         for name in ("plcc", "srocc", "rmse")
     )
     # Comparisons have no scale, and ratings from 0 to 1 that of the scores.
-    scale = "" if record["mos_range"] in (None, [0, 1]) else " --raters-scale"
+    scale = " --raters-scale" if has_own_scale(record["mos_range"]) else ""
     return f"""<div class="mq mq-card mq-adapted"><h2>{escape(record["conclusion"])}</h2>{_left_out(left_out, most)}
 <table><thead><tr><th scope="col">{record["n"]:,} ratings</th><th scope="col">before</th>
 <th scope="col">after</th></tr></thead><tbody>{rows}</tbody></table>

@@ -14,7 +14,7 @@ from ..errors import MetaQAPError
 from ..evaluation.tables import format_figure, plcc_srocc, sentences, title
 from ..fusion.adapted_card import NO_LINKS
 from ..inference.records import percent
-from ..lineage import TIMM_HUB, Stage, in_words, read_stages, training_opinions, weights_sha256
+from ..lineage import TIMM_HUB, Stage, has_own_scale, in_words, read_stages, training_opinions, weights_sha256
 from .card_picture import PICTURE, PICTURE_FILE, has_picture
 
 #: Figures of a result in the order of the tables, with their names for people.
@@ -100,8 +100,7 @@ def card_files(
         interval_varies=config.get("interval_scale") is not None,
         familiarity=config.get("familiar_distances") is not None,
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
-        # Raters who gave 0 to 1 have no scale besides that of the quality.
-        mos_range=[] if config.get("mos_range") in (None, [0, 1]) else [f"{one:g}" for one in config["mos_range"]],
+        mos_range=[f"{one:g}" for one in config["mos_range"]] if has_own_scale(config.get("mos_range")) else [],
         distortions=len(config["distortion_labels"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,

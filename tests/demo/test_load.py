@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from repository import ROOT
+from repository import EXAMPLES, ROOT
 from space_server import running
 
 from modeling_metaqap.inference.scorer import Scorer
@@ -22,8 +22,6 @@ psutil = pytest.importorskip("psutil", reason="the memory of the demo is read wi
 
 pytestmark = pytest.mark.slow
 
-
-EXAMPLES = ROOT / "space" / "examples"
 GIB = 2**30
 
 
