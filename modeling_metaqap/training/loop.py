@@ -233,8 +233,7 @@ def refuse_seen_validation(run: Run, model: MetaQAPModel) -> None:
         return
     origins = {run.settings.init: learner_stages(model.config)[0]}
     if run.teacher is not None:
-        # What its fusion was fitted to is the validation split, in one number for each learner.
-        origins[run.settings.teacher] = [stage for stage in run.teacher.stages if stage.kind != "fusion"]
+        origins[run.settings.teacher] = run.teacher.stages
     for weights, stages in origins.items():
         if weights is not None:
             for one in run.splits.sets:

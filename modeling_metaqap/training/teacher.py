@@ -33,8 +33,11 @@ class Teacher:
     def __init__(self, checkpoint: str | Path, *, weight: float, accelerator: Accelerator):
         model = read_model(checkpoint)
         self.sha256 = weights_sha256(checkpoint)
-        #: What the teacher has learned from, and with it who learns from the teacher.
-        self.stages: list[Stage] = [stage for stage in all_stages(model.config) if stage.kind != "imagenet"]
+        #: What the teacher has learned from, and with it who learns from the teacher. A fusion is not counted: it saw
+        #: the validation images as one number for each learner, and who is taught still has to be validated on them.
+        self.stages: list[Stage] = [
+            stage for stage in all_stages(model.config) if stage.kind not in ("imagenet", "fusion")
+        ]
         self._model = fold_for_inference(model).to(accelerator.device, memory_format=torch.channels_last)
         self._weight = weight
         self._accelerator = accelerator
