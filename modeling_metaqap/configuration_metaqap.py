@@ -52,6 +52,8 @@ _MOST_COMPONENTS = 10_000
 _MOST_CENTERS = 1_000_000
 _MOST_RESIDUAL_HEADS = 64
 _MOST_DISTANCES = 1_000
+_MOST_SCALES = 8
+_LARGEST_SCALE = 64
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -64,6 +66,7 @@ _BASE_LEARNER_KEYS = {
     "image_mean",
     "image_std",
     "stages",
+    "scales",
     "kernel_head",
     "residual_heads",
     "distortion_head",
@@ -83,12 +86,13 @@ class MetaQAPConfig(PreTrainedConfig):
             One entry for each base learner, at most 64, or just the name of its backbone. Keys: `backbone` (any CNN of
             timm's registry that supports `features_only`), `name` (shown to people, defaults to the backbone's),
             `image_mean` and `image_std` (three floats each for RGB in [0, 1], default ImageNet's), `stages` (list of
-            indices of the backbone's stages to pool, default all), `kernel_head` (`{"num_components": P,
-            "num_centers": M}` for a sum of M Gaussians on P principal components beside the linear quality head,
-            default none), `residual_heads` (list of such sizes, at most 64, one for each time that the learner was
-            adapted to further ratings), `distortion_head` (whether this learner names distortions, default true),
-            `lineage` (list of what its weights were made of, one entry for each stage, written by the code that
-            trains).
+            indices of the backbone's stages to pool, default all), `scales` (list of whole numbers, at most 8: the
+            backbone sees the crop so many times smaller along each side, once for each of them; default `[1]`, the
+            crop as it is), `kernel_head` (`{"num_components": P, "num_centers": M}` for a sum of M Gaussians on P
+            principal components beside the linear quality head, default none), `residual_heads` (list of such sizes,
+            at most 64, one for each time that the learner was adapted to further ratings), `distortion_head` (whether
+            this learner names distortions, default true), `lineage` (list of what its weights were made of, one entry
+            for each stage, written by the code that trains).
             Defaults to one `tf_efficientnet_lite0`.
         distortion_labels (`list[str]`, *optional*):
             Names of the distortion heads' classes, in order. Defaults to the 25 distortions of KADID-10k. An empty
@@ -254,6 +258,7 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         "image_mean": IMAGENET_MEAN,
         "image_std": IMAGENET_STD,
         "stages": None,
+        "scales": [1],
         "kernel_head": None,
         "residual_heads": [],
         "distortion_head": True,
@@ -284,6 +289,11 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"`stages` must list different stages of the backbone, at least one, or be None; got {stages}."
         )
+    if not _are_scales(learner["scales"]):
+        raise ValueError(
+            f"`scales` must list different whole numbers from 1 to {_LARGEST_SCALE}, {_MOST_SCALES} at most; got "
+            f"{learner['scales']}."
+        )
     kernel_head, residual_heads = learner["kernel_head"], learner["residual_heads"]
     if kernel_head is not None and not _are_head_sizes(kernel_head):
         raise ValueError(
@@ -301,6 +311,15 @@ def _complete_base_learner(learner: str | dict[str, Any]) -> dict[str, Any]:
         )
     _check_lineage(learner["lineage"])
     return learner
+
+
+def _are_scales(scales: Any) -> bool:
+    """Whether these can be the `scales` of a base learner."""
+    return (
+        isinstance(scales, (list, tuple))
+        and 0 < len(set(scales)) == len(scales) <= _MOST_SCALES
+        and all(type(scale) is int and 1 <= scale <= _LARGEST_SCALE for scale in scales)
+    )
 
 
 def _are_head_sizes(sizes: Any) -> bool:

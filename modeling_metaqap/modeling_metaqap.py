@@ -53,7 +53,8 @@ class MetaQAPOutput(ModelOutput):
         quality_map (`torch.FloatTensor` of shape `(B, h, w)`, or `(B, N, h, w)` for N crops, on request):
             Local quality. Its mean over the map, weighted with `crop_weights` over the crops, is `logits`.
         hidden_states (`tuple[torch.FloatTensor]`, on request):
-            Activations `(B * N, C, h, w)` of each pooled stage, one base learner after the other.
+            Activations `(B * N, C, h, w)` of each pooled stage, one scale after the other of one base learner after
+            the other.
     """
 
     loss: Tensor | None = None
@@ -164,6 +165,9 @@ class MetaQAPKernelHead(nn.Module):
 class MetaQAPBaseLearner(GradientCheckpointingLayer):
     """One base learner: timm CNN -> averages of every stage's activations and of their squares -> heads.
 
+    The CNN may see the crop at several scales. What it makes of each is averaged for itself, and the heads have all of
+    the averages.
+
     The quality head is linear, with an optional `MetaQAPKernelHead` beside it, and a further one for each time that
     the learner was adapted to somebody's own ratings; the distortion head is linear. The features of a crop are
     averages over space only, and what an image gets is the weighted mean over its crops. So a score is the mean of a
@@ -188,7 +192,8 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
             if not tensor.is_meta:  # timm has given it a value, see `MetaQAPModel.initialize_weights`
                 tensor._is_hf_initialized = True  # type: ignore[attr-defined]
         self.stage_channels: list[int] = self.backbone.feature_info.channels()  # type: ignore[union-attr, operator]
-        num_features = 2 * sum(self.stage_channels)
+        self.scales: list[int] = learner["scales"]
+        num_features = 2 * sum(self.stage_channels) * len(self.scales)
         self._normalization = (learner["image_mean"], learner["image_std"])
         self.register_buffer("image_mean", torch.tensor(learner["image_mean"]).view(3, 1, 1))
         self.register_buffer("image_std", torch.tensor(learner["image_std"]).view(3, 1, 1))
@@ -208,14 +213,25 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         )
 
     def stage_activations(self, pixel_values: Tensor) -> list[Tensor]:
-        """`(M, 3, H, W)` RGB in [0, 1] -> one `(M, C, h, w)` for each pooled stage of the backbone."""
+        """`(M, 3, H, W)` RGB in [0, 1] -> one `(M, C, h, w)` for each pooled stage, one scale after the other.
+
+        Source: several scales of one picture, as in Ke et al., "MUSIQ: multi-scale image quality transformer", ICCV
+        2021; here each has pooled features of its own.
+        """
         normalized = (pixel_values - self.image_mean) / self.image_std
-        # Mean and standard deviation stay in float32 when the backbone is cast to half precision.
-        return list(self.backbone(normalized.to(next(self.backbone.parameters()).dtype)))
+        activations = []
+        for scale in self.scales:
+            # At the right and lower border the average is of the pixels that are there, so no picture is too small.
+            smaller = (
+                normalized if scale == 1 else F.avg_pool2d(normalized, scale, ceil_mode=True, count_include_pad=False)
+            )
+            # Mean and standard deviation stay in float32 when the backbone is cast to half precision.
+            activations += self.backbone(smaller.to(next(self.backbone.parameters()).dtype))
+        return activations
 
     @staticmethod
     def pool(activations: Sequence[Tensor]) -> Tensor:
-        """Activations of all stages -> `(M, F)` means, then mean squares, stage by stage, in float32."""
+        """Activations of all stages and scales -> `(M, F)` means, then mean squares, one by one, in float32."""
         features = []
         for activation in activations:
             # In half precision the squares overflow and the sums over 256 x 256 places lose most of their digits.
@@ -283,9 +299,9 @@ class MetaQAPBaseLearner(GradientCheckpointingLayer):
         averaging over space.
 
         Args:
-            activations: of the pooled stages, `(M, C, h, w)` each.
+            activations: of the pooled stages at all scales, `(M, C, h, w)` each.
             features: standardised, of the M crops.
-            grid: height and width of the map; the stages have different sizes and are brought to this one.
+            grid: height and width of the map; the activations have different sizes and are brought to this one.
 
         Returns:
             `(M, *grid)`; the mean of each map is the score of that crop.

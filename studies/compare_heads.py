@@ -82,6 +82,7 @@ def without_asterisks(pattern: str) -> str:
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     recipe = Recipe(
         backbone=args.backbone,
+        scales=args.scales,
         dataset=args.dataset,
         train_split=args.train_split,
         validation_split=args.validation_split,
@@ -111,6 +112,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         start = "for each source a learner trained without it"
     result: dict[str, Any] = {
         "backbone": args.backbone,
+        "scales": args.scales,
         "start": start,
         "dataset": args.dataset,
         "splits": [recipe.train_split, recipe.validation_split],
@@ -178,6 +180,14 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True, help="timm CNN")
+    parser.add_argument(
+        "--scales",
+        nargs="+",
+        type=int,
+        default=[1],
+        metavar="N",
+        help="the backbone sees images so many times smaller",
+    )
     parser.add_argument(
         "--init",
         help="a trained base learner with that backbone instead of ImageNet weights; one for each source with "

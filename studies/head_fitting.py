@@ -48,6 +48,7 @@ def features_of(
     columns = ("reference_id", "distortion", "level") if "distortion" in dataset.column_names else ("image_id",)
     described = {
         "backbone": args.backbone,
+        "scales": args.scales,
         "init": None if init is None else weights_sha256(init),
         "crop_size": args.crop_size,
         "images": list(zip(*(dataset[column] for column in (*columns, "quality")), strict=True)),

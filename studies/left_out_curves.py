@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     models, everything = [], []
     for backbone in args.backbones:
         console.print(f"Features of {backbone} ...", highlight=False)
-        settings = SimpleNamespace(**vars(args), backbone=backbone, crop_size=recipe.crop_size)
+        settings = SimpleNamespace(**vars(args), backbone=backbone, scales=[1], crop_size=recipe.crop_size)
         model = new_base_learner(Recipe(backbone=backbone)).eval()
         models.append(model)
         everything.append(features_of(rated_images, backbone, model, None, settings))

@@ -16,6 +16,7 @@ def test_the_default_is_one_efficientnet_lite0_with_kadid_distortions():
             "image_mean": IMAGENET_MEAN,
             "image_std": IMAGENET_STD,
             "stages": None,
+            "scales": [1],
             "kernel_head": None,
             "residual_heads": [],
             "distortion_head": True,
@@ -141,6 +142,13 @@ def test_two_configurations_share_no_lists():
         ({"base_learners": [{"backbone": "resnet18", "stages": []}]}, "at least one"),
         ({"base_learners": [{"backbone": "resnet18", "stages": [1, 1]}]}, "different stages"),
         ({"base_learners": [{"backbone": "resnet18", "stages": 3}]}, "must list different stages"),
+        *(
+            (
+                {"base_learners": [{"backbone": "resnet18", "scales": scales}]},
+                "`scales` must list different whole numbers",
+            )
+            for scales in ([], [1, 1], [0], [1, 65], [1.5], [True], None, 2, "12", list(range(1, 10)))
+        ),
         ({"loss_surrogate": "kendall"}, "'softmax' or 'soft_rank'"),
         ({"dtype": "x"}, "float32, bfloat16, float16, float64"),
         ({"torch_dtype": "load"}, "`dtype` must be one of"),

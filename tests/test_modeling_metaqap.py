@@ -401,6 +401,39 @@ def test_chosen_stages_alone_are_pooled(make_model, images):
     torch.testing.assert_close(output.quality_map.mean(dim=(1, 2)), output.logits[:, 0], rtol=0, atol=1e-5)
 
 
+def test_a_learner_sees_a_picture_at_each_of_its_scales(make_model, images):
+    model = make_model({"backbone": "test_resnet", "scales": [1, 2]})
+    learner = model.base_learners[0]
+    output = run(model, images, output_hidden_states=True, output_quality_map=True)
+    halved = images.reshape(5, 3, 32, 2, 32, 2).mean(dim=(3, 5))
+    with torch.no_grad():
+        mean, std = learner.image_mean, learner.image_std
+        expected = [*learner.backbone((images - mean) / std), *learner.backbone((halved - mean) / std)]
+    assert len(output.hidden_states) == len(expected) == 10
+    for found, wanted in zip(output.hidden_states, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4)
+    assert learner.feature_mean.shape == (4 * sum(learner.stage_channels),)
+    torch.testing.assert_close(output.logits[:, 0], learner.score(learner.standardize(learner.pool(expected))))
+    torch.testing.assert_close(output.quality_map.mean(dim=(1, 2)), output.logits[:, 0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 65), (64, 7)])
+def test_no_picture_is_too_small_for_a_scale(make_model, size):
+    """At the border, the average of what is there: as of a picture whose last pixels were repeated."""
+    model = make_model({"backbone": "test_resnet", "scales": [1, 4]})
+    torch.manual_seed(0)
+    pixel_values = torch.rand(2, 3, *size)
+    means = [strip.mean(dim=(2, 3)) for column in pixel_values.split(4, 2) for strip in column.split(4, 3)]
+    smaller = torch.stack(means, dim=2).unflatten(2, (-(-size[0] // 4), -(-size[1] // 4)))
+    learner = model.base_learners[0]
+    with torch.no_grad():
+        expected = learner.backbone((smaller - learner.image_mean) / learner.image_std)
+        found = learner.stage_activations(pixel_values)[5:]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    assert run(model, pixel_values).logits.isfinite().all()
+
+
 def test_training_mode_changes_no_weights_of_meta_learner_and_normalisation(ensemble):
     trainable = {name for name, _ in ensemble.named_parameters()}
     assert not any("meta_learner" in name or "image_" in name or "feature_" in name for name in trainable)

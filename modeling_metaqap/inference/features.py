@@ -156,7 +156,7 @@ def _key(scorer: Scorer) -> str:
     seen, learners = scorer.seen, scorer.model.config.base_learners
     # The first word says what is kept of a photograph.
     lines = [f"distances {seen.shortest_edge} {seen.crop_size} {seen.resample}"]
-    lines += [f"{learner['backbone']} {learner['stages']}" for learner in learners]  # type: ignore[union-attr]
+    lines += [f"{learner['backbone']} {learner['stages']} {learner['scales']}" for learner in learners]  # type: ignore[union-attr]
     return features_key("".join(f"{line}\n" for line in lines), scorer.model)
 
 

@@ -102,6 +102,7 @@ def card_files(
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
         mos_range=[f"{one:g}" for one in config["mos_range"]] if has_own_scale(config.get("mos_range")) else [],
         distortions=len(config["distortion_labels"]),
+        smaller=_smaller(config["base_learners"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,
         shortest_edge=processor["size"]["shortest_edge"],
@@ -244,6 +245,11 @@ def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
                 EvalResultEntry(dataset_id=row["dataset"], task_id=figure, value=_rounded(value), notes=notes)
             )
     return entries
+
+
+def _smaller(learners: list[dict[str, Any]]) -> str:
+    """How many times smaller than the crop backbones see it, for people; nothing if they see it as it is alone."""
+    return " and ".join(map(str, sorted({scale for one in learners for scale in one.get("scales", [1])} - {1})))
 
 
 def _kept(fit: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:

@@ -86,7 +86,7 @@ def _key(model: MetaQAPModel, seen: str) -> str:
     learner = base_learners_of(model)[0]
     [described] = model.config.base_learners  # type: ignore[misc]
     lines = [
-        f"pooled {seen} {described['backbone']} {described['stages']}",
+        f"pooled {seen} {described['backbone']} {described['stages']} {described['scales']}",
         f"{described['image_mean']} {described['image_std']}",
     ]
     return features_key("".join(f"{line}\n" for line in lines), learner.backbone)

@@ -19,7 +19,12 @@ from .recipe import Recipe
 def model_config(recipe: Recipe) -> MetaQAPConfig:
     """Configuration of the base learner that a recipe trains from ImageNet weights, before any training."""
     weights = imagenet_weights(recipe.backbone)
-    learner = {"backbone": recipe.backbone, "stages": recipe.stages, "lineage": write_stages([weights.stage()])}
+    learner = {
+        "backbone": recipe.backbone,
+        "stages": recipe.stages,
+        "scales": recipe.scales or [1],
+        "lineage": write_stages([weights.stage()]),
+    }
     return MetaQAPConfig(
         base_learners=[learner | weights.normalization()],
         distortion_labels=None if recipe.learns_distortions else [],
@@ -31,6 +36,8 @@ def model_config(recipe: Recipe) -> MetaQAPConfig:
 
 def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
     """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`.
+
+    With other `scales` than the trained one has, its heads do not fit, and only its backbone is taken.
 
     Its lineage says what its weights were made of so far.
 
@@ -61,7 +68,7 @@ def _open_learner(init: str | Path, config: MetaQAPConfig) -> MetaQAPModel:
     [wanted] = config.base_learners  # type: ignore[misc]
     for own in trained.config.base_learners if trained.config.num_base_learners == 1 else []:  # type: ignore[union-attr]
         kept = {name: own[name] for name in ("image_mean", "image_std", "lineage")}
-        if own | {"kernel_head": None, "residual_heads": []} == wanted | kept:
+        if own | {"kernel_head": None, "residual_heads": [], "scales": wanted["scales"]} == wanted | kept:
             wanted.update(kept)
             return trained
     raise MetaQAPError(f"{init} does not hold the base learner that the recipe describes.")
@@ -78,16 +85,22 @@ def _load_learner(
     """Take over the weights of a trained learner.
 
     The kernel heads, and a distortion head that the new one does not have, are dropped. With `new_distortion_head` the
-    trained learner needs none.
+    trained learner needs none. Heads on features of other scales are dropped, too, with what standardises these.
     """
-    same = trained.config.distortion_labels == config.distortion_labels
+    same_features = base_learners_of(trained)[0].scales == learner.scales
+    same = trained.config.distortion_labels == config.distortion_labels and same_features
     if config.distortion_labels and not same and not new_distortion_head:
+        where = "" if same_features else " at these scales"
         raise MetaQAPError(
-            f"{init} has no head for the {len(config.distortion_labels)} distortions; pretrain it first."
+            f"{init} has no head for the {len(config.distortion_labels)} distortions{where}; pretrain it first."
         )
-    dropped = ("kernel_head.", "residual_heads.", *(() if same else ("distortion_head.",)))
+    dropped = ["kernel_head.", "residual_heads."]
+    if not same:
+        dropped.append("distortion_head.")
+    if not same_features:
+        dropped += ["quality_head.", "feature_mean", "feature_std"]
     weights = base_learners_of(trained)[0].state_dict()
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(dropped)}
+    weights = {name: tensor for name, tensor in weights.items() if not name.startswith(tuple(dropped))}
     # Not strict for the sake of these heads; everything else is there, as the descriptions are the same.
     learner.load_state_dict(weights, strict=False)
 

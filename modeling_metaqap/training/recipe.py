@@ -80,6 +80,8 @@ class Recipe:
         loss_mse_weight, loss_srocc_weight, loss_surrogate: of the quality-aware loss.
         distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
+        scales: the backbone sees each crop so many times smaller, once for each of these whole numbers; `[1, 2]` adds
+            the crop at half its size. Null for the crop as it is.
         seed: of everything random.
     """
 
@@ -130,6 +132,7 @@ class Recipe:
     loss_surrogate: str = "softmax"
     distortion_loss_weight: float = 0.1
     stages: list[int] | None = None
+    scales: list[int] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -180,10 +183,12 @@ class Recipe:
         for name in (*weights, *counts, "distorted_weight"):
             if not getattr(self, name) >= 0:
                 raise MetaQAPError(f"`{name}` must not be negative, got {getattr(self, name)}.")
-        if self.stages is not None and not (
-            isinstance(self.stages, list) and self.stages and all(type(stage) is int for stage in self.stages)
-        ):
-            raise MetaQAPError(f"`stages` must be a list of numbers of stages, or null, got {self.stages!r}.")
+        for name, listed in (("stages", "numbers of stages"), ("scales", "whole numbers")):
+            values = getattr(self, name)
+            if values is not None and not (
+                isinstance(values, list) and values and all(type(value) is int for value in values)
+            ):
+                raise MetaQAPError(f"`{name}` must be a list of {listed}, or null, got {values!r}.")
         for name in ("synthetic_batch_size", "distorted_weight"):
             if self.stage == "pretrain" and getattr(self, name):
                 raise MetaQAPError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")

@@ -254,3 +254,13 @@ def test_features_of_other_crops_are_not_taken_from_the_cache(rated, checkpoint,
     again = image_features(smaller, paths, cache_dir=tmp_path)
     np.testing.assert_allclose(again.quality(smaller.model), [r.quality for r in smaller.score(paths)], atol=1e-5)
     assert len(list(tmp_path.rglob("*.npz"))) == 2
+
+
+def test_features_at_other_scales_are_not_taken_from_the_cache(rated, make_model, tmp_path):
+    paths = sorted(rated.glob("*.png"))[:2]
+    for scales in ([1, 2], [2, 1]):
+        save_checkpoint(make_model({"backbone": "test_resnet", "scales": scales}), tmp_path / "checkpoint")
+        scorer = Scorer(tmp_path / "checkpoint")
+        features = image_features(scorer, paths, cache_dir=tmp_path / "cache")
+        expected = [record.quality for record in scorer.score(paths)]
+        np.testing.assert_allclose(features.quality(scorer.model), expected, atol=1e-5)

@@ -51,8 +51,9 @@ def checkpoint(make_checkpoint, photos, tmp_path_factory):
     """An ensemble with interval, all kinds of heads, exported into its own folder with an int8 file."""
     sizes = {"num_components": 6, "num_centers": 9}
     with_kernel = {"backbone": "test_resnet", "kernel_head": sizes, "residual_heads": [sizes]}
+    at_two_scales = {"backbone": "test_resnet", "scales": [1, 2]}
     folder = make_checkpoint(
-        tmp_path_factory.mktemp("checkpoint") / "tiny", "test_resnet", with_kernel, **WIDE_INTERVALS
+        tmp_path_factory.mktemp("checkpoint") / "tiny", at_two_scales, with_kernel, **WIDE_INTERVALS
     )
     export = export_onnx(folder, photographs=photos, int8=True)
     assert export.folder == folder

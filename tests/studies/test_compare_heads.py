@@ -67,6 +67,21 @@ def test_heads_are_measured_at_home_and_on_left_out_sources(arguments, tmp_path,
 
 
 @pytest.mark.slow
+def test_heads_at_two_scales_have_features_of_their_own(arguments, tmp_path, capsys):
+    options = ["--penalties", "0.5", "--gammas", "2", "--scales", "1", "2", "--label", "two"]
+    assert exit_status(compare_heads.main, *(arguments + options)) == 0
+    assert json.loads((tmp_path / "heads.json").read_text())["two"]["scales"] == [1, 2]
+    with np.load(tmp_path / "features" / "photographs.npz") as stored:
+        width = stored["features"].shape[1]
+    assert exit_status(compare_heads.main, *arguments) == 2
+    assert "features of another learner" in capsys.readouterr().err
+    (tmp_path / "features" / "photographs.npz").unlink()
+    assert exit_status(compare_heads.main, *arguments) == 0
+    with np.load(tmp_path / "features" / "photographs.npz") as stored:
+        assert width == 2 * stored["features"].shape[1]
+
+
+@pytest.mark.slow
 def test_a_part_of_the_splits_is_enough(arguments, tmp_path):
     options = ["--sources", "a*", "--penalties", "0.5", "--gammas", "2"]
     options += ["--train_split", "train[:14]", "--validation_split", "validation[:6]"]

@@ -70,7 +70,9 @@ def test_other_images_weights_and_views_are_computed(photographs, compute, make_
     with torch.no_grad():
         next(model.base_learners[0].backbone.parameters())[0] += 1
     frozen_features(model, photographs, compute, seen="512", **options)
-    assert compute.sizes == [5, 1, 5, 5]
+    model.config.base_learners[0]["scales"] = [1, 2]
+    frozen_features(model, photographs, compute, seen="512", **options)
+    assert compute.sizes == [5, 1, 5, 5, 5]
 
 
 def test_processes_that_find_different_features_compute_all(photographs, compute, make_model, tmp_path, monkeypatch):

@@ -126,6 +126,22 @@ def test_a_base_learner_can_start_from_a_trained_one(tmp_path, make_model):
         new_base_learner(Recipe(backbone="test_resnet"), init=tmp_path / "nowhere")
 
 
+def test_at_other_scales_the_backbone_of_a_trained_learner_is_taken_and_its_heads_are_not(tmp_path, make_model):
+    trained = make_model(TEST_RESNET)
+    trained.save_pretrained(tmp_path)
+    recipe = Recipe(backbone="test_resnet", scales=[1, 2], epochs=0, refit_head=True, refit_distortion_head=True)
+    model = new_base_learner(recipe, init=tmp_path)
+    [learner], old = model.base_learners, trained.base_learners[0]
+    for name, tensor in learner.backbone.state_dict().items():
+        assert torch.equal(tensor, old.backbone.state_dict()[name]), name
+    for tensor in (learner.feature_mean, learner.quality_head.weight[0], learner.distortion_head.weight[0]):
+        assert tensor.shape == (2 * len(old.feature_mean),)
+    with pytest.raises(MetaQAPError, match=r"`scales` must list different whole numbers from 1 to 64, 8 at most"):
+        new_base_learner(Recipe(backbone="test_resnet", scales=[1, 1]))
+    with pytest.raises(MetaQAPError, match="has no head for the 25 distortions at these scales; pretrain it first"):
+        new_base_learner(Recipe(backbone="test_resnet", scales=[1, 2], synthetic_batch_size=4), init=tmp_path)
+
+
 def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):
     pretrained = make_model(TEST_RESNET)
     pretrained.save_pretrained(tmp_path)

@@ -97,6 +97,8 @@ def test_a_recipe_survives_saving(tmp_path):
         ("backbone: a\nstages: [1.5]", r"`stages` must be a list of numbers of stages, or null, got \[1.5\]"),
         ("backbone: a\nstages: 1", "`stages` must be a list of numbers of stages, or null, got 1"),
         ("backbone: a\nstages: []", "`stages` must be a list of numbers of stages"),
+        ("backbone: a\nscales: [0.5]", r"`scales` must be a list of whole numbers, or null, got \[0.5\]"),
+        ("backbone: a\nscales: 2", "`scales` must be a list of whole numbers, or null, got 2"),
         ("backbone: a\nbatch_size: 0", "`batch_size` must be at least 1"),
         ("backbone: a\nlearning_rate: 0", "`learning_rate` must be above 0"),
         ("backbone: a\nmax_grad_norm: .nan", "`max_grad_norm` in .* must be a number, got nan"),
