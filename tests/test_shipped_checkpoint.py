@@ -1,4 +1,4 @@
-"""The ensemble that ships with the package."""
+"""The checkpoints that ship with the package: the ensemble, and the small one that it taught."""
 
 import json
 import os
@@ -10,16 +10,20 @@ import pytest
 from PIL import Image
 from repository import EXAMPLES, ROOT, measured_on
 
-from modeling_metaqap import DEFAULT_CHECKPOINT
+from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig
+from modeling_metaqap.checkpoint_places import checkpoint_folder
 from modeling_metaqap.data.distortions import distort
 from modeling_metaqap.inference.scorer import Scorer
-from modeling_metaqap.lineage import weights_sha256
+from modeling_metaqap.lineage import learner_stages, weights_sha256
+
+NANO = checkpoint_folder("nano")
+SHIPPED = [pytest.param(DEFAULT_CHECKPOINT, id="lite"), pytest.param(NANO, id="nano")]
 
 
-@pytest.fixture(scope="module")
-def qualities():
+@pytest.fixture(scope="module", params=SHIPPED)
+def qualities(request):
     paths = sorted(EXAMPLES.glob("*.jpg"))
-    return {record.path.rsplit("/", 1)[1]: record for record in Scorer(device="cpu").score(paths)}
+    return {record.path.rsplit("/", 1)[1]: record for record in Scorer(request.param, device="cpu").score(paths)}
 
 
 def test_a_photograph_outranks_its_blurred_and_its_crushed_version(qualities):
@@ -37,9 +41,18 @@ def test_scores_lie_on_the_training_scale_inside_their_interval(qualities):
         assert record.quality_low < record.quality < record.quality_high
 
 
-def test_the_checkpoint_is_small_and_complete():
-    assert (DEFAULT_CHECKPOINT / "model.safetensors").stat().st_size < 60e6
-    assert all(path.exists() for path in DEFAULT_CHECKPOINT.iterdir()), "a link to code is broken"
+@pytest.mark.parametrize(("checkpoint", "most"), [(DEFAULT_CHECKPOINT, 60e6), (NANO, 12e6)], ids=["lite", "nano"])
+def test_the_checkpoint_is_small_and_complete(checkpoint, most):
+    assert (checkpoint / "model.safetensors").stat().st_size < most
+    assert all(path.exists() for path in checkpoint.iterdir()), "a link to code is broken"
+
+
+def test_the_small_checkpoint_is_one_learner_that_the_ensemble_taught():
+    config = MetaQAPConfig.from_pretrained(NANO)
+    assert [learner["backbone"] for learner in config.base_learners] == ["mobilenetv2_100"]
+    assert config.interval_radius is not None and config.familiar_distances is not None
+    taught = [stage for stage in learner_stages(config)[0] if stage.taught_by is not None]
+    assert [stage.kind for stage in taught] == ["finetune"]
 
 
 def test_the_ensemble_beats_its_learners_and_their_plain_mean():
@@ -58,8 +71,9 @@ def test_it_does_so_on_the_test_split_too():
         assert row["plcc"]["value"] > figures["plcc"] and row["srocc"]["value"] > figures["srocc"], name
 
 
-def test_the_checkpoint_names_distortions():
-    scorer = Scorer(device="cpu")
+@pytest.mark.parametrize("checkpoint", SHIPPED)
+def test_the_checkpoint_names_distortions(checkpoint):
+    scorer = Scorer(checkpoint, device="cpu")
     photograph = np.asarray(Image.open(EXAMPLES / "coffee.jpg").convert("RGB"))
     named = []
     for distortion in ("gaussian_blur", "jpeg_compression", "white_noise", "brighten", "pixelate"):
@@ -87,9 +101,10 @@ def test_the_committed_shifts_of_scores_by_decoding_less_are_small():
     assert shifts["mean_absolute_shift"] < 0.002 and shifts["largest_shift"] < 0.01
 
 
-def test_the_measured_results_are_of_the_shipped_weights():
+@pytest.mark.parametrize("checkpoint", SHIPPED)
+def test_the_measured_results_are_of_the_shipped_weights(checkpoint):
     for dataset in ("biq2021", "livec"):
-        assert measured_on(dataset)["metaqap-lite"]["weights_sha256"] == weights_sha256(DEFAULT_CHECKPOINT)
+        assert measured_on(dataset)[checkpoint.name]["weights_sha256"] == weights_sha256(checkpoint)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from Linux's /proc")

@@ -15,7 +15,12 @@ def _sentence(option: str) -> str:
     return f"{HELP[option][0].upper()}{HELP[option][1:]}."
 
 
-Checkpoint = Annotated[str, typer.Option(help="Folder or Hub id of a MetaQAP checkpoint.", show_default=False)]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        help="Folder or Hub id of a MetaQAP checkpoint, or nano for the small one that ships.", show_default=False
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="Such as cpu or cuda:1; default the GPU if there is one.")]
 CacheDir = Annotated[
     Path | None, typer.Option(help="Folder to keep features in; default the user's cache.", show_default=False)

@@ -196,8 +196,9 @@ def commands_of(path):
         *(block.replace("\\\n", " ").splitlines() for block in blocks(text, "bash")),
         *(re.findall(r"^!(.*)", block.replace("\\\n", " "), flags=re.M) for block in blocks(text, "python")),
     )
+    folder = re.search(r"^recipes=(\S+)$", text, flags=re.M)
     for line in lines:
-        line = line.replace("{repository}/", "").replace("$recipes", "scripts/recipes/metaqap-lite")
+        line = line.replace("{repository}/", "").replace("$recipes", folder[1] if folder else "$recipes")
         line = re.sub(r"\s2?>\s?\S+", "", line.split(" #")[0])
         for command in re.split(r"\s[|;]\s|&&", line):
             yield shlex.split(command, comments=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from repository import ROOT
 
 from modeling_metaqap import DEFAULT_CHECKPOINT, MetaQAPConfig, MetaQAPImageProcessor
+from modeling_metaqap.checkpoint_places import checkpoint_folder
 from modeling_metaqap.data.iqa_datasets import IQA_DATASETS
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.fusion.adapted_card import adapted_card
@@ -80,6 +81,15 @@ def test_the_committed_card_is_what_the_generator_writes():
     assert set(files) == committed, "run `make card`"
     for name, text in files.items():
         assert (HUB_CARD / name).read_text() == text, f"run `make card`: {name} is an older one"
+
+
+def test_the_small_checkpoint_has_a_card_of_its_own(card):
+    text = " ".join(card_files(checkpoint_folder("nano"), HUB_CARD, repo_id="me/nano")["README.md"].split())
+    assert text.count("It is a single CNN base learner.") == 1 and "the learners disagree" not in text
+    assert "The CNN sees each crop as it is and 2 times smaller, and the heads have the features of both." in text
+    assert "and the scores of a teacher" in text and "examples.jpg" not in text
+    large = " ".join(card.split())
+    assert "where the learners disagree" in large and "times smaller" not in large
 
 
 def test_the_results_table_has_the_measured_figures_and_no_others(card, results):

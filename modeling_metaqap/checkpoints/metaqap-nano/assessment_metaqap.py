@@ -1,0 +1,1 @@
+../../assessment_metaqap.py

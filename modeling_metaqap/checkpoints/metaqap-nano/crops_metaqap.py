@@ -1,0 +1,1 @@
+../../crops_metaqap.py

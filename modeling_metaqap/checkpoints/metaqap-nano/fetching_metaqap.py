@@ -1,0 +1,1 @@
+../../fetching_metaqap.py

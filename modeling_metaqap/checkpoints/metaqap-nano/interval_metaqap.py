@@ -1,0 +1,1 @@
+../../interval_metaqap.py
