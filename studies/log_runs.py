@@ -2,14 +2,16 @@
 
     python studies/log_runs.py runs/mobilenetv2 runs/lite0 metaqap-lite --output studies/results/training_log.json
 
-For each run folder: what it started from, if that was noted; what of its recipe is not the default; the figures on its
-validation images after each epoch and after the head was refitted, and the loss at the end of each epoch. For each
-checkpoint of scripts/fit_meta_learner.py: the weights of its learners and what they reach by themselves and together.
+For each run folder: what it started from and who taught it, if that was noted; what of its recipe is not the default;
+the median of the images a second in its steps; the figures on its validation images after each epoch and after the
+head was refitted, and the loss at the end of each epoch. For each checkpoint of scripts/fit_meta_learner.py: the
+weights of its learners and what they reach by themselves and together.
 Runs that are in the log already are replaced.
 """
 
 import argparse
 import json
+import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -61,8 +63,12 @@ def summary(path: Path) -> dict[str, Any]:
             end = {"after": "refitting the head"} if row.get("refit_head") else {"after": f"epoch {row['epoch']}"}
             measured.append(end | figures | ({"loss": round(losses[-1], 4)} if losses else {}))
     changed = {name: value for name, value in asdict(recipe).items() if value != defaults[name]}
-    started = {} if (origin := run.origin()) is None else {"init": origin["init"]}
-    return {"run": path.name, **started, "recipe": {"backbone": recipe.backbone, **changed}, "measured": measured}
+    origin = run.origin() or {}
+    started = {name: origin[name] for name in ("init", "teacher") if origin.get(name) is not None}
+    rates = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    speed = {"images_per_second": round(statistics.median(rates), 1)} if rates else {}
+    described = {"backbone": recipe.backbone, **changed}
+    return {"run": path.name, **started, "recipe": described, **speed, "measured": measured}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -210,17 +210,29 @@ def runs_table(runs: Sequence[Json]) -> TextTable:
 
     Runs that have measured nothing yet are left out.
     """
-    headings = ["run", "started from", "settings", "measured after", "PLCC / SROCC", "distortions named"]
+    headings = [
+        "run",
+        "started from",
+        "settings",
+        "images a second",
+        "measured after",
+        "PLCC / SROCC",
+        "distortions named",
+    ]
     cells = []
     for run in (run for run in runs if run["measured"]):
         settings = run["fused"] if "fused" in run else run["recipe"]
         last = run["measured"][-1]
         named = last.get("validation_distortion_accuracy")
+        start = run.get("init", UNDEFINED)
+        if "teacher" in run:
+            start = f"{start}, taught by {run['teacher']}"
         cells.append(
             [
                 run["run"],
-                run.get("init", UNDEFINED),
+                start,
                 ", ".join(f"{name} {value}" for name, value in settings.items()),
+                UNDEFINED if (rate := run.get("images_per_second")) is None else f"{rate:g}",
                 last["after"],
                 plcc_srocc({name: last[f"validation_{name}"] for name in ("plcc", "srocc")}),
                 UNDEFINED if named is None else percent(named),

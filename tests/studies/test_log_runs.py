@@ -10,6 +10,7 @@ from script_loader import exit_status
 pytest.importorskip("accelerate")
 
 import log_runs
+from study_tables import runs_table
 
 from modeling_metaqap.errors import MetaQAPError
 from modeling_metaqap.training.recipe import Recipe
@@ -21,7 +22,8 @@ def run(tmp_path):
     run = RunFolder(tmp_path / "one")
     run.start(Recipe(backbone="test_resnet", seed=3), resume=False)
     run.log(step=0, ridge_penalty=1.0)
-    run.log(step=10, epoch=0, loss=0.25)
+    for rate in (8.0, 2.0, 9.04):
+        run.log(step=10, epoch=0, loss=0.25, images_per_second=rate)
     run.log(step=10, epoch=1, validation_plcc=0.5, validation_srocc=0.4, validation_distortion_accuracy=0.7)
     run.log(step=10, refit_head=True, ridge_penalty=2.0, validation_plcc=0.55, validation_srocc=0.45)
     return run
@@ -32,6 +34,7 @@ def test_a_run_is_logged_with_what_it_changed_and_measured(run, tmp_path, capsys
     assert exit_status(log_runs.main, str(run.path), "--output", str(output)) == 0
     [logged] = json.loads(output.read_text())
     assert logged["recipe"] == {"backbone": "test_resnet", "seed": 3}
+    assert logged["images_per_second"] == 8.0 and "teacher" not in logged
     epoch, refitted = logged["measured"]
     assert (epoch["after"], epoch["validation_srocc"], epoch["loss"]) == ("epoch 1", 0.4, 0.25)
     assert (refitted["after"], refitted["validation_plcc"]) == ("refitting the head", 0.55)
@@ -52,6 +55,16 @@ def test_a_run_is_logged_with_the_learner_that_it_started_from(run, tmp_path):
     with pytest.raises(MetaQAPError, match="was started from one/best; resume with the same `init`"):
         later.start(Recipe(backbone="test_resnet"), resume=True)
     later.start(Recipe(backbone="test_resnet"), resume=True, init=run.path / "best")
+
+
+def test_a_run_is_logged_with_its_teacher(run, tmp_path):
+    origin = json.loads((run.path / "origin.json").read_text())
+    (run.path / "origin.json").write_text(json.dumps(origin | {"teacher": "checkpoints/large"}))
+    output = tmp_path / "log.json"
+    assert exit_status(log_runs.main, str(run.path), "--output", str(output)) == 0
+    logged = json.loads(output.read_text())
+    assert logged[0]["teacher"] == "checkpoints/large"
+    assert "| ImageNet weights, taught by checkpoints/large |" in runs_table(logged).markdown()
 
 
 def test_a_run_that_went_on_replaces_its_entry_and_leaves_the_others(run, tmp_path):
