@@ -29,12 +29,13 @@ def info(
     table = Table(title=escape(f"Checkpoint {checkpoint}"), title_justify="left")
     for heading in ("base learner", "backbone"):
         table.add_column(heading)
-    for heading in ("weight", "parameters"):
+    for heading in ("scales", "weight", "parameters"):
         table.add_column(heading, justify="right")
     for learner in description["base_learners"]:
         table.add_row(
             escape(learner["name"]),
             learner["backbone"],
+            ", ".join(map(str, learner["scales"])),
             f"{learner['weight']:.3f}",
             f"{learner['parameters'] / 1e6:.2f} M",
         )

@@ -295,6 +295,7 @@ def describe(model: Any) -> dict[str, Any]:
             {
                 "name": learner["name"],
                 "backbone": learner["backbone"],
+                "scales": list(learner["scales"]),
                 "weight": weight,
                 "parameters": sum(parameter.numel() for parameter in module.parameters()),
                 "lineage": learner["lineage"],

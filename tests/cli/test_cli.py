@@ -259,6 +259,13 @@ def test_version_and_help(metaqap):
     assert all(f"--{name}" in out for name in "checkpoint device dtype batch-size recursive sort output".split())
 
 
+def test_info_says_at_which_scales_learners_see_a_picture(metaqap, tmp_path):
+    learners = ["test_resnet", {"backbone": "test_resnet", "name": "twice", "scales": [1, 2]}]
+    save_checkpoint(MetaQAPModel(MetaQAPConfig(base_learners=learners)), tmp_path / "scales")
+    _, out, _ = metaqap("info", "--checkpoint", tmp_path / "scales")
+    assert re.search(r"test_resnet .* 1 .* 0\.500", out) and re.search(r"twice .* 1, 2 .* 0\.500", out)
+
+
 def test_info_describes_the_checkpoint(metaqap, checkpoint):
     status, out, _ = metaqap("info", "--checkpoint", checkpoint)
     assert status == 0
@@ -269,7 +276,7 @@ def test_info_describes_the_checkpoint(metaqap, checkpoint):
     status, out, _ = metaqap("info", "--checkpoint", checkpoint, "--json")
     assert status == 0
     [learner] = json.loads(out)["base_learners"]
-    assert learner["weight"] == 1.0
+    assert learner["weight"] == 1.0 and learner["scales"] == [1]
     assert learner["lineage"] == [{"kind": "finetune", "dataset": "live", "split": "train"}]
 
 
