@@ -317,8 +317,8 @@ def _are_scales(scales: Any) -> bool:
     """Whether these can be the `scales` of a base learner."""
     return (
         isinstance(scales, (list, tuple))
-        and 0 < len(set(scales)) == len(scales) <= _MOST_SCALES
         and all(type(scale) is int and 1 <= scale <= _LARGEST_SCALE for scale in scales)
+        and 0 < len(set(scales)) == len(scales) <= _MOST_SCALES
     )
 
 

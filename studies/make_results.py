@@ -52,7 +52,9 @@ def template_values() -> dict[str, Any]:
     others = read(STUDIES / "published.json")
     at_home = [row for row in rows if row["dataset"] == "biq2021"]
     [shipped] = [row for row in at_home if row["checkpoint"] == "metaqap-lite"]
+    [nano] = [row for row in at_home if row["checkpoint"] == "metaqap-nano"]
     [on_livec] = [row for row in rows if row["checkpoint"] == "metaqap-lite" and row["dataset"] == "livec"]
+    [nano_on_livec] = [row for row in rows if row["checkpoint"] == "metaqap-nano" and row["dataset"] == "livec"]
     heads, log = results["heads"], {run["run"]: run for run in results["training_log"]}
     last = {name: run["measured"][-1] for name, run in log.items()}
 
@@ -155,8 +157,8 @@ def template_values() -> dict[str, Any]:
         "across": study_tables.across_table(rows, results["learning_curves"], others),
         "published_best": others["best_of_the_paper"],
         "on_livec": on_livec,
-        "sentences_on_livec": sentences(on_livec),
-        "sentences": sentences(shipped),
+        "sentences_on_livec": [*sentences(on_livec), *sentences(nano_on_livec)],
+        "sentences": [*sentences(shipped), *sentences(nano)],
         "last": last,
         "head_runs": {learner: last[run] for learner, run in HEAD_RUNS.items()},
         "distortions_count": len(DISTORTION_NAMES),

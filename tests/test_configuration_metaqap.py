@@ -147,7 +147,7 @@ def test_two_configurations_share_no_lists():
                 {"base_learners": [{"backbone": "resnet18", "scales": scales}]},
                 "`scales` must list different whole numbers",
             )
-            for scales in ([], [1, 1], [0], [1, 65], [1.5], [True], None, 2, "12", list(range(1, 10)))
+            for scales in ([], [1, 1], [0], [1, 65], [1.5], [True], [[1]], None, 2, "12", list(range(1, 10)))
         ),
         ({"loss_surrogate": "kendall"}, "'softmax' or 'soft_rank'"),
         ({"dtype": "x"}, "float32, bfloat16, float16, float64"),

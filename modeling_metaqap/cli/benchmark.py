@@ -18,6 +18,7 @@ import json
 from pathlib import Path
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_places import checkpoint_folder
 from ..errors import MetaQAPError
 from .program import AddOption, Program
 
@@ -59,7 +60,7 @@ def _run(args: argparse.Namespace) -> None:
     bench = Bench(
         photographs,
         args.seconds,
-        args.checkpoint,
+        checkpoint_folder(args.checkpoint) or args.checkpoint,
         args.backbone,
         threads=args.threads,
         turns=args.turns,

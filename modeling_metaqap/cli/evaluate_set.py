@@ -27,10 +27,12 @@ checkpoint is final.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import DEFAULT_CHECKPOINT
+from ..checkpoint_places import checkpoint_folder
 from ..data.dataset_names import DATASET_NAMES
 from ..data.rating_options import FOLDER, RatingOptions, add_rating_options
 from ..errors import MetaQAPError
@@ -93,6 +95,13 @@ def _named_datasets(args: argparse.Namespace) -> "list[NamedDataset]":
     ]
 
 
+def _found(checkpoints: Sequence[str]) -> list[str]:
+    """Checkpoints that ship by their folders, so that results have one name for them however they were named."""
+    from ..evaluation.baselines.scorer import BASELINES
+
+    return [one if one in BASELINES else str(checkpoint_folder(one) or one) for one in checkpoints]
+
+
 def _print_results(measurements: "list[Measurement]") -> None:
     from ..evaluation.tables import HEADINGS, TextTable, format_figure, sentences, title
     from .printing import console
@@ -131,7 +140,7 @@ def _run(args: argparse.Namespace) -> None:
         read_results(results)  # A file that cannot be added to is told before the work, not after it.
     measurements = []
     for measurement in evaluate(
-        args.checkpoint,
+        _found(args.checkpoint),
         _named_datasets(args),
         splits=args.split,
         repeat_splits=args.repeat_splits,

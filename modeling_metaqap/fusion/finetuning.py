@@ -278,7 +278,6 @@ def _recipe(learner: MetaQAPModel, stage: Stage, settings: FinetuningSettings, s
     return Recipe(
         backbone=described["backbone"],
         stages=described["stages"],
-        scales=described["scales"],
         dataset=str(stage.dataset),
         epochs=settings.epochs,
         patience=settings.patience,

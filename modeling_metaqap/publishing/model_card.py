@@ -102,14 +102,13 @@ def card_files(
         interval_coverage=percent(config.get("interval_coverage", MetaQAPConfig.interval_coverage)),
         mos_range=[f"{one:g}" for one in config["mos_range"]] if has_own_scale(config.get("mos_range")) else [],
         distortions=len(config["distortion_labels"]),
-        smaller=_smaller(config["base_learners"]),
         kernel_heads=any(learner.get("kernel_head") for learner in config["base_learners"]),
         fitted_on=fitted_on,
         shortest_edge=processor["size"]["shortest_edge"],
         trained_on=trained_on,
         training_sets={dataset: IQA_DATASETS[dataset] for dataset in training_sets},
         lineages=[
-            {"name": learner["name"], "stages": in_words(stages)}
+            {"name": learner["name"], "stages": in_words(stages), "scales": _scales(learner)}
             for learner, stages in zip(config["base_learners"], stages_of, strict=True)
         ],
         surrogate=_SURROGATES[config["loss_surrogate"]],
@@ -247,9 +246,10 @@ def _eval_entries(row: dict[str, Any]) -> list[EvalResultEntry]:
     return entries
 
 
-def _smaller(learners: list[dict[str, Any]]) -> str:
-    """How many times smaller than the crop backbones see it, for people; nothing if they see it as it is alone."""
-    return " and ".join(map(str, sorted({scale for one in learners for scale in one.get("scales", [1])} - {1})))
+def _scales(learner: dict[str, Any]) -> str:
+    """At which sizes a learner sees a crop, such as "1 and 1/2"; nothing if as it is alone."""
+    scales = learner.get("scales", [1])
+    return "" if scales == [1] else " and ".join("1" if scale == 1 else f"1/{scale}" for scale in scales)
 
 
 def _kept(fit: dict[str, Any]) -> list[tuple[dict[str, Any], float]]:

@@ -37,7 +37,8 @@ def model_config(recipe: Recipe) -> MetaQAPConfig:
 def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQAPModel:
     """A base learner with ImageNet weights in its backbone and untrained heads, or the trained one in `init`.
 
-    With other `scales` than the trained one has, its heads do not fit, and only its backbone is taken.
+    Where the recipe says no `scales`, those of the trained one are kept. With others its heads do not fit, and only
+    its backbone is taken.
 
     Its lineage says what its weights were made of so far.
 
@@ -47,7 +48,7 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
     torch.manual_seed(recipe.seed)
     try:
         config = model_config(recipe)
-        trained = None if init is None else _open_learner(init, config)
+        trained = None if init is None else _open_learner(init, recipe, config)
         model = MetaQAPModel(config)
         learner = base_learners_of(model)[0]
         if trained is None:
@@ -62,14 +63,23 @@ def new_base_learner(recipe: Recipe, *, init: str | Path | None = None) -> MetaQ
     return cast(nn.Module, model).to(memory_format=torch.channels_last)  # type: ignore[return-value]
 
 
-def _open_learner(init: str | Path, config: MetaQAPConfig) -> MetaQAPModel:
-    """The trained learner in `init`. The configuration takes over its lineage and how it normalises images."""
+def _open_learner(init: str | Path, recipe: Recipe, config: MetaQAPConfig) -> MetaQAPModel:
+    """The trained learner in `init`.
+
+    The configuration takes over its lineage, how it normalises images and, unless the recipe says them, its scales;
+    and where the recipe takes no gradient steps, the loss by which it was trained.
+    """
     trained = read_model(init)
     [wanted] = config.base_learners  # type: ignore[misc]
     for own in trained.config.base_learners if trained.config.num_base_learners == 1 else []:  # type: ignore[union-attr]
         kept = {name: own[name] for name in ("image_mean", "image_std", "lineage")}
         if own | {"kernel_head": None, "residual_heads": [], "scales": wanted["scales"]} == wanted | kept:
             wanted.update(kept)
+            if recipe.scales is None:
+                wanted["scales"] = own["scales"]
+            if recipe.epochs == 0:
+                for name in ("loss_mse_weight", "loss_srocc_weight", "loss_surrogate"):
+                    setattr(config, name, getattr(trained.config, name))
             return trained
     raise MetaQAPError(f"{init} does not hold the base learner that the recipe describes.")
 

@@ -81,7 +81,7 @@ class Recipe:
         distortion_loss_weight: of the cross-entropy over the distortions, added to the quality-aware loss.
         stages: indices of the backbone's stages to pool, null for all.
         scales: the backbone sees each crop so many times smaller, once for each of these whole numbers; `[1, 2]` adds
-            the crop at half its size. Null for the crop as it is.
+            the crop at half its size. Null for the crop as it is, or with `init` for what that learner sees.
         seed: of everything random.
     """
 
@@ -186,9 +186,12 @@ class Recipe:
         for name, listed in (("stages", "numbers of stages"), ("scales", "whole numbers")):
             values = getattr(self, name)
             if values is not None and not (
-                isinstance(values, list) and values and all(type(value) is int for value in values)
+                isinstance(values, list)
+                and values
+                and all(type(value) is int for value in values)
+                and len(set(values)) == len(values)
             ):
-                raise MetaQAPError(f"`{name}` must be a list of {listed}, or null, got {values!r}.")
+                raise MetaQAPError(f"`{name}` must be a list of different {listed}, or null, got {values!r}.")
         for name in ("synthetic_batch_size", "distorted_weight"):
             if self.stage == "pretrain" and getattr(self, name):
                 raise MetaQAPError(f"`{name}` is for fine-tuning; every image of pretraining is synthetic.")

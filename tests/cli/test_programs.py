@@ -8,7 +8,9 @@ from repository import SCRIPTS
 from typer._completion_classes import BashComplete
 from typer.main import get_command
 
+from modeling_metaqap import DEFAULT_CHECKPOINT
 from modeling_metaqap.cli import app, program, recipes, train
+from modeling_metaqap.cli.evaluate_set import _found
 from modeling_metaqap.data.dataset_names import DATASET_NAMES
 from modeling_metaqap.errors import MetaQAPError, exit_with_sentence
 from modeling_metaqap.inference import onnx_export
@@ -150,6 +152,12 @@ def test_an_option_is_completed_with_its_help_and_a_value_where_it_has_choices(c
     # A shell offers files where there is nothing to say.
     for words in (["fit", "--models", ""], ["push", ""], ["push", "--push", ""], ["train", "photo"]):
         assert complete(*words) == {}
+
+
+def test_results_have_one_name_for_a_checkpoint_that_ships():
+    pytest.importorskip("datasets")
+    folder = str(DEFAULT_CHECKPOINT.parent / "metaqap-nano")
+    assert _found(["nano", "metaqap-nano", folder, "brisque", "you/m"]) == [folder] * 3 + ["brisque", "you/m"]
 
 
 def test_recipes_are_listed_printed_and_copied(metaqap, tmp_path):

@@ -86,10 +86,11 @@ def test_the_committed_card_is_what_the_generator_writes():
 def test_the_small_checkpoint_has_a_card_of_its_own(card):
     text = " ".join(card_files(checkpoint_folder("nano"), HUB_CARD, repo_id="me/nano")["README.md"].split())
     assert text.count("It is a single CNN base learner.") == 1 and "the learners disagree" not in text
-    assert "The CNN sees each crop as it is and 2 times smaller, and the heads have the features of both." in text
+    assert "It sees each crop at 1 and 1/2 times its size." in text
+    assert "squared error plus a differentiable Spearman correlation" in text
     assert "and the scores of a teacher" in text and "examples.jpg" not in text
     large = " ".join(card.split())
-    assert "where the learners disagree" in large and "times smaller" not in large
+    assert "where the learners disagree" in large and "times its size" not in large
 
 
 def test_the_results_table_has_the_measured_figures_and_no_others(card, results):

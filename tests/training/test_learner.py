@@ -137,9 +137,22 @@ def test_at_other_scales_the_backbone_of_a_trained_learner_is_taken_and_its_head
     for tensor in (learner.feature_mean, learner.quality_head.weight[0], learner.distortion_head.weight[0]):
         assert tensor.shape == (2 * len(old.feature_mean),)
     with pytest.raises(MetaQAPError, match=r"`scales` must list different whole numbers from 1 to 64, 8 at most"):
-        new_base_learner(Recipe(backbone="test_resnet", scales=[1, 1]))
+        new_base_learner(Recipe(backbone="test_resnet", scales=[65]))
     with pytest.raises(MetaQAPError, match="has no head for the 25 distortions at these scales; pretrain it first"):
         new_base_learner(Recipe(backbone="test_resnet", scales=[1, 2], synthetic_batch_size=4), init=tmp_path)
+
+
+def test_what_a_recipe_does_not_say_stays_as_the_trained_learner_has_it(tmp_path, make_model):
+    settings = {"loss_surrogate": "soft_rank", "loss_mse_weight": 0.75, "loss_srocc_weight": 0.125}
+    trained = make_model(TEST_RESNET | {"scales": [1, 2]}, distortion_labels=[], **settings)
+    trained.save_pretrained(tmp_path)
+    for recipe in (Recipe(backbone="test_resnet"), Recipe(backbone="test_resnet", epochs=0, refit_head=True)):
+        model = new_base_learner(recipe, init=tmp_path)
+        assert model.config.base_learners[0]["scales"] == [1, 2]
+        assert torch.equal(model.base_learners[0].quality_head.weight, trained.base_learners[0].quality_head.weight)
+        # Gradient steps are by the recipe's loss; heads in closed form by none.
+        learned_by = {name: getattr(model.config, name) for name in settings}
+        assert (learned_by == settings) == (recipe.epochs == 0)
 
 
 def test_a_distortion_head_is_taken_over_where_it_will_be_trained_and_dropped_elsewhere(tmp_path, make_model):

@@ -16,7 +16,14 @@ from safetensors.torch import load_file
 from modeling_metaqap import MetaQAPModel
 from modeling_metaqap.data.iqa_datasets import load_training_split
 from modeling_metaqap.errors import MetaQAPError
-from modeling_metaqap.lineage import image_ids_sha256, learner_stages, weights_sha256
+from modeling_metaqap.lineage import (
+    Stage,
+    image_ids_sha256,
+    learner_stages,
+    rated_images,
+    weights_sha256,
+    write_stages,
+)
 from modeling_metaqap.training import loop
 from modeling_metaqap.training.learner import model_config
 from modeling_metaqap.training.recipe import Recipe
@@ -99,6 +106,25 @@ def test_a_learner_learns_from_a_teacher_and_remembers_it(settings, tmp_path):
     assert [stage.kind for stage in stages] == ["imagenet", "finetune", "finetune"], "the teacher's, then its own"
     assert [stage.taught_by for stage in stages[1:]] == [None, weights_sha256(teacher)]
     assert str(stages[-1]).endswith(" and the scores of a teacher")
+
+
+def test_who_is_taught_by_an_ensemble_gets_heads_where_that_one_was_fused(settings, tmp_path):
+    loop.train(RECIPE, settings)
+    reset_accelerate()
+    validation = load_training_split(
+        "folder", split="validation", data_dir=settings.data_dir, cache_dir=settings.cache_dir
+    )
+    teacher = MetaQAPModel.from_pretrained(tmp_path / "run" / "last")
+    fused = Stage(kind="fusion", **rated_images("folder", "validation", validation["image_id"]))
+    teacher.config.lineage = write_stages([fused])
+    teacher.save_pretrained(tmp_path / "teacher")
+    taught = replace(settings, output_dir=str(tmp_path / "taught"), teacher=str(tmp_path / "teacher"))
+    loop.train(replace(RECIPE, epochs=1), taught)
+    reset_accelerate()
+    heads = replace(settings, output_dir=str(tmp_path / "heads"), init=str(tmp_path / "taught" / "last"))
+    loop.train(replace(RECIPE, epochs=0, refit_head=True), heads)
+    [stages] = learner_stages(MetaQAPModel.from_pretrained(tmp_path / "heads" / "refitted").config)
+    assert [stage.kind for stage in stages] == ["imagenet", "finetune", "finetune", "heads"]
 
 
 def test_a_teacher_that_knows_the_validation_images_is_refused(settings, tmp_path):
