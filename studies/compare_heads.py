@@ -9,8 +9,8 @@ kept in the folder `--features`. Each head is fitted on the training split and m
 fitted on all but the images of one source and measured on that one. What helps at home but not on other sources is
 memory of the training photographs, not knowledge of quality. With distorted images (from scripts/distort.py) heads are
 also fitted together with these, and all heads measured on those of other photographs by their pseudo opinion scores.
-With `--scales 1 2` the backbone sees each image also at half its size. It is one with ImageNet weights, or `--init` a
-trained learner's. With `{source}` in that path there is a learner for each source, trained without it
+With `--scales 1 2` the backbone sees each image also at half its size. The backbone is one with ImageNet weights, or
+`--init` a trained learner's. With `{source}` in that path there is a learner for each source, trained without it
 (`scripts/train.py --hold_out`), and its heads are measured on that source alone: such a learner has seen most of the
 validation split, as any other has seen all sources. `--with_imagenet` tells what a frozen backbone adds to the trained
 ones: it measures the mean of both scores too. `--scores` keeps every score, for studies/compare_fusions.py, which

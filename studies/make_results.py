@@ -43,6 +43,12 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def the_row(rows: list[Json], checkpoint: str) -> Json:
+    """The only row of a checkpoint among results on one data set."""
+    [row] = [row for row in rows if row["checkpoint"] == checkpoint]
+    return row
+
+
 def template_values() -> dict[str, Any]:
     """What the template may use: the files' contents, the tables made of them, and a few functions."""
     results = {path.stem: read(path) for path in sorted((STUDIES / "results").glob("*.json"))}
@@ -50,11 +56,9 @@ def template_values() -> dict[str, Any]:
     cost, onnx, published = (read(HUB_CARD / f"{name}.json") for name in ("cost", "onnx", "published"))
     rows = read_results(HUB_CARD / "results.json")
     others = read(STUDIES / "published.json")
-    at_home = [row for row in rows if row["dataset"] == "biq2021"]
-    [shipped] = [row for row in at_home if row["checkpoint"] == "metaqap-lite"]
-    [nano] = [row for row in at_home if row["checkpoint"] == "metaqap-nano"]
-    [on_livec] = [row for row in rows if row["checkpoint"] == "metaqap-lite" and row["dataset"] == "livec"]
-    [nano_on_livec] = [row for row in rows if row["checkpoint"] == "metaqap-nano" and row["dataset"] == "livec"]
+    at_home, rows_on_livec = ([row for row in rows if row["dataset"] == name] for name in ("biq2021", "livec"))
+    shipped, nano = (the_row(at_home, name) for name in ("metaqap-lite", "metaqap-nano"))
+    on_livec, nano_on_livec = (the_row(rows_on_livec, name) for name in ("metaqap-lite", "metaqap-nano"))
     heads, log = results["heads"], {run["run"]: run for run in results["training_log"]}
     last = {name: run["measured"][-1] for name, run in log.items()}
 

@@ -419,7 +419,7 @@ def test_a_learner_sees_a_picture_at_each_of_its_scales(make_model, images):
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 65), (64, 7)])
 def test_no_picture_is_too_small_for_a_scale(make_model, size):
-    """At the border, the average of what is there: as of a picture whose last pixels were repeated."""
+    """At the border the average is of the pixels that are there, however few."""
     model = make_model({"backbone": "test_resnet", "scales": [1, 4]})
     torch.manual_seed(0)
     pixel_values = torch.rand(2, 3, *size)

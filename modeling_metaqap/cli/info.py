@@ -29,13 +29,15 @@ def info(
     table = Table(title=escape(f"Checkpoint {checkpoint}"), title_justify="left")
     for heading in ("base learner", "backbone"):
         table.add_column(heading)
-    for heading in ("scales", "weight", "parameters"):
+    # With this column the table of the shipped ensemble would be wider than 80 characters.
+    with_scales = any(learner["scales"] != [1] for learner in description["base_learners"])
+    for heading in (*(["scales"] if with_scales else []), "weight", "parameters"):
         table.add_column(heading, justify="right")
     for learner in description["base_learners"]:
         table.add_row(
             escape(learner["name"]),
             learner["backbone"],
-            ", ".join(map(str, learner["scales"])),
+            *([", ".join(map(str, learner["scales"]))] if with_scales else []),
             f"{learner['weight']:.3f}",
             f"{learner['parameters'] / 1e6:.2f} M",
         )
